@@ -1,0 +1,82 @@
+"""Who is to blame, and the exit code that says so.
+
+Three kinds of failure, kept apart from where they arise to where they end:
+
+* :class:`GuestError`: the guest did something undefined. It is counted and answered, and never leaves the bus.
+* :class:`HostError`: a hypercall or a mapping failed. The daemon ends in order; the exit code tells the supervisor why.
+* :class:`DataError`, :class:`ConfigError`, :class:`UsageError`: what a person gave us is wrong; the message says what,
+  where and what to do.
+
+A bug is an ``AssertionError`` and nothing here.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno as errno_module
+import os
+
+
+class ExitCode(enum.IntEnum):
+    """Exit statuses, after sysexits.h where it has a fitting one."""
+
+    OK = 0
+    USAGE = 64
+    DATA = 65
+    UNAVAILABLE = 69
+    INTERNAL = 70
+    PERMISSION = 77
+    CONFIG = 78
+
+
+class XengtError(Exception):
+    """Base of all errors that this project raises on purpose; ``exit_code`` is what a command ends with."""
+
+    exit_code = ExitCode.INTERNAL
+
+
+class GuestError(XengtError):
+    """The guest did something undefined. Caught on the bus; ``reason`` is the counter it goes to."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class UsageError(XengtError):
+    exit_code = ExitCode.USAGE
+
+
+class DataError(XengtError):
+    exit_code = ExitCode.DATA
+
+
+class ConfigError(XengtError):
+    exit_code = ExitCode.CONFIG
+
+
+class HostError(XengtError):
+    """A call to the hypervisor or its libraries failed.
+
+    ``call`` is the library function, ``domid`` the domain it was about (None where it has none), ``errno`` the plain
+    positive errno, ``meaning`` what that errno means for this very call where the sources say so.
+    """
+
+    def __init__(self, call: str, domid: int | None, errno: int, meaning: str | None = None) -> None:
+        self.call = call
+        self.domid = domid
+        self.errno = errno
+        self.meaning = meaning or os.strerror(errno)
+        about = "" if domid is None else f" for domain {domid}"
+        name = errno_module.errorcode.get(errno, str(errno))
+        super().__init__(f"{call}{about}: {name}: {self.meaning}")
+
+    @property
+    def exit_code(self) -> ExitCode:  # type: ignore[override]
+        if self.errno in (errno_module.EPERM, errno_module.EACCES):
+            return ExitCode.PERMISSION
+        return ExitCode.UNAVAILABLE
+
+
+class DomainGoneError(HostError):
+    """The domain, or our ioreq server in it, is no more: the orderly end of a daemon's life."""
