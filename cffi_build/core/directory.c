@@ -1,0 +1,252 @@
+/* Directories: entries that name tables, and 2 MiB leaves. */
+#include "entry_bits.h"
+#include "kernels.h"
+#include "need.h"
+
+#include <errno.h>
+#include <string.h>
+
+typedef enum { NOTHING, REFUSED, TABLE, PAGE_2M } meaning;
+
+/* What a guest entry asks for in a table of this level; `kind` is the child's if it is a TABLE. */
+static meaning read_entry(const xd_shadow *shadow, unsigned level, uint64_t guest, uint32_t *kind)
+{
+    if (!(guest & XD_PRESENT))
+        return NOTHING;
+    *kind = level - 1;
+    if (level == 3 && guest & XD_HUGE)
+        return REFUSED;
+    if (level == 2 && guest & XD_HUGE)
+        return PAGE_2M;
+    if (level == 2 && guest & XD_IPS && shadow->has_64k)
+        *kind |= XD_KIND_64K;
+    return TABLE;
+}
+
+static bool links_to(const xd_shadow *shadow, uint64_t entry, uint64_t gfn, uint32_t kind)
+{
+    if (!xd_is_link(entry))
+        return false;
+    const xd_table *child = &shadow->tables[xd_child(entry)];
+    return child->gfn == gfn && child->kind == kind;
+}
+
+int xd_directory_read(const xd_shadow *shadow, uint32_t number, uint64_t *entries)
+{
+    return xd_frames_read_page(shadow->frames, shadow->tables[number].gfn, entries);
+}
+
+/* How much of a 2 MiB page is RAM. */
+typedef enum { NO_RAM, SOME_RAM, ALL_RAM, UNKNOWN_RAM } extent;
+
+static extent ram_of_2m(const xd_shadow *shadow, uint64_t first_gfn)
+{
+    bool some = false;
+    bool all = true;
+    for (uint64_t i = 0; i < XD_CHUNK_FRAMES; i++) {
+        int state = xd_frames_state(shadow->frames, first_gfn + i);
+        if (state == XD_FRAME_UNKNOWN)
+            return UNKNOWN_RAM;
+        some |= state == XD_FRAME_RAM;
+        all &= state == XD_FRAME_RAM;
+    }
+    return all ? ALL_RAM : some ? SOME_RAM : NO_RAM;
+}
+
+/* The set of wanted children while it is being collected: open addressing, at most half full. */
+enum { SET_SIZE = 2 * XD_ENTRIES };
+
+static bool insert_wanted(uint16_t *set, const xd_wanted *wanted, uint64_t gfn, uint32_t kind, int count)
+{
+    uint32_t i = (uint32_t)((gfn * 0x9e3779b97f4a7c15u) >> 54) % SET_SIZE;
+    for (; set[i]; i = (i + 1) % SET_SIZE) {
+        const xd_wanted *one = &wanted[set[i] - 1];
+        if (one->gfn == gfn && one->kind == kind)
+            return false;
+    }
+    set[i] = (uint16_t)(count + 1);
+    return true;
+}
+
+int xd_directory_wanted(xd_shadow *shadow, uint32_t number, const uint64_t *entries, uint32_t first, uint32_t last,
+                        xd_wanted *wanted, uint32_t *splits, xd_need *need)
+{
+    unsigned level = xd_level(&shadow->tables[number]);
+    const uint64_t *shadow_entries = xd_page(shadow, number);
+    uint16_t set[SET_SIZE] = {0};
+    uint64_t same = 0; /* the last table entry seen: runs of one entry are what drivers write */
+    int count = 0;
+    *splits = 0;
+    need->lacking = 0;
+    for (uint32_t i = first; i <= last; i++) {
+        uint64_t gfn = xd_frame(entries[i]);
+        uint32_t kind = 0;
+        meaning what = read_entry(shadow, level, entries[i], &kind);
+        if (what == PAGE_2M) {
+            extent ram = ram_of_2m(shadow, (entries[i] & XD_ADDRESS_2M) >> XD_FRAME_SHIFT);
+            *splits += ram == SOME_RAM;
+            if (ram == UNKNOWN_RAM)
+                xd_need_frame(need, gfn);
+        }
+        if (what != TABLE || entries[i] == same)
+            continue;
+        same = entries[i];
+        int state = xd_frames_state(shadow->frames, gfn);
+        if (state == XD_FRAME_UNKNOWN)
+            xd_need_frame(need, gfn);
+        if (state != XD_FRAME_RAM || links_to(shadow, shadow_entries[i], gfn, kind) ||
+            xd_find(shadow, gfn, kind) || !insert_wanted(set, wanted, gfn, kind, count))
+            continue;
+        wanted[count++] = (xd_wanted){.gfn = gfn, .kind = kind};
+    }
+    return need->lacking ? -EAGAIN : count;
+}
+
+uint32_t xd_adopt(xd_shadow *shadow, xd_wanted *wanted, uint32_t count, uint32_t *numbers, uint64_t *gfns)
+{
+    uint32_t fresh = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        xd_wanted *one = &wanted[i];
+        one->fresh = !xd_first_of_frame(shadow, one->gfn);
+        one->number = numbers[i] = xd_add(shadow, one->gfn, one->kind);
+        if (!one->number)
+            continue;
+        xd_ref(shadow, one->number);
+        if (one->fresh)
+            gfns[fresh++] = one->gfn;
+    }
+    return fresh;
+}
+
+void xd_let_go(xd_shadow *shadow, const xd_wanted *wanted, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (wanted[i].number)
+            xd_unref(shadow, wanted[i].number);
+}
+
+/* The anonymous leaf table of a 2 MiB page that is RAM only in part. */
+static void fill_split(xd_shadow *shadow, uint32_t number)
+{
+    const xd_table *table = &shadow->tables[number];
+    uint64_t *entries = xd_page(shadow, number);
+    for (uint32_t i = 0; i < XD_ENTRIES; i++) {
+        uint64_t gfn = table->gfn + i;
+        bool ram = xd_frames_state(shadow->frames, gfn) == XD_FRAME_RAM;
+        entries[i] = ram ? xd_gpu_leaf((gfn << XD_FRAME_SHIFT) | table->attributes | XD_PRESENT) : 0;
+    }
+}
+
+static uint64_t link_2m(xd_shadow *shadow, uint64_t before, uint64_t guest, xd_need *need)
+{
+    uint64_t gfn = (guest & XD_ADDRESS_2M) >> XD_FRAME_SHIFT;
+    uint64_t attributes = xd_attributes_of_2m(guest);
+    switch (ram_of_2m(shadow, gfn)) {
+    case ALL_RAM:
+        return guest & XD_LEAF_2M;
+    case UNKNOWN_RAM:
+        return xd_without_ram(shadow, before, gfn, XD_FRAME_UNKNOWN, need);
+    case NO_RAM:
+        return xd_without_ram(shadow, before, gfn, XD_FRAME_HOLE, need);
+    case SOME_RAM:
+        break;
+    }
+    uint32_t number;
+    if (links_to(shadow, before, gfn, 1 | XD_KIND_SPLIT) &&
+        shadow->tables[xd_child(before)].attributes == attributes) {
+        number = xd_child(before);
+    } else {
+        number = xd_add(shadow, gfn, 1 | XD_KIND_SPLIT);
+        if (!number) {
+            shadow->counters->quota_entries += before != XD_WAITING;
+            return XD_WAITING;
+        }
+        shadow->counters->invalid_entries++;
+        shadow->tables[number].attributes = (uint16_t)attributes;
+    }
+    fill_split(shadow, number);
+    return xd_link(number);
+}
+
+static uint64_t link_table(xd_shadow *shadow, uint64_t before, uint64_t gfn, uint32_t kind, xd_need *need)
+{
+    int state = xd_frames_state(shadow->frames, gfn);
+    if (state != XD_FRAME_RAM)
+        return xd_without_ram(shadow, before, gfn, state, need);
+    uint32_t child = xd_find(shadow, gfn, kind);
+    if (child)
+        return xd_link(child);
+    shadow->counters->quota_entries += before != XD_WAITING;
+    return XD_WAITING;
+}
+
+static bool waits(const xd_shadow *shadow, uint64_t entry)
+{
+    return entry == XD_WAITING || (xd_is_link(entry) && shadow->tables[xd_child(entry)].kind & XD_KIND_SPLIT);
+}
+
+static void set_entry(xd_shadow *shadow, uint64_t *entry, uint64_t value)
+{
+    uint64_t before = *entry;
+    if (value == before)
+        return;
+    *entry = value;
+    if (xd_is_link(value))
+        xd_ref(shadow, xd_child(value));
+    if (xd_is_link(before))
+        xd_unref(shadow, xd_child(before));
+}
+
+int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entries, uint32_t first, uint32_t last,
+                      xd_need *need)
+{
+    xd_table *table = &shadow->tables[number];
+    unsigned level = xd_level(table);
+    bool all = first == 0 && last == XD_ENTRIES - 1;
+    uint64_t *shadow_entries = xd_page(shadow, number);
+    uint32_t waiting = table->waiting;
+    uint64_t same = 0;
+    uint64_t same_value = 0;
+    int left = 0;
+    need->lacking = 0;
+    for (uint32_t i = first; i <= last; i++) {
+        uint64_t before = shadow_entries[i];
+        uint64_t value = 0;
+        uint32_t kind = 0;
+        bool waited = waits(shadow, before);
+        switch (read_entry(shadow, level, entries[i], &kind)) {
+        case NOTHING:
+            break;
+        case REFUSED:
+            value = XD_REFUSED;
+            shadow->counters->unsupported_entries += before != XD_REFUSED;
+            break;
+        case PAGE_2M:
+            value = link_2m(shadow, before, entries[i], need);
+            break;
+        case TABLE:
+            if (entries[i] == same && xd_is_link(same_value))
+                value = same_value;
+            else
+                value = link_table(shadow, before, xd_frame(entries[i]), kind, need);
+            same = entries[i];
+            same_value = value;
+            break;
+        }
+        set_entry(shadow, &shadow_entries[i], value);
+        left += value == XD_WAITING;
+        waiting += waits(shadow, value) - (uint32_t)waited;
+    }
+    xd_set_waiting(shadow, table, (uint16_t)waiting);
+    if (all && !need->lacking)
+        xd_set_current(shadow, table);
+    return left;
+}
+
+void xd_directory_clear(xd_shadow *shadow, uint32_t number)
+{
+    uint64_t *entries = xd_page(shadow, number);
+    for (uint32_t i = 0; i < XD_ENTRIES; i++)
+        set_entry(shadow, &entries[i], 0);
+    xd_set_waiting(shadow, &shadow->tables[number], 0);
+}

@@ -1,0 +1,31 @@
+/* One store of the guest, from its ioreq to the shadow. */
+#include "entry_bits.h"
+#include "kernels.h"
+#include "need.h"
+
+#include <errno.h>
+
+int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t size, xd_need *need)
+{
+    uint64_t gfn = gpa >> XD_FRAME_SHIFT;
+    uint32_t offset = (uint32_t)(gpa & (XD_FRAME_SIZE - 1));
+    int error = xd_frames_store(shadow->frames, gpa, value, size);
+    if (error) {
+        if (error == -EAGAIN)
+            xd_need_frame(need, gfn);
+        return error;
+    }
+    uint32_t number = xd_first_of_frame(shadow, gfn);
+    if (!number)
+        return XD_STORE_UNTRACKED;
+    if (xd_level(&shadow->tables[number]) > 1) /* the first of a frame is its highest */
+        return XD_STORE_DIRECTORY;
+    for (; number; number = shadow->tables[number].same_frame) {
+        if (shadow->tables[number].flags & XD_TABLE_OPEN)
+            continue;
+        error = xd_leaf_update(shadow, number, offset / 8, (offset + size - 1) / 8, need);
+        if (error < 0)
+            return error;
+    }
+    return XD_STORE_DONE;
+}
