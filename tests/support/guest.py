@@ -1,0 +1,136 @@
+"""A guest for tests of the engine: its memory, and a host that protects frames and checks that it is asked rightly."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import struct
+
+from xengt_dm._core import ffi
+from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.space import Mode
+
+FRAME = 4096
+
+
+class FakeGuest:
+    """Guest RAM of ``frames`` frames, a set of holes, and the effects of an engine as plain sets.
+
+    Protecting follows Xen's rules: EINVAL for a frame that is protected already or is no RAM.
+    """
+
+    def __init__(self, frames: int = 64) -> None:
+        self.frames = frames
+        self.holes: set[int] = set()
+        self.protected: set[int] = set()
+        self.open_frames: set[int] = set()
+        self.refuse: set[int] = set()
+        #: Frames given back and not protected anew since: their type was lost without notice.
+        self.lost: set[int] = set()
+        self.memory = mmap.mmap(-1, frames * FRAME)
+        self._view = ffi.from_buffer(self.memory)
+        self.base = int(ffi.cast("uintptr_t", self._view))
+        self.maps = 0
+        self.unmaps = 0
+
+    # FrameMapper
+
+    def map_frames(self, first_gfn: int, count: int, errors: object, address: int = 0) -> int:
+        self.maps += 1
+        for i in range(count):
+            errors[i] = errno.ENOENT if first_gfn + i in self.holes or first_gfn + i >= self.frames else 0  # type: ignore[index]
+        return self.base + first_gfn * FRAME
+
+    def unmap_frames(self, address: int, count: int) -> None:
+        self.unmaps += 1
+
+    # Protector
+
+    def protect(self, gfns, count, errors):  # type: ignore[no-untyped-def]
+        failed = 0
+        for i in range(count):
+            bad = gfns[i] in self.protected or gfns[i] in self.holes or gfns[i] in self.refuse
+            errors[i] = errno.EINVAL if bad else 0
+            failed += bad
+            if not bad:
+                self.protected.add(gfns[i])
+                self.lost.discard(gfns[i])
+        return failed
+
+    def unprotect(self, gfns, count):  # type: ignore[no-untyped-def]
+        protected = 0
+        for i in range(count):
+            gfn = gfns[i]
+            if gfn in self.open_frames:
+                self.open_frames.remove(gfn)
+                continue
+            assert gfn in self.protected or gfn in self.lost, f"unprotect of frame {gfn}, which is not protected"
+            self.protected.discard(gfn)
+            self.lost.discard(gfn)
+            protected += 1
+        return protected
+
+    def open(self, gfn: int) -> bool:
+        assert gfn in self.protected
+        self.protected.remove(gfn)
+        self.open_frames.add(gfn)
+        return True
+
+    def close(self, gfns, count, errors):  # type: ignore[no-untyped-def]
+        failed = self.protect(gfns, count, errors)
+        for i in range(count):
+            if not errors[i]:
+                self.open_frames.remove(gfns[i])
+        return failed
+
+    def verify(self, gfns, count):  # type: ignore[no-untyped-def]
+        for i in range(count):
+            if gfns[i] not in self.holes:
+                self.protected.add(gfns[i])
+                self.lost.discard(gfns[i])
+
+    # The guest
+
+    def entry(self, gfn: int, slot: int) -> int:
+        return int(struct.unpack_from("<Q", self.memory, gfn * FRAME + slot * 8)[0])
+
+    def put(self, gfn: int, slot: int, value: int) -> None:
+        """Prepare memory; not a store that anyone sees."""
+        struct.pack_into("<Q", self.memory, gfn * FRAME + slot * 8, value)
+
+    def remove(self, gfn: int) -> None:
+        """The guest gives a frame back: its contents and its type are gone."""
+        self.holes.add(gfn)
+        if gfn in self.protected:
+            self.protected.remove(gfn)
+            self.lost.add(gfn)
+        self.memory[gfn * FRAME : (gfn + 1) * FRAME] = bytes(FRAME)
+
+    def add(self, gfn: int) -> None:
+        self.holes.discard(gfn)
+
+    def store(self, engine: Engine, gpa: int, size: int, value: int) -> bool:
+        """A CPU's store within one frame; True if it trapped."""
+        gfn = gpa // FRAME
+        if gfn >= self.frames or gfn in self.holes:
+            return False
+        if gfn in self.protected:
+            engine.store(gpa, size, value)
+            return True
+        self.memory[gpa : gpa + size] = value.to_bytes(size, "little")
+        return False
+
+
+def make_engine(guest: FakeGuest, *, sync: Sync = Sync.STRICT, generation: int = 8, max_tables: int = 1024) -> Engine:
+    counters = ffi.new("xd_counters *")
+    return Engine(
+        guest, guest, counters, frame_limit=guest.frames, generation=generation, sync=sync, max_tables=max_tables
+    )
+
+
+def mappings_of(engine: Engine) -> dict[tuple[Mode, tuple[int, ...]], list[tuple[int, ...]] | None]:
+    result = {}
+    for space in engine.spaces:
+        mapped = engine.mappings(space)
+        result[space.key] = None if mapped is None else [tuple(run) for run in mapped]
+    return result

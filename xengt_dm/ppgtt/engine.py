@@ -1,0 +1,281 @@
+"""The shadow engine: address spaces, and what happens to them.
+
+Theory of operation
+-------------------
+The guest's driver keeps, in its own memory, a tree of page tables for each address space of its GPU. The engine keeps a
+shadow of each such tree: the tables a GPU could walk in their place. Three things change them:
+
+* *a store* to a table. Its frame is protected, so the store comes to us, and the shadow follows at once (strict). In
+  relaxed mode the first store to a leaf table opens its frame instead: it is writable, and out of line, until
+* *a submission*: the GPU is about to execute with a space. Every table that the space reaches is brought in line: open
+  ones are protected again and compared, entries that could not be honoured are tried again.
+* *frames that come and go*. The guest may give any frame back, and only says so after the fact and without naming it.
+  Then everything known is doubtful, a new *era* begins, and each space is gone through at its next submission.
+
+So between submissions a shadow may be behind; whoever reads one (dump, walk, audit, a GPU's store) submits first.
+
+The shadow tables of all spaces share one quota. A space that was not submitted for longest loses its shadows first, and
+gets them back at its next submission. What does not fit even so maps nothing, and is counted.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xengt_dm._core import ffi, lib
+from xengt_dm.cdata import CData
+from xengt_dm.ppgtt.effects import FrameMapper, Protector
+from xengt_dm.ppgtt.frames import GuestFrames
+from xengt_dm.ppgtt.space import Mode, Space, space_key
+from xengt_dm.ppgtt.tables import LEVEL_MASK, PAGE_SHIFT, ShadowTables
+from xengt_dm.ppgtt.walker import Mapping, Walker
+
+#: Tables brought in line at a time in a submission; what is left over is found by the next look.
+BATCH = 4096
+
+
+class Sync(enum.Enum):
+    """When a shadow follows its guest table."""
+
+    STRICT = "strict"
+    RELAXED = "relaxed"
+
+
+class Engine:
+    """The shadows of one domain. Sans-io: effects go out through ``mapper`` and ``protector``.
+
+    ``frame_limit``: frames at or above it are no RAM. ``generation``: 8 or 9, the Intel graphics generation.
+    ``counters``: an ``xd_counters *`` that outlives the engine. ``max_tables``: shadow tables at most.
+    Methods raise :class:`~xengt_dm.errors.HostError` as their effects do, and nothing because of the guest.
+    """
+
+    def __init__(
+        self,
+        mapper: FrameMapper,
+        protector: Protector,
+        counters: CData,
+        *,
+        frame_limit: int,
+        generation: int = 8,
+        sync: Sync = Sync.STRICT,
+        max_tables: int = 65536,
+    ) -> None:
+        if generation not in (8, 9):
+            raise ValueError(f"generation {generation} is not one of 8 and 9")
+        self.generation = generation
+        self.sync = sync
+        self.counters = counters
+        self._frames = GuestFrames(mapper, frame_limit)
+        self._tables = ShadowTables(self._frames, protector, counters, max_tables, self._make_room)
+        self._walker = Walker(self._tables.pointer)
+        #: Live spaces, the one submitted longest ago first.
+        self._spaces: OrderedDict[object, Space] = OrderedDict()
+        self._busy: Space | None = None
+        self._wants_64k = False
+        self._directories: CData = ffi.new("uint32_t[]", BATCH)
+        self._leaves: CData = ffi.new("uint32_t[]", BATCH)
+        self._reached: CData = ffi.new("xd_reached *")
+        self._reached.directories = self._directories
+        self._reached.leaves = self._leaves
+        self._reached.capacity = BATCH
+
+    # Spaces
+
+    @property
+    def spaces(self) -> list[Space]:
+        """The live spaces, sorted by mode, then roots."""
+        return sorted(self._spaces.values(), key=lambda space: (space.mode.value, space.roots))
+
+    def create_space(self, mode: Mode, roots: tuple[int, ...]) -> None:
+        """The guest announces a space; for a live one, once more. Its tables are shadowed at once."""
+        key = space_key(mode, roots)
+        space = self._spaces.get(key)
+        if space is not None:
+            space.refs += 1
+            return
+        space = Space(key)
+        self._spaces[key] = space
+        self.counters.spaces = len(self._spaces)
+        with self._working_on(space):
+            self._shadow_roots(space)
+
+    def destroy_space(self, mode: Mode, roots: tuple[int, ...]) -> bool:
+        """The guest is done with a space. False, and counted, if there is none."""
+        key = space_key(mode, roots)
+        space = self._spaces.get(key)
+        if space is None:
+            self.counters.ignored_notifications += 1
+            return False
+        space.refs -= 1
+        if not space.refs:
+            del self._spaces[key]
+            self.counters.spaces = len(self._spaces)
+            self._unshadow(space)
+        return True
+
+    def destroy_all_spaces(self) -> None:
+        """Forget every space; afterwards no frame is protected or open."""
+        while self._spaces:
+            _, space = self._spaces.popitem()
+            self._unshadow(space)
+        self.counters.spaces = 0
+
+    def set_64k_pages(self, enabled: bool) -> None:
+        """Whether the IPS bit of a page-directory entry counts (generation 9); holds from the next submission on."""
+        self._wants_64k = enabled and self.generation == 9
+
+    # What the guest and its GPU do
+
+    def store(self, gpa: int, size: int, value: int) -> None:
+        """Perform one trapped store of ``size`` bytes within one frame, and let the shadows follow."""
+        gfn = gpa >> PAGE_SHIFT
+        shadows = self._tables.store(gpa, size, value)
+        if shadows <= 0:
+            if shadows:
+                self.counters.dropped_stores += 1
+            else:
+                self.counters.straggler_stores += 1
+        elif self.sync is Sync.RELAXED:
+            self._tables.open_frame(gfn)
+
+    def load(self, gpa: int, size: int) -> int:
+        """``size`` bytes of guest memory within one frame; all ones if it is no RAM."""
+        return self._tables.load(gpa, size)
+
+    def frames_changed(self) -> None:
+        """The guest gave frames back (IOREQ_TYPE_INVALIDATE); the next submission finds out which."""
+        self._frames.doubt()
+        lib.xd_new_era(self._tables.pointer)
+
+    def submit(self, mode: Mode, roots: tuple[int, ...]) -> None:
+        """The GPU is about to execute with this space."""
+        with self._submitted(mode, roots):
+            pass
+
+    def gpu_store(self, mode: Mode, roots: tuple[int, ...], va: int, value: int) -> bool:
+        """Submit, then store 8 bytes at ``va``, 8-byte aligned, where the shadow says.
+
+        False, and counted, if that is nowhere writable.
+        """
+        with self._submitted(mode, roots) as space:
+            page = self._walker.resolve(space, va)
+            if page is None or not page.writable or self._tables.store(page.gpa + va % 4096, 8, value) < 0:
+                self.counters.dropped_stores += 1
+                return False
+        return True
+
+    # Reading
+
+    def mappings(self, space: Space) -> list[Mapping] | None:
+        """What a live space maps, as if just submitted; None if that is more runs than :data:`walker.MAX_RUNS`."""
+        with self._submitted(space.mode, space.roots):
+            return self._walker.mappings(space)
+
+    def resolve(self, space: Space, va: int) -> Mapping | None:
+        """The page that ``va`` resolves to in a live space, as if just submitted."""
+        with self._submitted(space.mode, space.roots):
+            return self._walker.resolve(space, va)
+
+    def audit(self, space: Space) -> int:
+        """Compare a live space's shadow with the guest's tables; how many entries differ. Counted."""
+        with self._submitted(space.mode, space.roots):
+            mismatches = self._walker.audit(space)
+        self.counters.audits += 1
+        self.counters.audit_mismatches += mismatches
+        return mismatches
+
+    def close(self) -> None:
+        """Let go of everything: no frame stays protected, open or mapped."""
+        self.destroy_all_spaces()
+        self._frames.close()
+
+    def settle(self) -> None:
+        """When there is time: stop keeping pages alive that the guest gave back."""
+        self._frames.drop_mappings()
+
+    # Inside
+
+    @contextmanager
+    def _working_on(self, space: Space) -> Iterator[None]:
+        outer, self._busy = self._busy, space
+        try:
+            yield
+        finally:
+            self._busy = outer
+
+    @contextmanager
+    def _submitted(self, mode: Mode, roots: tuple[int, ...]) -> Iterator[Space]:
+        """The space in line with the guest's tables; one that is not live exists for the ``with`` block only."""
+        key = space_key(mode, roots)
+        space = self._spaces.get(key)
+        live = space is not None
+        if space is None:
+            space = Space(key)
+        else:
+            self._spaces.move_to_end(key)
+        self.counters.submissions += 1
+        with self._working_on(space):
+            try:
+                self._bring_in_line(space)
+                yield space
+            finally:
+                if not live:
+                    self._unshadow(space)
+
+    def _bring_in_line(self, space: Space) -> None:
+        shadow = self._tables.pointer
+        shadow.submission = (shadow.submission + 1) & 0xFFFFFFFF
+        self._frames.drop_mappings()
+        if self._wants_64k != bool(shadow.has_64k):
+            shadow.has_64k = self._wants_64k
+            lib.xd_new_era(shadow)
+        self._frames.doubt_holes()
+        self._shadow_roots(space)
+        reached = self._reached
+        while True:
+            lib.xd_reach(shadow, space.numbers, space.mode.root_count, reached)
+            directories, leaves = reached.directory_count, reached.leaf_count
+            if not directories and not leaves:
+                return
+            if shadow.stale_tables:
+                self._tables.verify(self._directories, directories)
+                self._tables.verify(self._leaves, leaves)
+            for i in range(directories):
+                number = self._directories[i]
+                if shadow.tables[number].kind & LEVEL_MASK > 1:
+                    self._tables.fill_directory(number)
+            self._tables.close_leaves(self._leaves, leaves)
+
+    def _shadow_roots(self, space: Space) -> None:
+        """Give each root its shadow, unless it has one that is still good."""
+        for i, root in enumerate(space.roots):
+            gfn = root >> PAGE_SHIFT
+            number = space.numbers[i]
+            if number and not self._frames.is_ram(gfn):
+                space.numbers[i] = 0
+                self._tables.release(number)
+                self._tables.bury()
+            elif root and not number:
+                space.numbers[i] = self._tables.root(gfn, space.mode.root_level)
+
+    def _unshadow(self, space: Space) -> None:
+        for i in range(space.mode.root_count):
+            number, space.numbers[i] = space.numbers[i], 0
+            if number:
+                self._tables.release(number)
+        self._tables.bury()
+
+    def _make_room(self, needed: int) -> bool:
+        """Take their shadows from the spaces submitted longest ago, until ``needed`` tables fit or none is left."""
+        reclaimed = False
+        for space in list(self._spaces.values()):
+            if self._tables.room() >= needed:
+                break
+            if space is not self._busy and any(space.numbers[i] for i in range(space.mode.root_count)):
+                self._unshadow(space)
+                self.counters.reclaimed_spaces += 1
+                reclaimed = True
+        return reclaimed

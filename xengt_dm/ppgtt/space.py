@@ -1,0 +1,46 @@
+"""One address space of the virtual GPU."""
+
+from __future__ import annotations
+
+import enum
+
+from xengt_dm._core import ffi
+from xengt_dm.cdata import CData
+
+
+class Mode(enum.Enum):
+    """How the GPU walks: 48-bit legacy with one root, or 32-bit legacy with four page-directory pointers."""
+
+    L4 = "l4"
+    L3 = "l3"
+
+    @property
+    def root_level(self) -> int:
+        return 4 if self is Mode.L4 else 2
+
+    @property
+    def root_count(self) -> int:
+        return 1 if self is Mode.L4 else 4
+
+
+#: What tells one space from another: its mode and its roots, low 12 bits cleared.
+SpaceKey = tuple[Mode, tuple[int, ...]]
+
+
+def space_key(mode: Mode, roots: tuple[int, ...]) -> SpaceKey:
+    """The key of the space with these root addresses; ValueError if their number does not fit the mode."""
+    if len(roots) != mode.root_count:
+        raise ValueError(f"an {mode.value} space has {mode.root_count} root(s), not {len(roots)}")
+    return mode, tuple(root & ~0xFFF for root in roots)
+
+
+class Space:
+    """An address space: its key, how often the guest created it, and the shadows of its roots (0: none)."""
+
+    __slots__ = ("key", "mode", "numbers", "refs", "roots")
+
+    def __init__(self, key: SpaceKey) -> None:
+        self.key = key
+        self.mode, self.roots = key
+        self.refs = 1
+        self.numbers: CData = ffi.new("uint32_t[4]")

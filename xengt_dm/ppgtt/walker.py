@@ -1,0 +1,52 @@
+"""Reading shadows as a GPU would, and auditing them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from xengt_dm._core import ffi, lib
+from xengt_dm.cdata import CData
+from xengt_dm.ppgtt.space import Space
+
+#: A space of more runs than this is not listed: a driver that points whole directories at one scratch page makes 2^36.
+MAX_RUNS = 1 << 20
+
+
+class Mapping(NamedTuple):
+    """A maximal run of mapped pages; ``cache`` is 4*PAT + 2*PCD + PWT of the leaf, lengths are in bytes."""
+
+    va: int
+    length: int
+    gpa: int
+    writable: int
+    cache: int
+
+
+class Walker:
+    """Walks the shadows behind an ``xd_shadow *``. The caller sees to it that they are in line."""
+
+    def __init__(self, shadow: CData) -> None:
+        self._shadow = shadow
+        self._audit: CData = ffi.new("xd_audit *")
+
+    def mappings(self, space: Space) -> list[Mapping] | None:
+        """What the space maps, in order of va; None if that is more than :data:`MAX_RUNS` runs."""
+        level = space.mode.root_level
+        count = lib.xd_count_runs(self._shadow, space.numbers, level)
+        if count > MAX_RUNS:
+            return None
+        runs = ffi.new("xd_run[]", count)
+        lib.xd_list_runs(self._shadow, space.numbers, level, runs)
+        return [Mapping(run.va, run.length, run.gpa, run.writable, run.cache) for run in runs]
+
+    def resolve(self, space: Space, va: int) -> Mapping | None:
+        """The 4 KiB page at ``va``."""
+        run = lib.xd_resolve(self._shadow, space.numbers, space.mode.root_level, va)
+        if not run.length:
+            return None
+        return Mapping(run.va, run.length, run.gpa, run.writable, run.cache)
+
+    def audit(self, space: Space) -> int:
+        """How many shadow entries differ from what the guest's tables say."""
+        lib.xd_audit_space(self._shadow, space.numbers, space.mode.root_level, self._audit)
+        return int(self._audit.mismatches)
