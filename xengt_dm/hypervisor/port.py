@@ -1,0 +1,122 @@
+"""The hypervisor port: one domain, as its device model sees it.
+
+Two sides implement it: :mod:`xengt_dm.hypervisor.xen` on Xen's stable libraries, and
+:mod:`xengt_dm.hypervisor.embedded`, an in-process hypervisor. Nothing above this port knows which one it has.
+
+Every call raises :class:`~xengt_dm.errors.HostError` when the hypervisor refuses it, and
+:class:`~xengt_dm.errors.DomainGoneError` when the domain is no more. Frames are gfn of 4 KiB, addresses are guest
+physical, ranges are inclusive at both ends, as in Xen's own interfaces.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Protocol
+
+from xengt_dm.cdata import CData
+
+
+class MemType(enum.IntEnum):
+    """hvmmem_type_t, xen/include/public/hvm/hvm_op.h."""
+
+    RAM_RW = 0
+    RAM_RO = 1
+    MMIO_DM = 2
+    #: HVMMEM_mmio_write_dm of the 2014 series; a placeholder that Xen >= 4.7 refuses.
+    MMIO_WRITE_DM = 3
+    IOREQ_SERVER = 4
+
+
+class WriteTrap(enum.Enum):
+    """How this hypervisor lets a device model see the stores to a page."""
+
+    #: One server claims the type for its domain (XEN_DMOP_map_mem_type_to_ioreq_server, Xen >= 4.9).
+    CLAIM = "claim"
+    #: The server owns a memory range for each page, and the page has the type (the 2014 series, Xen 4.6).
+    RANGES = "ranges"
+
+
+class EventPort(Protocol):
+    """The event channels of one device model, behind one file descriptor."""
+
+    @property
+    def fd(self) -> int:
+        """Readable while an unmasked channel is pending."""
+
+    def bind(self, remote_port: int) -> int:
+        """Bind to the domain's end ``remote_port``; returns the local port, which starts out pending once."""
+
+    def unbind(self, port: int) -> None: ...
+
+    def drain(self) -> int:
+        """Take and unmask everything pending, without blocking; returns how many ports fired (0: a spurious wake)."""
+
+    def notify(self, port: int) -> None: ...
+
+
+class DomainPort(Protocol):
+    """What a device model may do to its domain."""
+
+    @property
+    def domid(self) -> int: ...
+
+    @property
+    def events(self) -> EventPort: ...
+
+    @property
+    def write_trap(self) -> WriteTrap: ...
+
+    @property
+    def frame_limit(self) -> int:
+        """No frame at or above this number is RAM of the domain."""
+
+    def vcpu_count(self) -> int:
+        """vCPUs that the domain can ever have; each has a slot."""
+
+    def create_server(self) -> int:
+        """A new ioreq server without buffered requests; returns its id. Xen pauses the domain meanwhile."""
+
+    def destroy_server(self, server: int) -> None: ...
+
+    def server_exists(self, server: int) -> bool:
+        """False when the server or the domain is gone; Xen destroys all servers of a dying domain."""
+
+    def map_slots(self, server: int) -> int:
+        """Map the server's first synchronous page; returns its address. Undone by :meth:`unmap_slots`."""
+
+    def unmap_slots(self, server: int) -> None: ...
+
+    def set_server_state(self, server: int, enabled: bool) -> None:
+        """Enable or disable. Xen pauses the domain meanwhile, even if nothing changes: a barrier for its vCPUs."""
+
+    def map_mmio(self, server: int, first: int, last: int) -> None:
+        """Claim accesses that lie wholly in gpa ``first``..``last``."""
+
+    def unmap_mmio(self, server: int, first: int, last: int) -> None: ...
+
+    def claim_writes(self, server: int) -> None:
+        """WriteTrap.CLAIM only: stores to pages of type IOREQ_SERVER go to this server."""
+
+    def release_writes(self, server: int) -> None:
+        """WriteTrap.CLAIM only: give the claim back; Xen resets every page of the type to RAM_RW."""
+
+    def set_mem_types(self, mem_type: MemType, gfns: CData, count: int, errors: CData) -> int:
+        """Change the type of ``count`` frames one by one.
+
+        ``gfns`` is ``uint64_t *``; ``errors`` is ``int *`` and receives 0 or a positive errno for each frame. Returns
+        how many failed. Raises only if the domain is gone.
+        """
+
+    def map_frames(self, first_gfn: int, count: int, errors: CData, address: int = 0) -> int:
+        """Map frames for reading and writing, at ``address`` (replacing what is there) or anywhere if 0.
+
+        ``errors`` is ``int *``: 0, or a positive errno for a frame that is no RAM (touching that page would fault).
+        Returns the address.
+        """
+
+    def unmap_frames(self, address: int, count: int) -> None: ...
+
+    def inject_msi(self, address: int, data: int) -> None: ...
+
+    def close(self) -> None:
+        """Close every handle. Safe to call twice."""

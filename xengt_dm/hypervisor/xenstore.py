@@ -1,0 +1,219 @@
+"""XenStore: its wire protocol, and a small client that reads.
+
+The codec does no I/O: :func:`encode` makes the bytes of a request, :class:`Decoder` takes bytes as they come and gives
+whole messages. :class:`XenStore` is a blocking client on top; one that follows watches can be another.
+
+Sources: xen/include/public/io/xs_wire.h, docs/misc/xenstore.txt.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import select
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from xengt_dm.errors import HostError
+
+HEADER: Final = struct.Struct("=IIII")
+#: XENSTORE_PAYLOAD_MAX and XENSTORE_ABS_PATH_MAX.
+PAYLOAD_MAX: Final = 4096
+PATH_MAX: Final = 3072
+
+#: xenstored's socket, and the kernel's own door to the store for a system whose xenstored is another domain.
+SOCKET: Final = Path("/run/xenstored/socket")
+XENBUS: Final = Path("/dev/xen/xenbus")
+
+
+class MessageType(enum.IntEnum):
+    """enum xsd_sockmsg_type: what a reader needs of it."""
+
+    DIRECTORY = 1
+    READ = 2
+    WATCH = 4
+    UNWATCH = 5
+    GET_DOMAIN_PATH = 10
+    WATCH_EVENT = 15
+    ERROR = 16
+
+
+class Message(NamedTuple):
+    """One message; ``type`` is a MessageType where that knows it. A reply has the request's type, or is an ERROR."""
+
+    type: int
+    request_id: int
+    transaction_id: int
+    payload: bytes
+
+    @property
+    def strings(self) -> list[str]:
+        """The payload as a list of strings, each ended by a NUL; the last one's may be missing."""
+        if not self.payload:
+            return []
+        return self.payload.removesuffix(b"\0").decode("utf-8", "replace").split("\0")
+
+    @property
+    def errno(self) -> int:
+        """The errno that an ERROR carries by name; EIO for a name that this system does not have."""
+        name = self.payload.partition(b"\0")[0].decode("ascii", "replace")
+        value = getattr(errno, name, None) if name.startswith("E") else None
+        return value if isinstance(value, int) else errno.EIO
+
+
+def encode(message: Message) -> bytes:
+    """The message's bytes. Raises ValueError for a payload over PAYLOAD_MAX."""
+    if len(message.payload) > PAYLOAD_MAX:
+        raise ValueError(f"a payload of {len(message.payload)} bytes; the store takes {PAYLOAD_MAX}")
+    return HEADER.pack(message.type, message.request_id, message.transaction_id, len(message.payload)) + message.payload
+
+
+def encode_path(path: str) -> bytes:
+    """A path as a payload, with the NUL that most requests want. Raises ValueError for one that no store can have."""
+    raw = path.encode()
+    if not raw.startswith((b"/", b"@")) or b"\0" in raw or len(raw) > PATH_MAX:
+        raise ValueError(f"not an absolute path of the store: {path[:80]!r}")
+    return raw + b"\0"
+
+
+class Decoder:
+    """Bytes in, messages out. It holds at most one message that is not whole."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages that ``data`` completes.
+
+        Raises ValueError on a header that promises more than PAYLOAD_MAX: the stream can no longer be followed.
+        """
+        self._buffer += data
+        messages = []
+        while len(self._buffer) >= HEADER.size:
+            kind, request_id, transaction_id, length = HEADER.unpack_from(self._buffer)
+            if length > PAYLOAD_MAX:
+                raise ValueError(f"a message of {length} bytes; the protocol ends at {PAYLOAD_MAX}")
+            end = HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            payload = bytes(self._buffer[HEADER.size : end])
+            del self._buffer[:end]
+            messages.append(Message(kind, request_id, transaction_id, payload))
+        return messages
+
+
+class XenStore:
+    """A blocking client that only reads.
+
+    Raises HostError: with the store's own errno for a request that it refuses (ENOENT: no such node), ETIMEDOUT when
+    it does not answer in ``timeout`` seconds, EPROTO when it does not speak the protocol.
+    """
+
+    def __init__(self, socket_path: Path = SOCKET, device: Path = XENBUS, timeout: float = 5.0) -> None:
+        self._timeout = timeout
+        self._next_id = 1
+        self._decoder = Decoder()
+        self._socket: socket.socket | None = None
+        self._fd = self._open(socket_path, device)
+
+    def _open(self, socket_path: Path, device: Path) -> int:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(self._timeout)
+        try:
+            connection.connect(str(socket_path))
+        except OSError as refused:
+            connection.close()
+            try:
+                return os.open(device, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+            except OSError:
+                code = refused.errno or errno.ETIMEDOUT
+                meaning = f"neither {socket_path} nor {device} answers: is xenstored running, and may we talk to it?"
+                raise HostError("xenstore open", None, code, meaning) from refused
+        connection.setblocking(False)
+        self._socket = connection
+        return connection.fileno()
+
+    def close(self) -> None:
+        if self._fd < 0:
+            return
+        if self._socket is not None:
+            self._socket.close()
+        else:
+            os.close(self._fd)
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def read(self, path: str) -> str:
+        """A node's value; the store itself holds bytes, and what is no UTF-8 is replaced."""
+        return self._request(MessageType.READ, path).payload.decode("utf-8", "replace")
+
+    def directory(self, path: str) -> list[str]:
+        """The names of a node's children. E2BIG for a node with over PAYLOAD_MAX bytes of them."""
+        return self._request(MessageType.DIRECTORY, path).strings
+
+    def exists(self, path: str) -> bool:
+        try:
+            self._request(MessageType.DIRECTORY, path)
+        except HostError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            if error.errno != errno.E2BIG:
+                raise
+        return True
+
+    def _request(self, kind: MessageType, path: str) -> Message:
+        call = f"xenstore {kind.name.lower()} {path}"
+        request = Message(kind, self._next_id, 0, encode_path(path))
+        self._next_id += 1
+        deadline = time.monotonic() + self._timeout
+        try:
+            self._send(encode(request), deadline)
+            reply = self._receive(request.request_id, deadline)
+        except TimeoutError as error:
+            raise HostError(call, None, errno.ETIMEDOUT, f"no answer in {self._timeout:g} s") from error
+        except ValueError as error:
+            raise HostError(call, None, errno.EPROTO, str(error)) from error
+        except OSError as error:
+            raise HostError(call, None, error.errno or errno.EIO) from error
+        if reply.type == MessageType.ERROR:
+            raise HostError(call, None, reply.errno)
+        if reply.type != kind:
+            raise HostError(call, None, errno.EPROTO, f"the answer is of type {reply.type}")
+        return reply
+
+    def _wait(self, event: int, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(self._fd, event)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise TimeoutError
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        while data:
+            self._wait(select.POLLOUT, deadline)
+            try:
+                data = data[os.write(self._fd, data) :]
+            except BlockingIOError:
+                continue
+
+    def _receive(self, request_id: int, deadline: float) -> Message:
+        """The reply to a request; what else comes (a watch event, the answer to a request given up) is passed over."""
+        while True:
+            self._wait(select.POLLIN, deadline)
+            try:
+                data = os.read(self._fd, HEADER.size + PAYLOAD_MAX)
+            except BlockingIOError:
+                continue
+            if not data:
+                raise ValueError("the store closed the connection")
+            for message in self._decoder.feed(data):
+                if message.request_id == request_id and message.type != MessageType.WATCH_EVENT:
+                    return message
