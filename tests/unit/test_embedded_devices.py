@@ -1,0 +1,154 @@
+"""Device memory and ports: registers, repeated instructions on them, PCI configuration space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.device_model import FRAME, PCI_CONFIG, PIO, DeviceModel, Request, write
+from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
+
+BAR = 0xF0000000
+VGPU = 0x10  # 00:02.0
+
+
+@pytest.fixture
+def domain() -> Iterator[EmbeddedDomain]:
+    with EmbeddedDomain(32, 1) as made:
+        yield made
+
+
+@pytest.fixture
+def model(domain: EmbeddedDomain) -> DeviceModel:
+    return DeviceModel(domain, ranges=[(BAR, BAR + 0xFFFFFF)])
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_a_register(model: DeviceModel, size: int) -> None:
+    mask = (1 << 8 * size) - 1
+    values: list[int] = []
+
+    def program(v: Vcpu) -> None:
+        v.mmio_write(BAR + 0x78, size, 0x8877665544332211)
+        values.append(v.mmio_read(BAR + 0x78, size))
+
+    got = model.serve(program, on_request=lambda request: 0xF1F2F3F4F5F6F7F8 if request.read else None)
+    assert got == [write(BAR + 0x78, size, 0x8877665544332211), Request(BAR + 0x78, size, 0, read=True)]
+    assert values == [0xF1F2F3F4F5F6F7F8 & mask]
+
+
+def test_a_read_over_a_page_s_end_is_put_together(model: DeviceModel) -> None:
+    values: list[int] = []
+    got = model.serve(
+        lambda v: values.append(v.load(BAR + 0xFFD, 8)), on_request=lambda request: 0x0807060504030201 + request.size
+    )
+    assert [(request.addr, request.size) for request in got] == [
+        (BAR + 0xFFD, 2),
+        (BAR + 0xFFF, 1),
+        (BAR + 0x1000, 4),
+        (BAR + 0x1004, 1),
+    ]
+    assert values == [0x02_04030205_02_0203]
+
+
+def test_a_read_of_half_memory_half_register(domain: EmbeddedDomain) -> None:
+    model = DeviceModel(domain, ranges=[(32 * FRAME, 33 * FRAME - 1)], claim=False)
+    domain.write(32 * FRAME - 4, b"\x01\x02\x03\x04")
+    values: list[int] = []
+    got = model.serve(lambda v: values.append(v.load(32 * FRAME - 4, 8)), on_request=lambda request: 0x0D0C0B0A)
+    assert got == [Request(32 * FRAME, 4, 0, read=True)]
+    assert values == [0x0D0C0B0A04030201]
+
+
+def test_rep_stos_to_a_register_is_one_request_with_a_count(model: DeviceModel, domain: EmbeddedDomain) -> None:
+    assert model.serve(lambda v: v.rep_stos(BAR + 0xFF0, 4, 6, 7)) == [
+        write(BAR + 0xFF0, 4, 7, count=4),
+        write(BAR + 0x1000, 4, 7, count=2),
+    ]
+    assert model.serve(lambda v: v.rep_stos(BAR + 8, 4, 3, 7, down=True)) == [write(BAR + 8, 4, 7, count=3, down=True)]
+    assert model.serve(lambda v: v.rep_stos(0xE0000000, 8, 100, 7)) == []
+    assert domain.dropped_stores == 1
+
+
+def test_rep_movs_between_memory_and_a_register_carries_a_pointer(model: DeviceModel) -> None:
+    assert model.serve(lambda v: v.rep_movs(BAR, 5 * FRAME - 8, 4, 4)) == [
+        Request(BAR, 4, 5 * FRAME - 8, count=2, pointer=True),
+        Request(BAR + 8, 4, 5 * FRAME, count=2, pointer=True),
+    ]
+    assert model.serve(lambda v: v.rep_movs(5 * FRAME, BAR + 16, 8, 2)) == [
+        Request(BAR + 16, 8, 5 * FRAME, read=True, count=2, pointer=True)
+    ]
+
+
+def test_rep_movs_from_nobody_reads_ones(model: DeviceModel, domain: EmbeddedDomain) -> None:
+    assert model.serve(lambda v: v.rep_movs(5 * FRAME, 0xE0000000, 4, 3)) == []
+    assert domain.read(5 * FRAME, 16) == b"\xff" * 12 + bytes(4)
+
+
+def test_rep_movs_between_registers_goes_by_the_element(model: DeviceModel) -> None:
+    got = model.serve(
+        lambda v: v.rep_movs(BAR + 0x100, BAR, 4, 2),
+        on_request=lambda request: request.addr - BAR + 1 if request.read else None,
+    )
+    assert got == [
+        Request(BAR, 4, 0, read=True),
+        write(BAR + 0x100, 4, 1),
+        Request(BAR + 4, 4, 0, read=True),
+        write(BAR + 0x104, 4, 5),
+    ]
+
+
+def test_rep_movs_between_pages_of_memory(model: DeviceModel, domain: EmbeddedDomain) -> None:
+    data = bytes(range(200))
+    domain.write(5 * FRAME, data)
+    assert model.serve(lambda v: v.rep_movs(7 * FRAME - 100, 5 * FRAME, 1, 200)) == []
+    assert domain.read(7 * FRAME - 100, 200) == data
+    # Overlapping and downwards, as memmove would.
+    model.serve(lambda v: v.rep_movs(5 * FRAME + 199 + 8, 5 * FRAME + 199, 1, 200, down=True))
+    assert domain.read(5 * FRAME + 8, 200) == data
+
+
+def test_ports(model: DeviceModel, domain: EmbeddedDomain) -> None:
+    model.port.map_ports(model.server, 0x3C0, 0x3DF)
+    values: list[int] = []
+
+    def program(v: Vcpu) -> None:
+        v.outp(0x3C0, 1, 0x1FF)
+        values.append(v.inp(0x3DA, 2))
+        v.outp(0x3DE, 4, 1)
+        values.append(v.inp(0x60, 1))
+
+    got = model.serve(program, on_request=lambda request: 0x12345 if request.read else None)
+    assert got == [Request(0x3C0, 1, 0xFF, type=PIO), Request(0x3DA, 2, 0, read=True, type=PIO)]
+    assert values == [0x2345, 0xFF]
+
+
+def test_pci_configuration_space(model: DeviceModel) -> None:
+    model.port.map_pci(model.server, VGPU)
+    values: list[int] = []
+
+    def program(v: Vcpu) -> None:
+        v.outp(0xCF8, 4, 0x80001000)
+        values.append(v.inp(0xCFC, 2))
+        values.append(v.inp(0xCFE, 2))
+        v.outp(0xCF8, 4, 0x80001010)
+        v.outp(0xCFC, 4, 0xFFFFFFFF)
+        v.outp(0xCF8, 1, 0)  # latches nothing
+        v.outp(0xCFD, 1, 5)
+        v.outp(0xCF8, 4, 0x80001800)  # 00:03.0 is not there
+        values.append(v.inp(0xCFC, 4))
+        v.outp(0xCF8, 4, 0x00001000)  # not enabled: plain ports
+        values.append(v.inp(0xCFC, 4))
+
+    got = model.serve(program, on_request=lambda request: 0x8086 + (request.addr & 2) if request.read else None)
+    space = VGPU << 32
+    assert got == [
+        Request(space, 2, 0, read=True, type=PCI_CONFIG),
+        Request(space | 2, 2, 0, read=True, type=PCI_CONFIG),
+        Request(space | 0x10, 4, 0xFFFFFFFF, type=PCI_CONFIG),
+        Request(space | 0x11, 1, 5, type=PCI_CONFIG),
+    ]
+    assert values == [0x8086, 0x8088, 0xFFFFFFFF, 0xFFFFFFFF]
+    model.port.unmap_pci(model.server, VGPU)
+    assert model.serve(lambda v: (v.outp(0xCF8, 4, 0x80001000), v.inp(0xCFC, 4))) == []  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""A vCPU of the embedded hypervisor: the instructions that a guest program can execute."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from xengt_dm._core import ffi, lib
+from xengt_dm.cdata import CData
+from xengt_dm.hypervisor.embedded.errors import DomainCrashedError, GuestFaultError, VcpuStoppedError
+
+if TYPE_CHECKING:
+    from xengt_dm.hypervisor.embedded.domain import EmbeddedDomain
+
+_MASK = (1 << 64) - 1
+#: The widest store of one instruction: AVX-512.
+_WIDEST = 64
+
+
+class Vcpu:
+    """Addresses are guest physical, sizes are bytes. Each method blocks, without the GIL, until it is done.
+
+    All raise :class:`VcpuStoppedError` when the domain is destroyed, :class:`DomainCrashedError` when it crashed, and
+    :class:`GuestFaultError` when the instruction faults.
+    """
+
+    def __init__(self, domain: EmbeddedDomain, index: int) -> None:
+        self.domain = domain
+        self.index = index
+        self._op = ffi.new("xd_emb_op *")
+
+    def store(self, gpa: int, size: int, value: int) -> None:
+        """One store of 1, 2, 4 or 8 bytes, at any alignment."""
+        self._one(lib.XD_OP_STORE, gpa, size, value)
+
+    def store_bytes(self, gpa: int, data: bytes) -> None:
+        """Vector stores of up to 64 bytes each, without a gap."""
+        for at in range(0, len(data), _WIDEST):
+            piece = data[at : at + _WIDEST]
+            buffer = ffi.from_buffer(piece)
+            self._one(lib.XD_OP_STORE, gpa + at, len(piece), 0, int(ffi.cast("uintptr_t", buffer)))
+
+    def fill(self, gpa: int, count: int, value: int, size: int = 8) -> None:
+        """``count`` stores of ``value``, upwards: a compiled memset."""
+        self._one(lib.XD_OP_FILL, gpa, size, value, 0, count)
+
+    def copy(self, gpa: int, data: bytes) -> None:
+        """Stores of up to 8 bytes, upwards: a compiled memcpy."""
+        buffer = ffi.from_buffer(data)
+        self._one(lib.XD_OP_COPY, gpa, 0, 0, int(ffi.cast("uintptr_t", buffer)), len(data))
+
+    def rep_stos(self, gpa: int, size: int, count: int, value: int, down: bool = False) -> None:
+        """``rep stos`` of ``count`` elements; ``down``: with the direction flag set."""
+        self._one(lib.XD_OP_REP_STOS, gpa, size, value, 0, count, down)
+
+    def rep_movs(self, gpa: int, source_gpa: int, size: int, count: int, down: bool = False) -> None:
+        """``rep movs`` of ``count`` elements."""
+        self._one(lib.XD_OP_REP_MOVS, gpa, size, 0, source_gpa, count, down)
+
+    def load(self, gpa: int, size: int) -> int:
+        self._one(lib.XD_OP_LOAD, gpa, size)
+        return int(self._op.value)
+
+    def xchg(self, gpa: int, size: int, value: int) -> int:
+        """Returns the old value. Atomic on plain RAM only, as on Xen."""
+        self._one(lib.XD_OP_XCHG, gpa, size, value)
+        return int(self._op.value)
+
+    def cmpxchg(self, gpa: int, size: int, expected: int, value: int) -> tuple[int, bool]:
+        """Returns the old value and whether ``value`` was stored."""
+        self._one(lib.XD_OP_CMPXCHG, gpa, size, value, expected)
+        return int(self._op.value), bool(self._op.count)
+
+    def outp(self, port: int, size: int, value: int) -> None:
+        """``out`` of 1, 2 or 4 bytes. 0xcf8 latches a PCI address, 0xcfc..0xcff then reach configuration space."""
+        self._one(lib.XD_OP_OUT, port, size, value)
+
+    def inp(self, port: int, size: int) -> int:
+        """``in`` of 1, 2 or 4 bytes."""
+        self._one(lib.XD_OP_IN, port, size)
+        return int(self._op.value)
+
+    #: A register is memory that nobody has: the same instructions reach it.
+    mmio_write = store
+    mmio_read = load
+
+    def remove(self, gfn: int, count: int) -> None:
+        """Give frames back (XENMEM_decrease_reservation); the device models hear of it before this returns."""
+        self._one(lib.XD_OP_REMOVE, gfn, 0, 0, 0, count)
+
+    def add(self, gfn: int, count: int) -> None:
+        """Have frames back (XENMEM_populate_physmap), zero."""
+        self._one(lib.XD_OP_ADD, gfn, 0, 0, 0, count)
+
+    def run(self, ops: CData, count: int) -> int:
+        """Execute an array ``xd_emb_op[count]``, in one go; see embedded.h. Returns how many were finished."""
+        done = ffi.new("int *")
+        self._raise(lib.xd_emb_run(self.domain.handle, self.index, ops, count, done))
+        return int(done[0])
+
+    def run_stores(self, stores: Iterable[tuple[int, int, int]]) -> None:
+        """Stores (gpa, size, value) in one go."""
+        batch = [(gpa, value & _MASK, 0, 0, size, lib.XD_OP_STORE, 0) for gpa, size, value in stores]
+        self.run(ffi.new("xd_emb_op[]", batch), len(batch))
+
+    def _one(
+        self, kind: int, gpa: int, size: int = 0, value: int = 0, data: int = 0, count: int = 0, down: bool = False
+    ) -> None:
+        op = self._op
+        op.kind = kind
+        op.gpa = gpa
+        op.size = size
+        op.value = value & _MASK
+        op.data = data & _MASK
+        op.count = count
+        op.flags = lib.XD_REP_DOWN if down else 0
+        self._raise(lib.xd_emb_run(self.domain.handle, self.index, op, 1, ffi.NULL))
+
+    def _raise(self, rc: int) -> None:
+        if rc == 0:
+            return
+        if rc == -errno.ESRCH:
+            raise VcpuStoppedError(f"domain {self.domain.domid} is destroyed")
+        if rc == -errno.ENOTRECOVERABLE:
+            raise DomainCrashedError(f"domain {self.domain.domid} crashed: {self.domain.crash_reason}")
+        if rc == -errno.EFAULT:
+            raise GuestFaultError(f"a fault on vCPU {self.index} of domain {self.domain.domid}")
+        raise ValueError(f"bad operation: {errno.errorcode.get(-rc, rc)}")
