@@ -73,14 +73,14 @@ class Device:
             for i in touched:
                 if i not in self._fixed:
                     self.state.write(i, 1, value >> 8 * (i - offset))
-        if _covers(touched, reg.G2V_NOTIFY):
+        if reg.G2V_NOTIFY in touched and reg.G2V_NOTIFY + 3 in touched:
             self._notified(self.state.read(reg.G2V_NOTIFY, 4))
-        if _covers(touched, reg.GAMW_ECO_DEV_RW_IA):
+        if touched.start < reg.GAMW_ECO_DEV_RW_IA + 4 and touched.stop > reg.GAMW_ECO_DEV_RW_IA:
             enabled = self.state.read(reg.GAMW_ECO_DEV_RW_IA, 4) & reg.GAMW_64K_FIELD == reg.GAMW_64K_FIELD
             self._spaces.set_64k_pages(enabled)
 
     def _notified(self, value: int) -> None:
-        """``g2v_notify``: spaces come and go with what the pdp registers hold now. Other values ask nothing of us."""
+        """``g2v_notify``, written as a whole: spaces come and go with what the pdp registers hold now."""
         pdps = tuple(self.state.read(reg.PDP0 + 8 * n, 8) for n in range(reg.PDP_COUNT))
         match value:
             case reg.Notification.PPGTT_L4_CREATE:
@@ -91,8 +91,5 @@ class Device:
                 self._spaces.create_space(Mode.L3, pdps)
             case reg.Notification.PPGTT_L3_DESTROY:
                 self._spaces.destroy_space(Mode.L3, pdps)
-
-
-def _covers(touched: range, register: int) -> bool:
-    """Whether an access reaches into a 4-byte register."""
-    return touched.start < register + 4 and register < touched.stop
+            case _:
+                pass  # execlist and cursor notifications ask nothing of page tables

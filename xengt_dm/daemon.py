@@ -1,0 +1,178 @@
+"""The composition root: the only place that knows all rooms and wires them.
+
+    port -> server -> (ports) -> bus -> device -> engine -> protection -> port
+
+:func:`open_instance` builds one device model on one domain and takes it down again in the order that keeps the guest
+safe: stop protecting, let go of what is protected, release the type while still answering, disable, answer what is
+left, destroy. :func:`run` is the daemon around it: the serve loop, signals, the domain's end, the control socket.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from xengt_dm.errors import DomainGoneError
+from xengt_dm.hypervisor.port import DomainPort
+from xengt_dm.ioreq.bus import Bus
+from xengt_dm.ioreq.protection import Protection
+from xengt_dm.ioreq.server import IdRecord, IoreqServer, open_server
+from xengt_dm.observe import report, rundir
+from xengt_dm.observe.control_server import serve_control
+from xengt_dm.observe.log import get_logger
+from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.vgpu.device import Device
+from xengt_dm.vgpu.registers import BAR0_SIZE
+
+#: Where BAR0 is when nothing else is said: in the hole below 4 GiB that a PVH guest has, too.
+DEFAULT_BAR0 = 0xF0000000
+DEFAULT_MAX_TABLES = 65536
+#: How often we ask whether the domain is still there. Nothing else tells: its end raises no event on our channels.
+DOMAIN_CHECK_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one device model is to be. ``bar0`` is a gpa, a multiple of its size, outside the domain's RAM."""
+
+    bar0: int = DEFAULT_BAR0
+    generation: int = 8
+    sync: Sync = Sync.STRICT
+    max_tables: int = DEFAULT_MAX_TABLES
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A device model at work."""
+
+    settings: Settings
+    server: IoreqServer
+    engine: Engine
+    bus: Bus
+    stats: rundir.StatsPage
+
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer requests until cancelled."""
+        events = self.server.port.events
+        self.server.service()  # what came before the ports were bound raised no event
+        task_status.started()
+        while True:
+            await trio.lowlevel.wait_readable(events.fd)
+            self.stats.pointer.wakeups += 1
+            self.server.service()
+
+
+class NoRecord:
+    """For a server that nobody is to adopt: its domain ends with this process."""
+
+    def read(self) -> int | None:
+        return None
+
+    def write(self, server: int) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+@contextmanager
+def open_instance(
+    port: DomainPort, settings: Settings, *, record: IdRecord | None = None, directory: Path | None = None
+) -> Iterator[Instance]:
+    """A device model on ``port``'s domain, from its registration to its last answer.
+
+    ``directory`` takes the stats page; without one it is private. Raises HostError.
+    """
+    with ExitStack() as stack:
+        stats = rundir.StatsPage(directory, port.domid)
+        counters = stats.counters
+        after_server = stack.enter_context(ExitStack())
+        server = stack.enter_context(open_server(port, record or NoRecord(), counters))
+        protection = Protection(port, server.id)
+        engine = Engine(
+            port,
+            protection,
+            counters,
+            frame_limit=port.frame_limit,
+            generation=settings.generation,
+            sync=settings.sync,
+            max_tables=settings.max_tables,
+        )
+        after_server.callback(engine.close)
+        device = Device(engine, settings.generation, vgt_id=port.domid + 1)
+        bus = Bus(device, engine, counters, settings.bar0, BAR0_SIZE)
+        port.map_mmio(server.id, settings.bar0, settings.bar0 + BAR0_SIZE - 1)
+        stack.callback(_let_go, engine, protection)
+        server.bind(bus.handle)
+        yield Instance(settings, server, engine, bus, stats)
+
+
+def _let_go(engine: Engine, protection: Protection) -> None:
+    """The first step of the teardown, while requests are still answered."""
+    protection.stop()
+    with suppress(DomainGoneError):
+        engine.destroy_all_spaces()
+        protection.uncover_all()
+
+
+async def _stop_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            get_logger().info("daemon.stopping", reason=signal.Signals(number).name)
+            scope.cancel()
+
+
+async def _watch_domain(instance: Instance, scope: trio.CancelScope) -> None:
+    """End when the domain does; between two looks, give back the frames that the guest gave back."""
+    server = instance.server
+    while True:
+        await trio.sleep(DOMAIN_CHECK_SECONDS)
+        if not server.port.server_exists(server.id):
+            get_logger().info("daemon.stopping", reason="domain gone")
+            scope.cancel()
+            return
+        instance.engine.settle()
+
+
+async def _run(instance: Instance, control: Path) -> None:
+    server, settings = instance.server, instance.settings
+    domid = server.port.domid
+    about = report.Instance(domid, server.id, server.vcpus, time.monotonic())
+    try:
+        async with trio.open_nursery() as nursery:
+            scope = nursery.cancel_scope
+
+            def stop(arguments: Mapping[str, object]) -> object:
+                get_logger().info("daemon.stopping", reason="asked to")
+                scope.cancel()
+                return {}
+
+            await nursery.start(_stop_on_signal, scope)
+            await nursery.start(instance.serve)
+            nursery.start_soon(_watch_domain, instance, scope)
+            handlers = {**report.control_handlers(instance.engine, about), "stop": stop}
+            await nursery.start(serve_control, control, handlers)
+            get_logger().info(
+                "daemon.serving",
+                domid=domid,
+                server=server.id,
+                vcpus=server.vcpus,
+                bar0=hex(settings.bar0),
+                mode=settings.sync.value,
+                generation=settings.generation,
+            )
+    except* DomainGoneError:
+        get_logger().info("daemon.stopping", reason="domain gone")
+
+
+def run(port: DomainPort, settings: Settings, base: Path) -> None:
+    """Serve a domain until SIGTERM, SIGINT, a request to stop, or its end. Raises HostError, maybe in a group."""
+    directory = rundir.open_directory(base, port.domid)
+    record = rundir.ServerIdFile(directory)
+    with suppress(DomainGoneError), open_instance(port, settings, record=record, directory=directory) as instance:
+        trio.run(_run, instance, directory / "control.sock")
