@@ -1,0 +1,223 @@
+"""What a daemon and those who ask it say to each other. Sans-io.
+
+Lines of JSON in UTF-8 on a UNIX stream socket, one reply to each request, in order:
+
+    {"v": 1, "cmd": "walk", "va": 4096}
+    {"v": 1, "ok": true, "result": ...}
+    {"v": 1, "ok": false, "error": {"code": "usage", "message": "..."}}
+
+``v`` and ``cmd`` are the request's own, every other key is an argument of the command. A request has at most
+:data:`REQUEST_LIMIT` bytes with its newline; a reply may have many megabytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from xengt_dm.errors import ConfigError, DataError, ExitCode, UsageError, XengtError
+
+VERSION: Final = 1
+REQUEST_LIMIT: Final = 64 * 1024
+SOCKET_NAME: Final = "control.sock"
+
+#: Elements of a long list that are encoded in one go, which takes about a millisecond.
+SLICE: Final = 1024
+
+
+class ErrorCode(enum.StrEnum):
+    """Why a request was refused; the names are part of the protocol."""
+
+    MALFORMED = "malformed"
+    TOO_LARGE = "too-large"
+    VERSION = "version"
+    UNKNOWN_COMMAND = "unknown-command"
+    USAGE = "usage"
+    DATA = "data"
+    PERMISSION = "permission"
+    HOST = "host"
+    BUSY = "busy"
+    TIMEOUT = "timeout"
+    INTERNAL = "internal"
+
+
+#: What a command that got such an error ends with.
+EXIT_CODES: Final[Mapping[str, ExitCode]] = {
+    ErrorCode.MALFORMED: ExitCode.INTERNAL,
+    ErrorCode.TOO_LARGE: ExitCode.USAGE,
+    ErrorCode.VERSION: ExitCode.UNAVAILABLE,
+    ErrorCode.UNKNOWN_COMMAND: ExitCode.UNAVAILABLE,
+    ErrorCode.USAGE: ExitCode.USAGE,
+    ErrorCode.DATA: ExitCode.DATA,
+    ErrorCode.PERMISSION: ExitCode.PERMISSION,
+    ErrorCode.HOST: ExitCode.UNAVAILABLE,
+    ErrorCode.BUSY: ExitCode.UNAVAILABLE,
+    ErrorCode.TIMEOUT: ExitCode.UNAVAILABLE,
+    ErrorCode.INTERNAL: ExitCode.INTERNAL,
+}
+
+
+class ControlError(XengtError):
+    """Nobody there to ask, or no answer that can be used."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class RefusedError(ControlError):
+    """A request that was answered with an error; ``code`` is an :class:`ErrorCode`, or what a newer daemon says."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.exit_code = EXIT_CODES.get(code, ExitCode.UNAVAILABLE)
+
+
+@dataclass(frozen=True)
+class Request:
+    command: str
+    arguments: Mapping[str, object]
+
+
+def parse_request(line: bytes) -> Request:
+    """The request in one line. Raises RefusedError for whatever is none; nothing else, whatever the bytes."""
+    try:
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(ErrorCode.MALFORMED, f"the request is no JSON: {_brief(error)}") from None
+    if not isinstance(value, dict):
+        raise RefusedError(ErrorCode.MALFORMED, "the request is no JSON object")
+    version = value.pop("v", None)
+    if type(version) is not int or version != VERSION:
+        raise RefusedError(ErrorCode.VERSION, f"this daemon speaks version {VERSION}, the request has another or none")
+    command = value.pop("cmd", None)
+    if not isinstance(command, str):
+        raise RefusedError(ErrorCode.MALFORMED, 'the request has no "cmd", or it is no string')
+    return Request(command, value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key twice in one object")
+    return value
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _brief(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+
+
+class LineBuffer:
+    """Cuts a stream of bytes into lines of at most ``limit`` bytes with their newline."""
+
+    def __init__(self, limit: int = REQUEST_LIMIT) -> None:
+        self._limit = limit
+        self._bytes = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self._bytes += data
+
+    def take(self, at_end: bool = False) -> bytes | None:
+        """The next line without its newline, None if it is not all there yet; ``at_end``, what is left is a line too.
+
+        Raises RefusedError if the line is too long; the stream is of no use then.
+        """
+        end = self._bytes.find(b"\n", 0, self._limit)
+        if end < 0:
+            if len(self._bytes) >= self._limit:
+                raise RefusedError(ErrorCode.TOO_LARGE, f"the request has more than {self._limit} bytes")
+            if not at_end or not self._bytes:
+                return None
+            end = len(self._bytes)
+        line = bytes(self._bytes[:end])
+        del self._bytes[: end + 1]
+        return line
+
+
+def request_line(command: str, arguments: Mapping[str, object]) -> bytes:
+    """A request as it goes out, with its newline. Raises UsageError if it is too long."""
+    line = json.dumps({"v": VERSION, "cmd": command, **arguments}).encode() + b"\n"
+    if len(line) > REQUEST_LIMIT:
+        raise UsageError(f"the request has more than {REQUEST_LIMIT} bytes")
+    return line
+
+
+def error_line(code: str, message: str) -> bytes:
+    return json.dumps({"v": VERSION, "ok": False, "error": {"code": code, "message": message}}).encode() + b"\n"
+
+
+def error_code(error: XengtError) -> ErrorCode:
+    """How an error that a handler raised is told."""
+    if isinstance(error, RefusedError) and error.code in EXIT_CODES:
+        return ErrorCode(error.code)
+    if isinstance(error, UsageError):
+        return ErrorCode.USAGE
+    if isinstance(error, (DataError, ConfigError)):
+        return ErrorCode.DATA
+    return ErrorCode.PERMISSION if error.exit_code is ExitCode.PERMISSION else ErrorCode.HOST
+
+
+class LazyObject:
+    """A JSON object whose members are made only when it is their turn to be encoded."""
+
+    def __init__(self, members: Iterator[tuple[str, object]]) -> None:
+        self.members = members
+
+
+class LazyList:
+    """A JSON array whose elements are made only when it is their turn to be encoded."""
+
+    def __init__(self, elements: Iterator[object]) -> None:
+        self.elements = elements
+
+
+def reply_pieces(result: object) -> Iterator[bytes]:
+    """A reply in pieces; an empty one is a moment at which the daemon is to look after its guest.
+
+    ``result`` is what json.dumps takes, with lazy parts in it at will. Such moments come after each element of a
+    lazy list and each :data:`SLICE` of a long one. What making a lazy part raises comes through.
+    """
+    yield b'{"v": 1, "ok": true, "result": '
+    yield from _pieces(result)
+    yield b"}\n"
+
+
+def _pieces(value: object) -> Iterator[bytes]:
+    if isinstance(value, LazyObject):
+        yield from _object_pieces(value.members)
+    elif isinstance(value, Mapping):
+        yield from _object_pieces(iter(value.items()))
+    elif isinstance(value, LazyList):
+        separator = b"["
+        for element in value.elements:
+            yield separator
+            yield from _pieces(element)
+            yield b""
+            separator = b", "
+        yield b"[]" if separator == b"[" else b"]"
+    elif isinstance(value, (list, tuple)) and len(value) > SLICE:
+        separator = b"["
+        elements = iter(value)
+        while part := list(islice(elements, SLICE)):
+            yield separator + json.dumps(part)[1:-1].encode()
+            yield b""
+            separator = b", "
+        yield b"]"
+    else:
+        yield json.dumps(value).encode()
+
+
+def _object_pieces(members: Iterator[tuple[str, object]]) -> Iterator[bytes]:
+    separator = "{"
+    for name, member in members:
+        yield f"{separator}{json.dumps(name)}: ".encode()
+        yield from _pieces(member)
+        separator = ", "
+    yield b"{}" if separator == "{" else b"}"
