@@ -1,0 +1,77 @@
+"""Traces through the whole path, in both modes, against the reference in tests/oracle."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.decode import decode
+from tests.oracle import Trace, compare, expected, save
+from tests.oracle.corpus_files import corpus
+from tests.oracle.generate import KINDS, generate
+from xengt_dm.daemon import DEFAULT_MAX_TABLES
+from xengt_dm.observe.trace import read_trace
+from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.replay import replay
+
+CORPUS = corpus()
+MODES = ("strict", "relaxed")
+
+
+def differences(path: Path, trace: Trace, mode: str, max_tables: int | None = None) -> list[str]:
+    save(path, trace)
+    header, events = read_trace(path)
+    outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables or DEFAULT_MAX_TABLES)
+    output: dict[str, Any] = {"dumps": outcome.dumps, "counters": outcome.counters}
+    for dump in output["dumps"]:
+        for space in dump["spaces"]:
+            if space["mappings"] is not None:
+                space["mappings"] = [list(run) for run in space["mappings"]]
+    return compare(expected(trace), output, mode, max_tables)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", [name for name in CORPUS if not name.startswith("runs-")])
+def test_corpus(tmp_path: Path, name: str, mode: str) -> None:
+    assert differences(tmp_path / "a.jsonl", CORPUS[name], mode) == []
+
+
+@pytest.mark.parametrize("name", [name for name in CORPUS if name.startswith("runs-")])
+def test_corpus_of_millions_of_runs(tmp_path: Path, name: str) -> None:
+    assert differences(tmp_path / "a.jsonl", CORPUS[name], "strict") == []
+
+
+@pytest.mark.parametrize("max_tables", [1, 4, 20])
+def test_corpus_with_a_quota(tmp_path: Path, max_tables: int) -> None:
+    for name, trace in CORPUS.items():
+        if not name.startswith("runs-"):
+            for mode in MODES:
+                assert differences(tmp_path / "a.jsonl", trace, mode, max_tables) == [], (name, mode)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_generated(tmp_path: Path, kind: str, mode: str) -> None:
+    for seed in range(1000, 1006):
+        trace = generate(kind, seed)
+        assert differences(tmp_path / "a.jsonl", trace, mode) == [], f"{kind} {seed} {mode}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_generated_with_a_quota(tmp_path: Path, mode: str) -> None:
+    rng = random.Random(7)
+    for seed in range(1000, 1012):
+        kind, quota = rng.choice(["hostile", "table_reuse"]), rng.choice([1, 2, 3, 5, 8, 13, 20])
+        found = differences(tmp_path / "a.jsonl", generate(kind, seed), mode, quota)
+        assert found == [], f"{kind} {seed} {mode} {quota}"
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.binary(min_size=40, max_size=1600), mode=st.sampled_from(MODES))
+def test_decoded_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes, mode: str) -> None:
+    assert differences(tmp_path_factory.getbasetemp() / "bytes.jsonl", decode(data), mode) == []
