@@ -1,0 +1,94 @@
+"""The ``xengt-dm`` command. Each subcommand is a module of its own, imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+import click
+from click.shell_completion import CompletionItem
+
+from xengt_dm import __version__
+from xengt_dm.cli import failure
+from xengt_dm.errors import ExitCode
+
+#: name: what help says of it. The command is ``command`` in the module ``xengt_dm.cli.NAME``.
+COMMANDS: Final = {
+    "run": "Serve a domain.",
+    "demo": "Show the whole path at work, without Xen.",
+    "check": "Say what this host has and lacks for `run`.",
+    "replay": "Run a trace on the embedded hypervisor.",
+    "list": "List the daemons of this host.",
+    "status": "Show how a daemon is doing.",
+    "spaces": "List the address spaces of a domain's GPU.",
+    "walk": "Resolve a GPU address.",
+    "dump": "Show everything that a domain's GPU has mapped.",
+    "audit": "Compare the shadows with the guest's tables.",
+    "stop": "Stop a daemon; its domain goes on, untrapped.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by :data:`COMMANDS` and imports the one that is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS]  # `list` is a submodule here once it was imported
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"xengt_dm.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([*COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run a command and end the process; every failure ends in :func:`failure.report`."""
+        try:
+            status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except BaseException as error:
+            status = failure.report(error)
+        sys.exit(status if isinstance(status, int) else ExitCode.OK)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise failure.ClosedPipe from error  # before click, which would end with status 1
+
+
+@click.group(
+    cls=LazyGroup,
+    subcommand_metavar="COMMAND [ARGS]...",
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="xengt-dm", message="%(prog)s %(version)s")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Xen device model that shadows a virtual Intel GPU's page tables.
+
+    Exit status: 0 good, 64 wrong use, 65 bad data, 69 something is not there, 70 the shadow is wrong or xengt-dm is,
+    77 not permitted, 78 bad configuration.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(ExitCode.USAGE)

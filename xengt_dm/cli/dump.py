@@ -1,0 +1,50 @@
+"""``xengt-dm dump``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xengt_dm.cli import words
+from xengt_dm.cli.asking import ask_and_show, instance_options
+
+
+@click.command("dump")
+@instance_options
+def command(domid: int, base: Path, as_json: bool) -> None:
+    """Show everything that a domain's GPU has mapped, by address space, as if just submitted.
+
+    CACHE is 4*PAT + 2*PCD + PWT of the entry. The shadows are audited as well; `audit` makes an exit status of that.
+    """
+    dump = ask_and_show(base, domid, "dump", as_json, _show)
+    if dump["audit_mismatches"]:
+        mismatches = words.count(dump["audit_mismatches"], "entry", "entries")
+        click.echo(f"xengt-dm: the audit found {mismatches} that differ from the guest's tables", err=True)
+
+
+def _show(dump: dict[str, Any]) -> None:
+    if not dump["spaces"]:
+        click.echo("no address space is live")
+    for number, space in enumerate(dump["spaces"]):
+        if number:
+            click.echo()
+        _show_space(space)
+
+
+def _show_space(space: dict[str, Any]) -> None:
+    name = f"{space['mode']} {words.root(space['root'])}"
+    mappings = space["mappings"]
+    if mappings is None:
+        click.echo(f"{name}: too many mappings to list")
+        return
+    mapped = words.size(sum(length for _, length, _, _, _ in mappings))
+    click.echo(f"{name}: {words.count(len(mappings), 'mapping')}, {mapped}")
+    if mappings:
+        rows = (
+            (f"{va:#x}", words.size(length), f"{gpa:#x}", words.access(writable), str(cache))
+            for va, length, gpa, writable, cache in mappings
+        )
+        for line in words.table(("VA>", "LENGTH>", "GPA>", "ACCESS", "CACHE>"), rows):
+            click.echo(line)

@@ -1,0 +1,88 @@
+"""The one place where a failed command turns into words on standard error and an exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+
+import click
+
+from xengt_dm.errors import ExitCode, XengtError
+
+
+class ClosedPipe(Exception):  # noqa: N818 - no error, but that nobody reads on
+    """What reads our output has closed it."""
+
+
+def report(error: BaseException) -> int:
+    """Say what went wrong, once for each cause; the exit status of the gravest.
+
+    A bug is graver than what the host or a person did wrong, and shows its traceback. An interruption from the keyboard
+    says nothing, unless something went wrong as well.
+    """
+    causes = list(_causes(error))
+    if not causes:
+        return ExitCode.OK
+    return max((_report_one(cause) for cause in causes), key=_gravity)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What really happened: the leaves of an exception group, as trio >= 0.25 raises them even for one error."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _causes(inner)
+    else:
+        yield error
+
+
+INTERRUPTED = 128 + signal.SIGINT
+CLOSED_PIPE = 128 + signal.SIGPIPE
+
+
+def _gravity(status: int) -> int:
+    if status == ExitCode.INTERNAL:
+        return 3
+    return 1 if status in (INTERRUPTED, CLOSED_PIPE) else 2 if status else 0
+
+
+def _report_one(error: BaseException) -> int:
+    match error:
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else ExitCode.INTERNAL
+        case KeyboardInterrupt() | click.Abort():
+            return INTERRUPTED
+        case ClosedPipe() | BrokenPipeError():
+            _abandon_output()
+            return CLOSED_PIPE
+        case click.UsageError():
+            with suppress(OSError):
+                error.show()
+            return ExitCode.USAGE
+        case click.ClickException():
+            return _say(error.format_message(), ExitCode.UNAVAILABLE)
+        case XengtError():
+            return _say(str(error), error.exit_code)
+        case OSError():
+            return _say(str(error), ExitCode.UNAVAILABLE)
+        case _:
+            with suppress(OSError):
+                traceback.print_exception(error)
+            return _say(f"a bug in xengt-dm: {type(error).__name__}: {error}", ExitCode.INTERNAL)
+
+
+def _say(text: str, status: int) -> int:
+    with suppress(OSError):
+        click.echo(f"xengt-dm: {text}", err=True)
+    return status
+
+
+def _abandon_output() -> None:
+    """Let the interpreter's last flush of standard output go nowhere, instead of failing once more."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

@@ -1,0 +1,56 @@
+"""``xengt-dm replay``: run a trace on the embedded hypervisor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from xengt_dm.daemon import DEFAULT_MAX_TABLES
+from xengt_dm.errors import DataError, ExitCode
+from xengt_dm.observe.trace import read_trace
+from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.replay import replay
+
+
+@click.command(name="replay", short_help="Run a trace on the embedded hypervisor.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--mode",
+    type=click.Choice([sync.value for sync in Sync]),
+    default="strict",
+    show_default=True,
+    help="Shadowing mode.",
+)
+@click.option("--dump", "dump_path", type=click.Path(path_type=Path), help="Write dumps and counters here, as JSON.")
+@click.option(
+    "--max-tables",
+    type=click.IntRange(min=1, max=1 << 24),
+    default=DEFAULT_MAX_TABLES,
+    show_default=True,
+    help="Shadow tables at most.",
+)
+@click.pass_context
+def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, max_tables: int) -> None:
+    """Run the trace FILE through the whole path, from a guest's store to the shadow, and audit every dump.
+
+    Exit status 65 if FILE is no trace, 70 if the audit found shadow and guest tables to differ.
+    """
+    header, events = read_trace(file)
+    outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables)
+    if dump_path is not None:
+        try:
+            with dump_path.open("w", encoding="utf-8") as out:
+                json.dump({"dumps": outcome.dumps, "counters": outcome.counters}, out, separators=(",", ":"))
+                out.write("\n")
+        except OSError as error:
+            raise DataError(f"{dump_path}: cannot be written: {error.strerror}") from error
+    counters = outcome.counters
+    click.echo(
+        f"{len(events)} events, {counters['traps']} traps ({counters['store_traps']} stores, "
+        f"{counters['mmio_traps']} registers), {len(outcome.dumps)} dumps, "
+        f"{counters['audit_mismatches']} audit mismatches"
+    )
+    if counters["audit_mismatches"]:
+        ctx.exit(ExitCode.INTERNAL)

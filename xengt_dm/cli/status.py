@@ -1,0 +1,37 @@
+"""``xengt-dm status``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xengt_dm.cli import words
+from xengt_dm.cli.asking import ask_and_show, instance_options
+
+
+@click.command("status")
+@instance_options
+def command(domid: int, base: Path, as_json: bool) -> None:
+    """Show how the daemon of a domain is doing, and what it has counted."""
+    ask_and_show(base, domid, "status", as_json, _show)
+
+
+def _show(status: dict[str, Any]) -> None:
+    click.echo(
+        f"domain {status['domid']}: served for {words.duration(status['uptime_seconds'])} "
+        f"by xengt-dm {status['version']}, process {status['pid']}"
+    )
+    click.echo(
+        f"{status['mode']} shadows, generation {status['generation']}, {words.count(status['vcpus'], 'vCPU')}, "
+        f"ioreq server {status['server']}"
+    )
+    click.echo()
+    counters: dict[str, int] = status["counters"]
+    rows = [(name, f"{value:,}") for name, value in counters.items() if value]
+    for line in words.table(("COUNTER", "VALUE>"), rows):
+        click.echo(line)
+    zeros = len(counters) - len(rows)
+    if zeros:
+        click.echo(f"{words.count(zeros, 'more counter')} at 0")

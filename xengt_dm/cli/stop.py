@@ -1,0 +1,36 @@
+"""``xengt-dm stop``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from xengt_dm.cli.asking import instance_options
+from xengt_dm.observe import control_client
+from xengt_dm.observe.control_protocol import ControlError
+
+
+@click.command("stop")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, max=86400),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for the daemon to end.",
+)
+@click.option("--no-wait", is_flag=True, help="Return as soon as the daemon knows.")
+@instance_options
+def command(timeout: float, no_wait: bool, domid: int, base: Path, as_json: bool) -> None:
+    """Stop the daemon of a domain in order. The domain goes on, with its page tables untrapped."""
+    ended = control_client.stop(base, domid, None if no_wait else timeout)
+    if not ended:
+        raise ControlError(
+            f"the daemon of domain {domid} knows that it is to stop, but has not ended within {timeout:g} seconds"
+        )
+    if as_json:
+        click.echo(json.dumps({"domid": domid, "ended": not no_wait}))
+    else:
+        click.echo(f"the daemon of domain {domid} {'is stopping' if no_wait else 'has stopped'}")
