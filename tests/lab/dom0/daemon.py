@@ -1,0 +1,89 @@
+"""The installed xengt-dm, run as its user runs it."""
+
+import contextlib
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .checks import ScenarioError, require, say, wait_until
+
+LOGS = Path("/run/lab-logs")
+_PROGRAM = "xengt-dm"
+_START_SECONDS = 60
+_COMMAND_SECONDS = 90
+
+
+class Daemon:
+    """A serving daemon for one domain. Its standard error goes to a file in LOGS."""
+
+    def __init__(self, domid: int, *options: str) -> None:
+        LOGS.mkdir(exist_ok=True)
+        self.domid = domid
+        self.log = LOGS / f"daemon-{domid}.log"
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(
+                [_PROGRAM, "run", "--domid", str(domid), *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def wait_serving(self) -> None:
+        """Wait until it says that it serves. Raises ScenarioError if it ends or takes too long."""
+
+        def serving() -> bool:
+            status = self._process.poll()
+            require(status is None, f"the daemon ended with status {status} before it served")
+            return "serving" in self.log.read_text()
+
+        wait_until("the daemon to serve", _START_SECONDS, serving)
+
+    def terminate(self) -> None:
+        """Ask it to stop, as a service manager does."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait_exit(self, seconds: float) -> int:
+        """Its exit status. Raises ScenarioError if it is still there after so many seconds."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise ScenarioError(f"the daemon did not end within {seconds:.0f} s") from error
+
+    def kill(self) -> None:
+        """End it whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
+    def ask(self, command: str) -> dict[str, Any]:
+        """The answer of `xengt-dm COMMAND --domid N --json`. Raises ScenarioError if it is an error or no JSON."""
+        status = self._process.poll()
+        require(status is None, f"the daemon ended with status {status}")
+        done = subprocess.run(
+            [_PROGRAM, command, "--domid", str(self.domid), "--json"],
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise ScenarioError(
+                f"xengt-dm {command} ended with status {done.returncode}: {' '.join(done.stderr.split())[-300:]}"
+            )
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def counter(self, name: str) -> int:
+        """One of the counters in its status."""
+        return int(self.ask("status")["counters"][name])
+
+
+@contextlib.contextmanager
+def serving(domid: int, *options: str) -> Iterator[Daemon]:
+    """A daemon that serves the domain, killed at the end if it is still there."""
+    say(f"starting the daemon for domain {domid}")
+    daemon = Daemon(domid, *options)
+    try:
+        daemon.wait_serving()
+        yield daemon
+    finally:
+        daemon.kill()

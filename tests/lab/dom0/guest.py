@@ -1,0 +1,145 @@
+"""A guest domain that runs one of the lab's programs, and the mailbox by which it talks to the scenario."""
+
+import contextlib
+import ctypes
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from .checks import ScenarioError, require, say, wait_until
+from .libxen import PAGE_SIZE, ForeignMemory
+
+# The same values as in tests/lab/guest/lab.h.
+RAM_SIZE = 0x04000000
+VCPUS = 2
+MAILBOX_GPA = 0x00400000
+INTENT_GPA = 0x00401000
+_MAGIC = 0x42414C58
+_FIELDS = (
+    "magic", "size", "checkpoint", "go", "order", "failed", "stores", "traps", "verified", "tables",
+    "progress0", "progress1", "root0", "root1", "intents0", "intents1",
+)  # fmt: skip
+_WHY_SIZE = 96
+_MAILBOX_SIZE = 4 * len(_FIELDS) + _WHY_SIZE
+_INTENT = struct.Struct("<QQ")
+_GUESTS = Path("/lab/guests")
+_TOOL_SECONDS = 60
+_XENCTX = sorted(Path("/usr/lib").glob("xen-4*/bin/xenctx"))
+
+_CONFIG = """\
+name = "{name}"
+type = "pvh"
+kernel = "{kernel}"
+memory = {memory}
+vcpus = {vcpus}
+tsc_mode = "native"
+on_poweroff = "destroy"
+on_reboot = "preserve"
+on_crash = "preserve"
+"""
+
+
+class Guest:
+    """A created domain; it starts paused."""
+
+    def __init__(self, program: str) -> None:
+        self.program = program
+        config = Path(f"/run/{program}.cfg")
+        config.write_text(
+            _CONFIG.format(name=program, kernel=_GUESTS / f"{program}.elf", memory=RAM_SIZE >> 20, vcpus=VCPUS)
+        )
+        _xl("create", "-p", str(config))
+        self.domid = int(_xl("domid", program))
+        self.memory = ForeignMemory(self.domid)
+        self._mailbox = self.memory.map(MAILBOX_GPA // PAGE_SIZE, 1)
+
+    def start(self) -> None:
+        """Let it run."""
+        _xl("unpause", self.program)
+
+    def close(self) -> None:
+        """Let its memory go: a domain stays half-dead while anything of it is mapped."""
+        if self._mailbox:
+            self.memory.unmap(self._mailbox, 1)
+            self.memory.close()
+            self._mailbox = 0
+
+    def destroy(self) -> None:
+        """End a domain that did not end by itself."""
+        subprocess.run(["xl", "destroy", self.program], capture_output=True, timeout=_TOOL_SECONDS, check=False)
+
+    def read(self, field: str) -> int:
+        """A field of the mailbox."""
+        return self._word(field).value
+
+    def order(self, what: int) -> None:
+        """Tell the program something it understands."""
+        self._word("order").value = what
+
+    def reach(self, checkpoint: int, seconds: float) -> None:
+        """Wait until the guest is at a checkpoint. Raises ScenarioError if it failed, with its reason."""
+
+        def arrived() -> bool:
+            self.check()
+            return self.read("checkpoint") >= checkpoint
+
+        wait_until(f"checkpoint {checkpoint} of the guest, it is at {self.read('checkpoint')}", seconds, arrived)
+        require(self.read("magic") == _MAGIC, "the guest's mailbox has no magic")
+        require(self.read("size") == _MAILBOX_SIZE, "the guest's mailbox has another layout than dom0's")
+
+    def leave(self, checkpoint: int) -> None:
+        """Let the guest go on from a checkpoint."""
+        self._word("go").value = checkpoint
+
+    def check(self) -> None:
+        """Raise ScenarioError if the guest said that it failed."""
+        if self.read("failed"):
+            why = ctypes.string_at(self._mailbox + 4 * len(_FIELDS), _WHY_SIZE)
+            raise ScenarioError(f"guest: {why.split(bytes(1))[0].decode('ascii', 'replace')}")
+
+    def intents(self) -> dict[int, list[tuple[int, int]]]:
+        """What the guest meant to map: for each live root the records (va, intent)."""
+        counts = [self.read(f"intents{vcpu}") for vcpu in range(VCPUS)]
+        data = self.memory.read(INTENT_GPA, max(1, sum(counts)) * _INTENT.size)
+        records = [(va, intent) for va, intent in _INTENT.iter_unpack(data)]
+        roots = [self.read(f"root{vcpu}") for vcpu in range(VCPUS)]
+        return {root: records[sum(counts[:vcpu]) : sum(counts[: vcpu + 1])] for vcpu, root in enumerate(roots) if root}
+
+    def show_state(self) -> None:
+        """Print to the console where its vCPUs are: what one wants to know of a guest that does not go on."""
+        commands = [["xl", "vcpu-list"], ["xl", "debug-keys", "q"]]
+        commands += [[str(tool), str(self.domid), str(vcpu)] for tool in _XENCTX for vcpu in range(VCPUS)]
+        for command in commands:
+            shown = subprocess.run(command, capture_output=True, text=True, timeout=_TOOL_SECONDS, check=False)
+            print(" ".join(command), shown.stdout + shown.stderr, sep="\n", flush=True)
+
+    def is_gone(self) -> bool:
+        """Whether the toolstack no longer knows the domain."""
+        asked = subprocess.run(["xl", "domid", self.program], capture_output=True, timeout=_TOOL_SECONDS, check=False)
+        return asked.returncode != 0
+
+    def _word(self, field: str) -> ctypes.c_uint32:
+        return ctypes.c_uint32.from_address(self._mailbox + 4 * _FIELDS.index(field))
+
+
+@contextlib.contextmanager
+def created(program: str) -> Iterator[Guest]:
+    """A paused domain running guest/PROGRAM.c, destroyed at the end if it is still there."""
+    say(f"creating a guest that runs {program}")
+    guest = Guest(program)
+    try:
+        yield guest
+    except BaseException:
+        guest.show_state()
+        raise
+    finally:
+        guest.close()
+        guest.destroy()
+
+
+def _xl(*arguments: str) -> str:
+    done = subprocess.run(["xl", *arguments], capture_output=True, text=True, timeout=_TOOL_SECONDS, check=False)
+    if done.returncode != 0:
+        raise ScenarioError(f"xl {arguments[0]}: {' '.join((done.stderr or done.stdout).split())}")
+    return done.stdout

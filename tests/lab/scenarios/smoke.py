@@ -1,0 +1,96 @@
+"""Two vCPUs store to their tables in every way; the daemon's shadow has to say what they meant, at each step."""
+
+import time
+
+from dom0.checks import require, say
+from dom0.daemon import Daemon, serving
+from dom0.guest import Guest, created
+from dom0.walk import difference, of_intents, of_runs, of_tables
+
+GUESTS = ("smoke",)
+SECONDS = 300
+
+# The same as in tests/lab/guest/smoke.c.
+_ANNOUNCED, _STORED, _UNLINKED, _REUSED, _RELINKED, _DESTROYED, _FREED = range(1, 8)
+_STEP_SECONDS = 120
+_END_SECONDS = 60
+
+
+def _compare(guest: Guest, daemon: Daemon, when: str) -> tuple[int, int]:
+    """Compare the daemon's shadow with the guest's intent, and both with its tables: pages mapped, stores trapped."""
+    say(f"{when}: dump")
+    dump = daemon.ask("dump")
+    require(dump["audit_mismatches"] == 0, f"{when}: the audit found {dump['audit_mismatches']} mismatches")
+    intents = guest.intents()
+    spaces = {space["root"]: space for space in dump["spaces"]}
+    require(spaces.keys() == intents.keys(), f"{when}: live roots {sorted(spaces)}, the guest's are {sorted(intents)}")
+    pages = 0
+    for root, records in intents.items():
+        meant = of_intents(records)
+        tables = difference(meant, of_tables(guest.memory, root))
+        require(tables is None, f"{when}: the tables under {root:#x} are not what the guest meant: {tables}")
+        require(spaces[root]["mode"] == "l4", f"{when}: the space {root:#x} is {spaces[root]['mode']}")
+        shadow = difference(meant, of_runs(spaces[root]["mappings"]))
+        require(shadow is None, f"{when}: the shadow of {root:#x} is not what the guest meant: {shadow}")
+        pages += len(meant)
+    protected, reached = dump["counters"]["protected_pages"], guest.read("tables")
+    require(protected == reached, f"{when}: {protected} pages are protected, the live spaces reach {reached}")
+    traps, expected = dump["counters"]["store_traps"], guest.read("traps")
+    require(traps == expected, f"{when}: {traps} stores were trapped, the guest made {expected} to its tables")
+    return pages, traps
+
+
+def _audit(daemon: Daemon) -> None:
+    mismatches = daemon.ask("audit")["audit_mismatches"]
+    require(mismatches == 0, f"the audit found {mismatches} mismatches")
+
+
+def run() -> dict[str, int | float | str]:
+    """The scenario, in dom0."""
+    with created("smoke") as guest, serving(guest.domid) as daemon:
+        start = time.monotonic()
+        guest.start()
+        guest.reach(_ANNOUNCED, _STEP_SECONDS)
+        _compare(guest, daemon, "announced")
+        guest.leave(_ANNOUNCED)
+
+        guest.reach(_STORED, _STEP_SECONDS)
+        pages, _ = _compare(guest, daemon, "stored")
+        _audit(daemon)
+        tables = guest.read("tables")
+        guest.leave(_STORED)
+
+        guest.reach(_UNLINKED, _STEP_SECONDS)
+        _, before = _compare(guest, daemon, "unlinked")
+        guest.leave(_UNLINKED)
+        guest.reach(_REUSED, _STEP_SECONDS)
+        after = daemon.counter("store_traps")
+        require(after == before, f"{after - before} stores to unlinked tables were trapped")
+        guest.leave(_REUSED)
+
+        guest.reach(_RELINKED, _STEP_SECONDS)
+        more_pages, _ = _compare(guest, daemon, "relinked")
+        guest.leave(_RELINKED)
+
+        guest.reach(_DESTROYED, _STEP_SECONDS)
+        _, traps = _compare(guest, daemon, "destroyed")
+        guest.leave(_DESTROYED)
+        guest.reach(_FREED, _STEP_SECONDS)
+        counters = daemon.ask("status")["counters"]
+        more = counters["store_traps"] - traps
+        require(more == 0, f"{more} stores to pages of destroyed spaces were trapped")
+        figures: dict[str, int | float | str] = {
+            "traps": traps,
+            "mmio_traps": counters["mmio_traps"],
+            "tables": tables,
+            "mapped_pages": pages + more_pages,
+            "stores": guest.read("stores"),
+            "verified_bytes": guest.read("verified"),
+        }
+        guest.leave(_FREED)
+        guest.close()
+        say("the guest shuts down")
+        status = daemon.wait_exit(_END_SECONDS)
+        require(status == 0, f"the daemon ended with status {status} when its domain was gone")
+        figures["guest_seconds"] = round(time.monotonic() - start, 1)
+        return figures
