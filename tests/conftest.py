@@ -1,0 +1,31 @@
+"""How the tests run, whoever starts them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# So that tests share code: `from tests.support.guest import ...`. Last, because the project that is tested is the
+# installed one, not the sources beside this folder.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+# Of one commit, every run tries the same examples. The time of one depends on who else uses the machine.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+# Other examples each time, and many: HYPOTHESIS_PROFILE=long tests/run unit
+settings.register_profile("long", max_examples=5000, deadline=None, print_blob=True)
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci")
+settings.load_profile(PROFILE)
+
+
+def pytest_report_header() -> list[str]:
+    return [f"hypothesis profile: {PROFILE} (HYPOTHESIS_PROFILE=ci|long)"]
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The project's root."""
+    return Path(__file__).resolve().parents[1]

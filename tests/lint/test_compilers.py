@@ -1,0 +1,59 @@
+"""The C sources alone, without what cffi adds to them, under two compilers with every warning an error."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+CFFI_BUILD = Path(__file__).resolve().parents[2] / "cffi_build"
+XEN_LIBRARIES = ["xendevicemodel", "xenforeignmemory", "xenevtchn", "xentoolcore"]
+#: Folder: what its files need besides the warnings. Optimised, because some warnings come from the optimiser.
+FLAGS = {"core": ["-std=gnu11", "-O2"], "xen": ["-std=gnu11", "-O2", "-D__XEN_TOOLS__=1"]}
+FILES = [path.relative_to(CFFI_BUILD).as_posix() for path in sorted(CFFI_BUILD.glob("*/*.[ch]"))]
+
+
+def build_script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("build_core", CFFI_BUILD / "build_core.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def warnings() -> list[str]:
+    """Those that the build itself asks for."""
+    found: list[str] = build_script().WARNINGS
+    assert {"-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"} <= set(found)
+    return found
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("name", FILES)
+def test_no_warning(compiler: str, name: str, warnings: list[str], tmp_path: Path) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    source = CFFI_BUILD / name
+    flags = FLAGS[source.parent.name]
+    if source.parent.name == "xen":
+        flags = flags + libraries_flags()
+    command = [compiler, *flags, *warnings, "-c", "-x", "c", "-o", str(tmp_path / "object")]
+    # A header must stand alone, in a file that has nothing else.
+    text = f'#include "{source}"\n' if source.suffix == ".h" else None
+    command.append("-" if text else str(source))
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or done.stderr:
+        pytest.fail(done.stderr, pytrace=False)
+
+
+def libraries_flags() -> list[str]:
+    done = subprocess.run(["pkg-config", "--cflags", *XEN_LIBRARIES], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("libxen-dev is not installed")
+    return done.stdout.split()

@@ -1,0 +1,194 @@
+"""Who may import whom: the table of the rooms, and what of the world outside each may know.
+
+An import under ``TYPE_CHECKING`` counts like any other: a type is knowledge, too.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "xengt_dm"
+ROOT = Path(__file__).resolve().parents[2]
+MOST_LINES = 400
+
+#: Standard modules that wait, and those that do input and output at once.
+WAITING = {"asyncio", "multiprocessing", "select", "selectors", "signal", "socket", "threading", "time"}
+EFFECTS = WAITING | {
+    "fcntl",
+    "http",
+    "io",
+    "logging",
+    "mmap",
+    "os",
+    "pathlib",
+    "shutil",
+    "subprocess",
+    "sys",
+    "tempfile",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a module may import. Every rule whose name is that of the module or of a package above it holds.
+
+    ``own`` are names in this package, each with all below it; a module's own name is always allowed. ``foreign`` are
+    distributions. Both are a word a name; ``*`` is everything.
+    """
+
+    own: str = "*"
+    foreign: str = "*"
+    effects: bool = True
+    why: str = ""
+
+
+#: What every room may use: how errors and C data are named.
+COMMON = "errors cdata"
+RULES = {
+    "errors": Rule("", "", why="everybody imports it"),
+    "cdata": Rule("", "", effects=False, why="everybody imports it"),
+    "ppgtt": Rule(f"_core {COMMON}", "", effects=False, why="sans-io: effects go out through ppgtt/effects.py"),
+    "vgpu": Rule(f"ppgtt {COMMON}", "", effects=False, why="sans-io: a device sees offsets and values"),
+    "ioreq": Rule(f"vgpu hypervisor.port _core {COMMON}", "trio", why="serves any hypervisor; _core has a slot's ABI"),
+    "hypervisor": Rule(f"_core _xen {COMMON}", "cffi", why="knows no room above it"),
+    "hypervisor.port": Rule(COMMON, "", effects=False, why="Protocols only"),
+    "hypervisor.embedded": Rule(f"hypervisor.port _core {COMMON}", "", why="must run where there is no Xen"),
+    "observe": Rule(f"_core {COMMON}", "prometheus_client structlog trio", why="observing must not need a room"),
+    "daemon": Rule("*", "structlog trio", why="the composition root"),
+    "demo": Rule("*", "trio", why="a composition root, too, with the embedded hypervisor"),
+    "replay": Rule("*", "trio", why="a composition root, too, with the embedded hypervisor"),
+    "cli": Rule("*", "click trio", why="one module a subcommand"),
+    "__main__": Rule("cli", "", why="python -m xengt_dm"),
+}
+#: Extension module or distribution: the only modules that may import it, by the beginning of their names.
+ONLY = {
+    "xengt_dm._xen": ("hypervisor.xen",),
+    "prometheus_client": ("observe.exporter",),
+    "click": ("cli",),
+}
+#: The command line must answer at once, so each subcommand imports what it needs when it is called.
+NOT_AT_START = ("trio", "structlog", "prometheus_client", "cffi", "xengt_dm._core", "xengt_dm._xen", "xengt_dm.daemon")
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import of a module; ``name`` is absolute."""
+
+    name: str
+    line: int
+
+
+def modules() -> dict[str, Path]:
+    """Every module, by its name without the package's."""
+    found = {}
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every import in a file, of `from a import b` both ``a`` and, if that is a module, ``a.b``."""
+    package = path.relative_to(ROOT).parent.parts
+    tree = ast.parse(path.read_text(), path.name)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+            source = base if node.level else node.module or ""
+            names = [member for alias in node.names if is_module(member := f"{source}.{alias.name}")] or [source]
+        else:
+            continue
+        for name in names:
+            yield Import(name, node.lineno)
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name is one of ours, be it written in Python or in C."""
+    inner = name.removeprefix(f"{PACKAGE}.")
+    return inner != name and (inner in MODULES or inner in ("_core", "_xen"))
+
+
+def within(name: str, above: str) -> bool:
+    return name == above or name.startswith(f"{above}.")
+
+
+def complaint(module: str, found: Import) -> str | None:
+    """What is wrong with an import, None if nothing."""
+    top = found.name.partition(".")[0]
+    inner = found.name.removeprefix(PACKAGE).removeprefix(".")
+    for name, owners in ONLY.items():
+        if within(found.name, name) and not module.startswith(owners):
+            return f"only {', '.join(owners)} may import {name}"
+    for above, rule in RULES.items():
+        if not within(module, above):
+            continue
+        if top == PACKAGE:
+            allowed = [above, *rule.own.split()]
+            if inner and "*" not in allowed and not any(within(inner, name) for name in allowed):
+                return f"{above} may import {rule.own or 'none of ours'}: {rule.why}"
+        elif top in sys.stdlib_module_names:
+            if top in EFFECTS and not rule.effects:
+                return f"{above} does no input and output: {rule.why}"
+        elif "*" not in rule.foreign.split() and top not in rule.foreign.split():
+            return f"{above} may import {rule.foreign or 'no distribution'}: {rule.why}"
+    return None
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_follow_the_table(module: str) -> None:
+    path = MODULES[module]
+    bad = [
+        f"{path.relative_to(ROOT)}:{found.line}: {found.name}: {why}"
+        for found in imports(path)
+        if (why := complaint(module, found))
+    ]
+    if bad:
+        pytest.fail("\n".join(bad), pytrace=False)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name])
+def test_every_module_is_in_a_room(module: str) -> None:
+    assert any(within(module, above) for above in RULES)
+
+
+def test_the_command_line_starts_with_little() -> None:
+    command = [sys.executable, "-c", f"import sys, {PACKAGE}.cli; print(*sys.modules)"]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert not set(loaded) & set(NOT_AT_START)
+
+
+@pytest.mark.parametrize("folder", ["xengt_dm", "cffi_build", "tests"])
+def test_modules_are_short(folder: str) -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".py", ".pyi", ".c", ".h", ".S") and (lines := path.read_text().count("\n")) > MOST_LINES
+    }
+    assert not long
+
+
+def test_a_broken_rule_is_seen(tmp_path: Path) -> None:
+    """The table would be worth nothing if the reader of imports missed one."""
+    assert [complaint("ppgtt.engine", Import(name, 1)) is None for name in ("trio", "logging", "enum")] == [
+        False,
+        False,
+        True,
+    ]
+    assert complaint("ppgtt.engine", Import("xengt_dm.hypervisor.port", 1))
+    assert complaint("ioreq.server", Import("xengt_dm.hypervisor.xen", 1))
+    assert complaint("hypervisor.embedded.port", Import("xengt_dm._xen", 1))
+    assert complaint("observe.stats", Import("prometheus_client", 1))
+    assert complaint("ioreq.server", Import("xengt_dm.hypervisor.port", 1)) is None
+    assert complaint("hypervisor.xen_library", Import("xengt_dm._xen", 1)) is None

@@ -1,0 +1,27 @@
+"""What other programs say of the sources: ruff, mypy, shellcheck."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SHELL = ["tests/run", "tests/demo", "tests/setup/debian", ".ci/run", "tests/lab/dom0/init"]
+COMMANDS = {
+    "ruff": [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
+    "ruff format": [sys.executable, "-m", "ruff", "format", "--no-cache", "--check", "--diff", "."],
+    "mypy": [sys.executable, "-m", "mypy"],
+    "mypy tests/setup": [sys.executable, "-m", "mypy", "--explicit-package-bases", "tests/setup"],
+    "shellcheck": ["shellcheck", *SHELL],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_complaint_from(name: str, checkout: Path) -> None:
+    environment = {**os.environ, "MYPYPATH": "tests/setup"}
+    done = subprocess.run(COMMANDS[name], cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.fail(f"{done.stdout}{done.stderr}", pytrace=False)
