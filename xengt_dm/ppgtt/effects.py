@@ -1,4 +1,4 @@
-"""What the engine asks of the world: mapping guest frames, and having their stores trapped.
+"""What the engine asks of the world: mapping guest frames, having their stores trapped, and somebody to watch it.
 
 The engine is sans-io: it decides, and these Protocols carry the decisions out. In the daemon
 :class:`xengt_dm.ioreq.protection.Protection` and the hypervisor port do; in tests a recorder does.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from xengt_dm.cdata import CData
+from xengt_dm.ppgtt.space import Mode
 
 
 class FrameMapper(Protocol):
@@ -17,6 +18,23 @@ class FrameMapper(Protocol):
     def map_frames(self, first_gfn: int, count: int, errors: CData, address: int = 0) -> int: ...
 
     def unmap_frames(self, address: int, count: int) -> None: ...
+
+
+class Observer(Protocol):
+    """Told what the engine does on its own and nobody sees from outside; for recording. Each is told before its effect.
+
+    ``page`` is ``uint64_t[512]``, good for the call only; ``errors`` is as in :class:`FrameMapper`.
+    """
+
+    def frames_learnt(self, first_gfn: int, count: int, errors: CData) -> None:
+        """Which of these frames are RAM has just been asked; 0 in ``errors`` for those that are."""
+
+    def table_read(self, gfn: int, page: CData) -> None:
+        """A table's shadow is about to follow this content of its frame, which is protected or gone."""
+
+    def submitted(self, mode: Mode, roots: tuple[int, ...]) -> None: ...
+
+    def gpu_stored(self, mode: Mode, roots: tuple[int, ...], va: int, value: int, gpa: int) -> None: ...
 
 
 class Protector(Protocol):

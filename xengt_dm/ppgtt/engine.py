@@ -27,11 +27,11 @@ from contextlib import contextmanager
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
-from xengt_dm.ppgtt.effects import FrameMapper, Protector
+from xengt_dm.ppgtt.effects import FrameMapper, Observer, Protector
 from xengt_dm.ppgtt.frames import GuestFrames
 from xengt_dm.ppgtt.space import Mode, Space, space_key
 from xengt_dm.ppgtt.tables import LEVEL_MASK, PAGE_SHIFT, ShadowTables
-from xengt_dm.ppgtt.walker import Mapping, Walker
+from xengt_dm.ppgtt.walker import Mapping, Table, Walker
 
 #: Tables brought in line at a time in a submission; what is left over is found by the next look.
 BATCH = 4096
@@ -75,6 +75,8 @@ class Engine:
         self._spaces: OrderedDict[object, Space] = OrderedDict()
         self._busy: Space | None = None
         self._wants_64k = False
+        self._quiesced = False
+        self._observer: Observer | None = None
         self._directories: CData = ffi.new("uint32_t[]", BATCH)
         self._leaves: CData = ffi.new("uint32_t[]", BATCH)
         self._reached: CData = ffi.new("xd_reached *")
@@ -152,6 +154,8 @@ class Engine:
 
     def submit(self, mode: Mode, roots: tuple[int, ...]) -> None:
         """The GPU is about to execute with this space."""
+        if self._observer is not None:
+            self._observer.submitted(mode, roots)
         with self._submitted(mode, roots):
             pass
 
@@ -162,10 +166,14 @@ class Engine:
         """
         with self._submitted(mode, roots) as space:
             page = self._walker.resolve(space, va)
-            if page is None or not page.writable or self._tables.store(page.gpa + va % 4096, 8, value) < 0:
-                self.counters.dropped_stores += 1
-                return False
-        return True
+            if page is not None and page.writable:
+                gpa = page.gpa + va % 4096
+                if self._observer is not None:
+                    self._observer.gpu_stored(mode, roots, va, value, gpa)
+                if self._tables.store(gpa, 8, value) >= 0:
+                    return True
+            self.counters.dropped_stores += 1
+            return False
 
     # Reading
 
@@ -187,6 +195,10 @@ class Engine:
         self.counters.audit_mismatches += mismatches
         return mismatches
 
+    def tables(self) -> Iterator[Table]:
+        """Every guest table that has a shadow now, in no order; as :meth:`walker.Walker.tables`."""
+        return self._walker.tables()
+
     def close(self) -> None:
         """Let go of everything: no frame stays protected, open or mapped."""
         self.destroy_all_spaces()
@@ -195,6 +207,41 @@ class Engine:
     def settle(self) -> None:
         """When there is time: stop keeping pages alive that the guest gave back."""
         self._frames.drop_mappings()
+
+    # Being told what to be
+
+    def set_sync(self, sync: Sync) -> None:
+        """When shadows follow, from here on. For strict, every table that is open is closed."""
+        self.sync = sync
+        if sync is Sync.STRICT:
+            for space in list(self._spaces.values()):
+                with self._working_on(space):
+                    self._bring_in_line(space)
+
+    @property
+    def quiesced(self) -> bool:
+        return self._quiesced
+
+    def quiesce(self) -> None:
+        """Let go of every frame: none stays protected, open or mapped. Spaces stay, and come and go, without shadows.
+
+        Until :meth:`resume`, all that reads a shadow finds nothing mapped.
+        """
+        self._quiesced = True
+        for space in self._spaces.values():
+            self._unshadow(space)
+        self._frames.close()
+
+    def resume(self) -> None:
+        """Shadow the spaces again that are live now; the end of :meth:`quiesce`."""
+        self._quiesced = False
+        for space in list(self._spaces.values()):
+            with self._working_on(space):
+                self._bring_in_line(space)
+
+    def observe(self, observer: Observer | None) -> None:
+        """Have ``observer`` told of what happens from here on; None for nobody."""
+        self._observer = self._frames.observer = self._tables.observer = observer
 
     # Inside
 
@@ -251,6 +298,8 @@ class Engine:
 
     def _shadow_roots(self, space: Space) -> None:
         """Give each root its shadow, unless it has one that is still good."""
+        if self._quiesced:
+            return
         for i, root in enumerate(space.roots):
             gfn = root >> PAGE_SHIFT
             number = space.numbers[i]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
-from xengt_dm.ppgtt.effects import FrameMapper
+from xengt_dm.ppgtt.effects import FrameMapper, Observer
 
 #: Frames are mapped and known by the chunk: 2 MiB, as QEMU's map cache and XenGT's do it by the bucket.
 CHUNK_FRAMES: int = lib.XD_CHUNK_FRAMES
@@ -33,6 +33,7 @@ class GuestFrames:
         self._mapped: dict[int, int] = {}
         self._errors: CData = ffi.new("int[]", CHUNK_FRAMES)
         self._doubtful = False
+        self.observer: Observer | None = None
 
     def learn(self, chunk: int) -> None:
         """Map a chunk, again if it is mapped, and note which of its frames are RAM."""
@@ -40,6 +41,8 @@ class GuestFrames:
         count = min(CHUNK_FRAMES, self.limit - first)
         address = self._mapper.map_frames(first, count, self._errors, self._mapped.get(chunk, 0))
         self._mapped[chunk] = address
+        if self.observer is not None:
+            self.observer.frames_learnt(first, count, self._errors)
         lib.xd_frames_learn(self.pointer, chunk, ffi.cast("void *", address), self._errors)
 
     def learn_needed(self, need: CData) -> None:

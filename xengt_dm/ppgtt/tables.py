@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
-from xengt_dm.ppgtt.effects import Protector
+from xengt_dm.ppgtt.effects import Observer, Protector
 from xengt_dm.ppgtt.frames import GuestFrames
 
 ENTRIES: int = lib.XD_ENTRIES
@@ -64,6 +64,8 @@ class ShadowTables:
         self._errors: CData = ffi.new("int[]", ENTRIES)
         self._numbers: CData = ffi.new("uint32_t[]", ENTRIES)
         self._buried: CData = ffi.new("uint64_t[]", ENTRIES)
+        self._page: CData = ffi.new("uint64_t[]", ENTRIES)
+        self.observer: Observer | None = None
 
     # Looking
 
@@ -169,6 +171,8 @@ class ShadowTables:
             result = lib.xd_directory_read(shadow, number, entries)
         if result:
             self._counters.vanished_pages += 1
+        elif self.observer is not None:
+            self.observer.table_read(shadow.tables[number].gfn, entries)
         return bool(result == 0)
 
     def _wanted(self, number: int, entries: CData, first: int, last: int, wanted: CData) -> int:
@@ -182,10 +186,17 @@ class ShadowTables:
 
     def update_leaves(self, numbers: CData, count: int) -> None:
         """Bring whole leaf tables in line with the guest's."""
+        if self.observer is not None:
+            self._show_leaves(self.observer, numbers, count)
         need = self._need
         need.count = 0
         while count := lib.xd_leaf_update_many(self.pointer, numbers, count, need):
             self._frames.learn_needed(need)
+
+    def _show_leaves(self, observer: Observer, numbers: CData, count: int) -> None:
+        for gfn in {self.pointer.tables[numbers[i]].gfn for i in range(count) if numbers[i]}:
+            if self._frames.is_ram(gfn) and not lib.xd_frames_read_page(self._frames.pointer, gfn, self._page):
+                observer.table_read(gfn, self._page)
 
     def store(self, gpa: int, size: int, value: int) -> int:
         """One store by the guest within one frame: to its memory, then to the shadows of that frame.

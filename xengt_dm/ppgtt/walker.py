@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from xengt_dm._core import ffi, lib
@@ -20,6 +21,15 @@ class Mapping(NamedTuple):
     gpa: int
     writable: int
     cache: int
+
+
+class Table(NamedTuple):
+    """One shadow table: the frame of its guest table, at which level (1: leaf), how often named, and whether open."""
+
+    gfn: int
+    level: int
+    refs: int
+    open: bool
 
 
 class Walker:
@@ -45,6 +55,16 @@ class Walker:
         if not run.length:
             return None
         return Mapping(run.va, run.length, run.gpa, run.writable, run.cache)
+
+    def tables(self) -> Iterator[Table]:
+        """Every shadow of a guest table, in no order; those that come or go meanwhile may be missed."""
+        number = 1
+        while number <= self._shadow.used:
+            table = self._shadow.tables[number]
+            if table.kind and not table.kind & lib.XD_KIND_SPLIT and not table.flags & lib.XD_TABLE_DYING:
+                is_open = bool(table.flags & lib.XD_TABLE_OPEN)
+                yield Table(table.gfn, table.kind & lib.XD_LEVEL_MASK, table.refs, is_open)
+            number += 1
 
     def audit(self, space: Space) -> int:
         """How many shadow entries differ from what the guest's tables say."""
