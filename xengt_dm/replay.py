@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
 from xengt_dm.daemon import Instance, Settings, open_instance
+from xengt_dm.errors import DataError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.observe import report
 from xengt_dm.observe.rundir import read_counters
@@ -28,6 +30,8 @@ from xengt_dm.vgpu.registers import BAR0_SIZE
 
 #: Above every address that a page-table entry can name, and that a trace is likely to store to.
 BAR0 = 1 << 51
+#: 4 TiB; a type for each frame and the guest's memory twice must find room in one process.
+MOST_FRAMES = 1 << 30
 #: Operations executed in one go, between two looks at whether the serving side failed.
 BATCH = 8192
 
@@ -36,13 +40,15 @@ BATCH = 8192
 class Outcome:
     """What a trace came to: ``dumps`` and ``counters`` as docs/trace-format.md has them."""
 
-    dumps: list[dict[str, object]]
+    dumps: list[dict[str, Any]]
     counters: dict[str, int]
 
 
 def replay(header: Header, events: list[Event], *, sync: Sync, max_tables: int, flavour: str = "4.17") -> Outcome:
-    """Play a trace from its header's state to its end."""
+    """Play a trace from its header's state to its end. Raises DataError if its guest is too large to be played."""
     limit = frame_limit(header, events)
+    if limit > MOST_FRAMES:
+        raise DataError(f"the trace's guest has frames up to {limit - 1}; replay plays guests of {MOST_FRAMES} frames")
     holes = [*header.holes]
     if limit > header.ram_frames:
         holes.append((header.ram_frames, limit - header.ram_frames))
@@ -65,7 +71,7 @@ class _Player:
         self._count = 0
         #: (vCPU, first operation, how many) of what has been put together and not executed yet.
         self._runs: list[tuple[int, int, int]] = []
-        self.dumps: list[dict[str, object]] = []
+        self.dumps: list[dict[str, Any]] = []
         self.dropped = 0
 
     async def play(self, events: Iterable[Event]) -> None:
@@ -89,8 +95,9 @@ class _Player:
             case Mmio(offset, size, value, vcpu):
                 await self._add(vcpu, lib.XD_OP_STORE, BAR0 + offset, size, value)
             case Remove(gfn, count):
-                await self._add(0, lib.XD_OP_REMOVE, gfn, 0, 0, count)
+                await self._remove(gfn, count)
             case Add(gfn, count):
+                await self._remove(gfn, count)  # a frame that is RAM already is replaced by another
                 await self._add(0, lib.XD_OP_ADD, gfn, 0, 0, count)
             case Submit(mode, root):
                 await self._flush()
@@ -102,6 +109,11 @@ class _Player:
                 await self._flush()
                 self.dumps.append({"id": name, "spaces": report.dump_spaces(engine)})
                 report.audit_spaces(engine)
+
+    async def _remove(self, gfn: int, count: int) -> None:
+        there = min(gfn + count, self._domain.ram_frames) - gfn
+        if there > 0:
+            await self._add(0, lib.XD_OP_REMOVE, gfn, 0, 0, there)
 
     async def _add(self, vcpu: int, kind: int, gpa: int, size: int, value: int, count: int = 0) -> None:
         if self._count == BATCH:

@@ -83,8 +83,9 @@ int xd_directory_wanted(xd_shadow *shadow, uint32_t number, const uint64_t *entr
         uint32_t kind = 0;
         meaning what = read_entry(shadow, level, entries[i], &kind);
         if (what == PAGE_2M) {
-            extent ram = ram_of_2m(shadow, (entries[i] & XD_ADDRESS_2M) >> XD_FRAME_SHIFT);
-            *splits += ram == SOME_RAM;
+            uint64_t first_gfn = (entries[i] & XD_ADDRESS_2M) >> XD_FRAME_SHIFT;
+            extent ram = ram_of_2m(shadow, first_gfn);
+            *splits += ram == SOME_RAM && !links_to(shadow, shadow_entries[i], first_gfn, 1 | XD_KIND_SPLIT);
             if (ram == UNKNOWN_RAM)
                 xd_need_frame(need, gfn);
         }

@@ -24,6 +24,13 @@ uint64_t xd_count_runs(const xd_shadow *shadow, const uint32_t *roots, uint32_t 
 /* Write them, in order of va. `runs` has room for what xd_count_runs said. Returns the count. */
 uint64_t xd_list_runs(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, xd_run *runs);
 
+/*
+ * The runs as JSON, `[va,length,gpa,writable,cache]` each, with commas between them; returns how many bytes. `to` has
+ * room for XD_RUN_JSON bytes a run.
+ */
+enum { XD_RUN_JSON = 112 };
+uint64_t xd_runs_json(const xd_run *runs, uint64_t count, char *to);
+
 /* The page at va as a run of 4 KiB, or length 0 if nothing is mapped. */
 xd_run xd_resolve(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, uint64_t va);
 

@@ -14,10 +14,7 @@ from xengt_dm.errors import ConfigError, DataError, ExitCode, GuestError, HostEr
 from xengt_dm.observe.control_protocol import (
     EXIT_CODES,
     REQUEST_LIMIT,
-    SLICE,
     ErrorCode,
-    LazyList,
-    LazyObject,
     LineBuffer,
     RefusedError,
     Request,
@@ -27,6 +24,7 @@ from xengt_dm.observe.control_protocol import (
     reply_pieces,
     request_line,
 )
+from xengt_dm.observe.lazy_json import SLICE, LazyList, LazyObject
 
 #: The same cases each time, and no limit of time that a busy machine could break.
 SAME = settings(derandomize=True, deadline=None)

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from tests.support.control import STATUS, close_peers, open_peer, status, with_server
 from xengt_dm.errors import DataError, HostError, UsageError
 from xengt_dm.observe import control_server
-from xengt_dm.observe.control_protocol import REQUEST_LIMIT, LazyList
+from xengt_dm.observe.control_protocol import REQUEST_LIMIT
 from xengt_dm.observe.control_server import MAX_CONNECTIONS, PEER_SECONDS, Handler, serve_control
+from xengt_dm.observe.lazy_json import LazyList
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def write(path: Path, *lines: str | bytes) -> Path:
 def test_every_event(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl",
-        '{"trace": 1, "generation": 8, "ram_frames": 16384, "holes": [[200, 1], [100, 4], [7, 0]]}',
+        '{"trace": 1, "generation": 8, "ram_frames": 16384, "holes": [[200, 1], [100, 4], [102, 7], [7, 0]]}',
         '{"op": "store", "gpa": 4093, "size": 8, "value": 18446744073709551615}',
         '{"op": "store", "gpa": 0, "size": 1, "value": 255, "vcpu": 127}',
         '{"value": 3, "vcpu": 1, "count": 0, "gpa": 8, "op": "fill"}',
@@ -50,7 +50,7 @@ def test_every_event(tmp_path: Path) -> None:
         ' {"op": "dump", "id": 7} ',
     )
     header, events = read_trace(path)
-    assert header == Header(8, 16384, ((200, 1), (100, 4), (7, 0)))
+    assert header == Header(8, 16384, ((200, 1), (100, 4), (102, 7), (7, 0)))
     assert events == [
         Store(4093, 8, U64),
         Store(0, 1, 255, vcpu=127),
@@ -195,7 +195,6 @@ BAD_HEADERS = [
     ('{"trace": 1, "generation": 9, "ram_frames": 64, "holes": [[1, -2]]}', "a hole's count is -2"),
     ('{"trace": 1, "generation": 9, "ram_frames": 64, "holes": [[true, 2]]}', "a hole's first frame is true"),
     ('{"trace": 1, "generation": 9, "ram_frames": 64, "holes": [[63, 2]]}', "reaches over the last frame of RAM, 63"),
-    ('{"trace": 1, "generation": 9, "ram_frames": 64, "holes": [[5, 2], [1, 5]]}', "overlap"),
 ]
 
 

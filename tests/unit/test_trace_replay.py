@@ -15,6 +15,7 @@ from tests.oracle import Trace, compare, expected, save
 from tests.oracle.corpus_files import corpus
 from tests.oracle.generate import KINDS, generate
 from xengt_dm.daemon import DEFAULT_MAX_TABLES
+from xengt_dm.errors import DataError
 from xengt_dm.observe.trace import read_trace
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.replay import replay
@@ -75,3 +76,11 @@ def test_generated_with_a_quota(tmp_path: Path, mode: str) -> None:
 @given(data=st.binary(min_size=40, max_size=1600), mode=st.sampled_from(MODES))
 def test_decoded_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes, mode: str) -> None:
     assert differences(tmp_path_factory.getbasetemp() / "bytes.jsonl", decode(data), mode) == []
+
+
+def test_a_guest_too_large_to_be_played(tmp_path: Path) -> None:
+    path = tmp_path / "large.jsonl"
+    path.write_text('{"trace": 1, "generation": 8, "ram_frames": 64}\n{"op": "add", "gfn": 1073741824, "count": 1}\n')
+    header, events = read_trace(path)
+    with pytest.raises(DataError, match="frames up to 1073741824"):
+        replay(header, events, sync=Sync.STRICT, max_tables=1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from xengt_dm.daemon import DEFAULT_MAX_TABLES
 from xengt_dm.errors import DataError, ExitCode
+from xengt_dm.observe.lazy_json import LazyList, json_pieces
 from xengt_dm.observe.trace import read_trace
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.replay import replay
@@ -41,9 +41,10 @@ def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, m
     outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables)
     if dump_path is not None:
         try:
-            with dump_path.open("w", encoding="utf-8") as out:
-                json.dump({"dumps": outcome.dumps, "counters": outcome.counters}, out, separators=(",", ":"))
-                out.write("\n")
+            with dump_path.open("wb") as out:
+                dumps = ({**dump, "spaces": LazyList(iter(dump["spaces"]))} for dump in outcome.dumps)
+                out.writelines(json_pieces({"dumps": LazyList(dumps), "counters": outcome.counters}))
+                out.write(b"\n")
         except OSError as error:
             raise DataError(f"{dump_path}: cannot be written: {error.strerror}") from error
     counters = outcome.counters

@@ -16,17 +16,14 @@ import enum
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final
 
 from xengt_dm.errors import ConfigError, DataError, ExitCode, UsageError, XengtError
+from xengt_dm.observe.lazy_json import json_pieces
 
 VERSION: Final = 1
 REQUEST_LIMIT: Final = 64 * 1024
 SOCKET_NAME: Final = "control.sock"
-
-#: Elements of a long list that are encoded in one go, which takes about a millisecond.
-SLICE: Final = 1024
 
 
 class ErrorCode(enum.StrEnum):
@@ -164,60 +161,11 @@ def error_code(error: XengtError) -> ErrorCode:
     return ErrorCode.PERMISSION if error.exit_code is ExitCode.PERMISSION else ErrorCode.HOST
 
 
-class LazyObject:
-    """A JSON object whose members are made only when it is their turn to be encoded."""
-
-    def __init__(self, members: Iterator[tuple[str, object]]) -> None:
-        self.members = members
-
-
-class LazyList:
-    """A JSON array whose elements are made only when it is their turn to be encoded."""
-
-    def __init__(self, elements: Iterator[object]) -> None:
-        self.elements = elements
-
-
 def reply_pieces(result: object) -> Iterator[bytes]:
     """A reply in pieces; an empty one is a moment at which the daemon is to look after its guest.
 
-    ``result`` is what json.dumps takes, with lazy parts in it at will. Such moments come after each element of a
-    lazy list and each :data:`SLICE` of a long one. What making a lazy part raises comes through.
+    ``result`` is what :func:`.lazy_json.json_pieces` takes, and such moments are where it has them.
     """
     yield b'{"v": 1, "ok": true, "result": '
-    yield from _pieces(result)
+    yield from json_pieces(result)
     yield b"}\n"
-
-
-def _pieces(value: object) -> Iterator[bytes]:
-    if isinstance(value, LazyObject):
-        yield from _object_pieces(value.members)
-    elif isinstance(value, Mapping):
-        yield from _object_pieces(iter(value.items()))
-    elif isinstance(value, LazyList):
-        separator = b"["
-        for element in value.elements:
-            yield separator
-            yield from _pieces(element)
-            yield b""
-            separator = b", "
-        yield b"[]" if separator == b"[" else b"]"
-    elif isinstance(value, (list, tuple)) and len(value) > SLICE:
-        separator = b"["
-        elements = iter(value)
-        while part := list(islice(elements, SLICE)):
-            yield separator + json.dumps(part)[1:-1].encode()
-            yield b""
-            separator = b", "
-        yield b"]"
-    else:
-        yield json.dumps(value).encode()
-
-
-def _object_pieces(members: Iterator[tuple[str, object]]) -> Iterator[bytes]:
-    separator = "{"
-    for name, member in members:
-        yield f"{separator}{json.dumps(name)}: ".encode()
-        yield from _pieces(member)
-        separator = ", "
-    yield b"{}" if separator == "{" else b"}"

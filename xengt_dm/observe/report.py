@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from xengt_dm import __version__
 from xengt_dm.errors import DataError, UsageError
-from xengt_dm.observe.control_protocol import LazyList, LazyObject
+from xengt_dm.observe.lazy_json import LazyList, LazyObject
 from xengt_dm.observe.rundir import read_counters
 
 #: Runs that one dump on the control socket lists, over all spaces; what no longer fits is truncated. About 90 MiB.

@@ -258,12 +258,6 @@ def _holes(holes: object, ram_frames: int) -> tuple[tuple[int, int], ...]:
         if first + count > ram_frames:
             raise _WrongError(f"the hole {_show(hole)} reaches over the last frame of RAM, {ram_frames - 1}")
         pairs.append((first, count))
-    end, before = 0, None
-    for pair_ in sorted(pairs):
-        if pair_[0] < end and pair_[1]:
-            raise _WrongError(f"the holes {_show(before)} and {_show(pair_)} overlap")
-        if pair_[1]:
-            end, before = sum(pair_), pair_
     return tuple(pairs)
 
 

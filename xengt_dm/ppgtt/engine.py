@@ -31,7 +31,7 @@ from xengt_dm.ppgtt.effects import FrameMapper, Observer, Protector
 from xengt_dm.ppgtt.frames import GuestFrames
 from xengt_dm.ppgtt.space import Mode, Space, space_key
 from xengt_dm.ppgtt.tables import LEVEL_MASK, PAGE_SHIFT, ShadowTables
-from xengt_dm.ppgtt.walker import Mapping, Table, Walker
+from xengt_dm.ppgtt.walker import Mapping, Runs, Table, Walker
 
 #: Tables brought in line at a time in a submission; what is left over is found by the next look.
 BATCH = 4096
@@ -109,7 +109,7 @@ class Engine:
         key = space_key(mode, roots)
         space = self._spaces.get(key)
         if space is None:
-            self.counters.ignored_notifications += 1
+            self.ignore_notification()
             return False
         space.refs -= 1
         if not space.refs:
@@ -117,6 +117,10 @@ class Engine:
             self.counters.spaces = len(self._spaces)
             self._unshadow(space)
         return True
+
+    def ignore_notification(self) -> None:
+        """The guest announced something that asks nothing of its page tables."""
+        self.counters.ignored_notifications += 1
 
     def destroy_all_spaces(self) -> None:
         """Forget every space; afterwards no frame is protected or open."""
@@ -177,7 +181,7 @@ class Engine:
 
     # Reading
 
-    def mappings(self, space: Space) -> list[Mapping] | None:
+    def mappings(self, space: Space) -> Runs | None:
         """What a live space maps, as if just submitted; None if that is more runs than :data:`walker.MAX_RUNS`."""
         with self._submitted(space.mode, space.roots):
             return self._walker.mappings(space)
@@ -274,12 +278,22 @@ class Engine:
 
     def _bring_in_line(self, space: Space) -> None:
         shadow = self._tables.pointer
-        shadow.submission = (shadow.submission + 1) & 0xFFFFFFFF
         self._frames.drop_mappings()
         if self._wants_64k != bool(shadow.has_64k):
             shadow.has_64k = self._wants_64k
             lib.xd_new_era(shadow)
         self._frames.doubt_holes()
+        # A table may be one too many only until another, further on in the tree, was let go. Nothing in the first round
+        # is there to be let go in the second, so a table that is short then stays short.
+        for _ in range(2):
+            self._tables.short = False
+            self._look_at_all(space)
+            if not self._tables.short or not self._tables.room():
+                return
+
+    def _look_at_all(self, space: Space) -> None:
+        shadow = self._tables.pointer
+        shadow.submission = (shadow.submission + 1) & 0xFFFFFFFF
         self._shadow_roots(space)
         reached = self._reached
         while True:

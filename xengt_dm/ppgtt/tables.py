@@ -56,6 +56,10 @@ class ShadowTables:
         self._protector = protector
         self._counters = counters
         self._make_room = make_room
+        #: The quota stood in the way since this was last cleared.
+        self.short = False
+        #: How often making room cost other spaces theirs, and with them maybe tables that somebody counted on.
+        self._reclaims = 0
         self._need: CData = ffi.new("xd_need *")
         self._value: CData = ffi.new("uint64_t *")
         self._levels = [_Level() for _ in range(6)]
@@ -72,6 +76,11 @@ class ShadowTables:
     def room(self) -> int:
         """How many more tables the quota allows."""
         return int(self.pointer.max_tables - self.pointer.live)
+
+    def _claim_room(self, needed: int) -> None:
+        if self.room() < needed:
+            self._reclaims += self._make_room(needed)
+            self.short |= self.room() < needed
 
     # Coming
 
@@ -95,9 +104,9 @@ class ShadowTables:
             self._counters.quota_entries += 1
         return int(wanted[0].number)
 
-    def _adopt(self, wanted: CData, count: int, needed: int) -> bool:
-        """Shadow these tables, children included, and hold them; True if making room cost other spaces theirs."""
-        reclaimed = self.room() < needed and self._make_room(needed)
+    def _adopt(self, wanted: CData, count: int, needed: int) -> None:
+        """Shadow these tables, children included, and hold them."""
+        self._claim_room(needed)
         shadow = self.pointer
         if shadow.open_tables or shadow.stale_tables:
             for i in range(count):
@@ -114,7 +123,6 @@ class ShadowTables:
             for i in range(count):
                 if wanted[i].number:
                     self.fill_directory(wanted[i].number)
-        return reclaimed
 
     def _secure(self, gfn: int) -> None:
         """Make sure that a frame which has shadows already is protected now, before it gets one more."""
@@ -149,14 +157,15 @@ class ShadowTables:
             return
         # Making room may take the space away that this table belongs to; held, it outlives that until it is linked.
         lib.xd_ref(shadow, number)
-        reclaimed = True
-        while reclaimed:
+        reclaims = -1
+        while reclaims != self._reclaims:
+            reclaims = self._reclaims
             count = self._wanted(number, scratch.entries, first, last, scratch.wanted)
             needed = count + self._splits[0]
             if count:
-                reclaimed = self._adopt(scratch.wanted, count, needed)
+                self._adopt(scratch.wanted, count, needed)
             else:
-                reclaimed = self.room() < needed and self._make_room(needed)
+                self._claim_room(needed)
             self._need.count = 0
             lib.xd_directory_link(shadow, number, scratch.entries, first, last, self._need)
             lib.xd_let_go(shadow, scratch.wanted, count)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, overload
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
@@ -32,6 +32,48 @@ class Table(NamedTuple):
     open: bool
 
 
+class Runs(Sequence[Mapping]):
+    """The runs that a space was found to map, in order of va; they stay in C until somebody looks at one."""
+
+    #: How many are rendered at a time; takes about a millisecond.
+    SLICE = 8192
+
+    def __init__(self, runs: CData, count: int) -> None:
+        self._runs = runs
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Mapping]:
+        return (_mapping(run) for run in self._runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Mapping: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Mapping]: ...
+    def __getitem__(self, index: int | slice) -> Mapping | list[Mapping]:
+        which = range(self._count)[index]
+        if isinstance(which, range):
+            return [_mapping(self._runs[i]) for i in which]
+        return _mapping(self._runs[which])
+
+    def json_pieces(self) -> Iterator[bytes]:
+        """A JSON array of the runs, in pieces."""
+        separator = b"["
+        text = ffi.new("char[]", lib.XD_RUN_JSON * min(self._count, self.SLICE))
+        for first in range(0, self._count, self.SLICE):
+            count = min(self.SLICE, self._count - first)
+            size = lib.xd_runs_json(self._runs + first, count, text)
+            yield separator + ffi.buffer(text, size)[:]
+            separator = b","
+        yield b"]" if self._count else b"[]"
+
+
+def _mapping(run: CData) -> Mapping:
+    return Mapping(run.va, run.length, run.gpa, run.writable, run.cache)
+
+
 class Walker:
     """Walks the shadows behind an ``xd_shadow *``. The caller sees to it that they are in line."""
 
@@ -39,7 +81,7 @@ class Walker:
         self._shadow = shadow
         self._audit: CData = ffi.new("xd_audit *")
 
-    def mappings(self, space: Space) -> list[Mapping] | None:
+    def mappings(self, space: Space) -> Runs | None:
         """What the space maps, in order of va; None if that is more than :data:`MAX_RUNS` runs."""
         level = space.mode.root_level
         count = lib.xd_count_runs(self._shadow, space.numbers, level)
@@ -47,14 +89,14 @@ class Walker:
             return None
         runs = ffi.new("xd_run[]", count)
         lib.xd_list_runs(self._shadow, space.numbers, level, runs)
-        return [Mapping(run.va, run.length, run.gpa, run.writable, run.cache) for run in runs]
+        return Runs(runs, count)
 
     def resolve(self, space: Space, va: int) -> Mapping | None:
         """The 4 KiB page at ``va``."""
         run = lib.xd_resolve(self._shadow, space.numbers, space.mode.root_level, va)
         if not run.length:
             return None
-        return Mapping(run.va, run.length, run.gpa, run.writable, run.cache)
+        return _mapping(run)
 
     def tables(self) -> Iterator[Table]:
         """Every shadow of a guest table, in no order; those that come or go meanwhile may be missed."""

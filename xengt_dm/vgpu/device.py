@@ -24,6 +24,8 @@ class AddressSpaces(Protocol):
 
     def set_64k_pages(self, enabled: bool) -> None: ...
 
+    def ignore_notification(self) -> None: ...
+
 
 @dataclass(slots=True)
 class DeviceState:
@@ -92,4 +94,4 @@ class Device:
             case reg.Notification.PPGTT_L3_DESTROY:
                 self._spaces.destroy_space(Mode.L3, pdps)
             case _:
-                pass  # execlist and cursor notifications ask nothing of page tables
+                self._spaces.ignore_notification()
