@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from xengt_dm.ioreq.server import IdRecord, IoreqServer, open_server
 from xengt_dm.observe import report, rundir
 from xengt_dm.observe.control_server import serve_control
 from xengt_dm.observe.log import get_logger
+from xengt_dm.observe.stats_page import StatsPage
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.vgpu.device import Device
 from xengt_dm.vgpu.registers import BAR0_SIZE
@@ -55,7 +56,7 @@ class Instance:
     server: IoreqServer
     engine: Engine
     bus: Bus
-    stats: rundir.StatsPage
+    stats: StatsPage
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer requests until cancelled."""
@@ -87,11 +88,13 @@ def open_instance(
 
     ``directory`` takes the stats page; without one it is private. Raises HostError.
     """
+    stats = StatsPage(directory, port.domid)
     with ExitStack() as stack:
-        stats = rundir.StatsPage(directory, port.domid)
+        stack.push(_say_farewell(stats))
         counters = stats.counters
         after_server = stack.enter_context(ExitStack())
         server = stack.enter_context(open_server(port, record or NoRecord(), counters))
+        stats.describe(vcpus=server.vcpus, generation=settings.generation, max_tables=settings.max_tables)
         protection = Protection(port, server.id)
         engine = Engine(
             port,
@@ -109,6 +112,15 @@ def open_instance(
         stack.callback(_let_go, engine, protection)
         server.bind(bus.handle)
         yield Instance(settings, server, engine, bus, stats)
+
+
+def _say_farewell(stats: StatsPage) -> Callable[[type[BaseException] | None, object, object], bool]:
+    def end(kind: type[BaseException] | None, error: object, traceback: object) -> bool:
+        if kind is None or issubclass(kind, DomainGoneError):
+            stats.end()
+        return False
+
+    return end
 
 
 def _let_go(engine: Engine, protection: Protection) -> None:
@@ -132,6 +144,7 @@ async def _watch_domain(instance: Instance, scope: trio.CancelScope) -> None:
     server = instance.server
     while True:
         await trio.sleep(DOMAIN_CHECK_SECONDS)
+        instance.stats.beat()
         if not server.port.server_exists(server.id):
             get_logger().info("daemon.stopping", reason="domain gone")
             scope.cancel()

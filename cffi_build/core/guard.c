@@ -126,3 +126,14 @@ int xd_load(const void *from, uint32_t size, uint64_t *value)
         return -EINVAL;
     GUARDED(from, size, load_now(from, size, value));
 }
+
+static void read_words_now(uint64_t *to, const uint64_t *from, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}
+
+int xd_read_words(uint64_t *to, const uint64_t *from, uint64_t count)
+{
+    GUARDED((const char *)from, count * sizeof(*from), read_words_now(to, from, count));
+}

@@ -13,6 +13,7 @@
 _Static_assert(sizeof(xd_ioreq) == 32, "struct ioreq is 32 bytes");
 _Static_assert(__builtin_offsetof(xd_ioreq, vp_eport) == 24, "vp_eport is at 24");
 _Static_assert(__builtin_offsetof(xd_ioreq, bits) == 30, "the bit fields are at 30");
+_Static_assert((int)XD_STATS_VCPUS == (int)XD_SLOTS_PER_PAGE, "every slot's request is timed");
 
 static xd_ioreq *slot_of(void *page, uint32_t vcpu)
 {
@@ -30,9 +31,10 @@ static void store_state(xd_ioreq *slot, uint32_t state)
     __atomic_store_n(&slot->bits, (uint8_t)(kept | state), __ATOMIC_RELEASE);
 }
 
-int xd_slots_take(void *page, uint32_t nr_vcpus, int adopt, xd_taken *out)
+int xd_slots_take(void *page, uint32_t nr_vcpus, int adopt, xd_taken *out, xd_timing *timing)
 {
     int taken = 0;
+    uint64_t now = 0;
     for (uint32_t vcpu = 0; vcpu < nr_vcpus; vcpu++) {
         xd_ioreq *slot = slot_of(page, vcpu);
         uint8_t bits = load_bits(slot);
@@ -51,16 +53,22 @@ int xd_slots_take(void *page, uint32_t nr_vcpus, int adopt, xd_taken *out)
         one->req.bits = bits;
         one->req.type = __atomic_load_n(&slot->type, __ATOMIC_RELAXED);
         store_state(slot, XD_STATE_INPROCESS);
+        if (timing) {
+            now = now ? now : xd_now();
+            xd_timing_taken(timing, vcpu, now);
+        }
     }
     return taken;
 }
 
-void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data)
+void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, xd_timing *timing)
 {
     xd_ioreq *slot = slot_of(page, vcpu);
     if (__atomic_load_n(&slot->bits, __ATOMIC_RELAXED) & XD_BIT_READ)
         __atomic_store_n(&slot->data, data, __ATOMIC_RELAXED);
     store_state(slot, XD_STATE_RESP_READY);
+    if (timing)
+        xd_timing_answered(timing, vcpu);
 }
 
 uint32_t xd_slot_port(const void *page, uint32_t vcpu)

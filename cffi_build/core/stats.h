@@ -2,6 +2,36 @@
 #define XD_STATS_H
 #include <stdint.h>
 
+/* Classic buckets: counts[i] are the observations of at most 2^(XD_HISTOGRAM_FIRST + i) ns that no bucket before has;
+ * the last bucket has all others. */
+enum { XD_HISTOGRAM_FIRST = 8, XD_HISTOGRAM_BUCKETS = 26 };
+typedef struct xd_histogram {
+    uint64_t counts[XD_HISTOGRAM_BUCKETS];
+    uint64_t sum_ns;
+} xd_histogram;
+
+/* What became of a request, hence how long that may take. Whoever handles it says so in `route` before the answer. */
+typedef enum xd_route {
+    XD_ROUTE_REFUSED,         /* malformed, or of a kind that nobody here serves */
+    XD_ROUTE_LEAF_STORE,      /* to a page table, all in C */
+    XD_ROUTE_DIRECTORY_STORE, /* may add and remove tables */
+    XD_ROUTE_UNTRACKED_STORE, /* to plain memory: a straggler */
+    XD_ROUTE_DROPPED_STORE,   /* to what is no RAM */
+    XD_ROUTE_REGISTER_READ,
+    XD_ROUTE_REGISTER_WRITE, /* notifications among them, which create and destroy spaces */
+    XD_ROUTE_INVALIDATE,
+    XD_ROUTES
+} xd_route;
+
+enum { XD_STATS_VCPUS = 128 };
+
+typedef struct xd_timing {
+    uint64_t route; /* of the request at hand: an xd_route */
+    xd_histogram answers[XD_ROUTES];
+    xd_histogram syncs;                /* bringing a space in line at its submission */
+    uint64_t taken_ns[XD_STATS_VCPUS]; /* by vCPU: when its request was taken; 0 once it is answered */
+} xd_timing;
+
 /* What the hot path counts. One writer, the daemon; readers map the page read-only and may see a count a moment old. */
 typedef struct xd_counters {
     uint64_t store_traps;
@@ -27,23 +57,42 @@ typedef struct xd_counters {
     uint64_t vanished_pages;
     uint64_t audits;
     uint64_t audit_mismatches;
+    xd_timing timing;
 } xd_counters;
 
-enum { XD_STATS_VERSION = 1, XD_STATS_SIZE = 4096 };
+/* Times are those of CLOCK_MONOTONIC, which all processes of a host share, in nanoseconds. */
+uint64_t xd_now(void);
+void xd_observe(xd_histogram *histogram, uint64_t since);
+void xd_timing_taken(xd_timing *timing, uint32_t vcpu, uint64_t now);
+void xd_timing_answered(xd_timing *timing, uint32_t vcpu);
 
-/* The page a daemon keeps in its run directory; `magic` is written last. */
+enum { XD_STATS_VERSION = 2, XD_STATS_SIZE = 4096, XD_STATS_PROGRAM = 32 };
+
+/*
+ * The page a daemon keeps in its run directory; `magic` is written last. A reader knows by `pid` and `process_start`
+ * whether who wrote it still lives. Every count is one aligned word, so it is never torn; two words may be of two moments.
+ */
 typedef struct xd_stats {
     uint64_t magic;
     uint32_t version;
-    uint32_t counters_size;
-    uint64_t pid;
+    uint32_t size; /* of this structure */
     uint64_t domid;
-    uint64_t wakeups; /* of the serve loop */
+    uint64_t pid;
+    uint64_t process_start; /* proc(5), /proc/PID/stat, starttime */
+    uint64_t start_time;    /* seconds since 1970 */
+    uint64_t predecessors;  /* daemons that served this domain from this run directory before */
+    uint64_t ended;         /* 1 after an orderly end */
+    uint64_t heartbeat_ns;  /* when the event loop last looked after its domain */
+    uint64_t wakeups;       /* of the serve loop */
+    uint64_t vcpus;
+    uint64_t generation;
+    uint64_t max_tables;
+    char program[XD_STATS_PROGRAM]; /* version of xengt-dm, with zeros to its end */
     xd_counters counters;
 } xd_stats;
 
-/* Write the header of a zeroed page of XD_STATS_SIZE bytes. xd_stats_valid: 1 if a page of `size` bytes is one of ours. */
-void xd_stats_init(xd_stats *page, uint64_t pid, uint64_t domid);
+/* xd_stats_publish: write the rest of the header, the magic last. xd_stats_valid: 1 if `size` bytes are such a page. */
+void xd_stats_publish(xd_stats *page);
 int xd_stats_valid(const xd_stats *page, uint64_t size);
 
 #endif

@@ -119,7 +119,7 @@ class DeviceModel:
     def scan(self, adopt: bool = False) -> list[Request]:
         """What the slots hold now; ``adopt``: also what a predecessor had taken."""
         taken = self._taken
-        count = lib.xd_slots_take(self.page, self.domain.vcpu_count, adopt, taken)
+        count = lib.xd_slots_take(self.page, self.domain.vcpu_count, adopt, taken, ffi.NULL)
         return [
             Request(
                 addr=one.req.addr,
@@ -160,7 +160,7 @@ class DeviceModel:
     def answer(self, request: Request, data: int = 0, commit: bool = True) -> None:
         if commit:
             self.commit(request)
-        lib.xd_slot_answer(self.page, request.vcpu, data)
+        lib.xd_slot_answer(self.page, request.vcpu, data, ffi.NULL)
         self.port.events.notify(self.channels[request.vcpu])
 
     def start(self, program: Callable[[Vcpu], None], vcpu: int = 0) -> None:

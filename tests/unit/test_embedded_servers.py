@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.device_model import FRAME, PATIENCE, DeviceModel, Request, write
-from xengt_dm._core import lib
+from xengt_dm._core import ffi, lib
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError, GuestFaultError
@@ -245,7 +245,7 @@ def test_an_answer_needs_its_notify(domain: EmbeddedDomain) -> None:
     model.start(lambda v: v.store(PAGE, 8, 1))
     request = model.take_one()
     wait_until_blocked(domain, 0)
-    lib.xd_slot_answer(model.page, 0, 0)
+    lib.xd_slot_answer(model.page, 0, 0, ffi.NULL)
     assert not domain.join(0.05)
     model.port.events.notify(model.channels[0])
     assert domain.join(PATIENCE)

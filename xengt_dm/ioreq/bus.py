@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from xengt_dm._core import lib
 from xengt_dm.cdata import CData
 from xengt_dm.ioreq.request import Request, RequestType
 
@@ -50,6 +51,7 @@ class Bus:
         self._device = device
         self._memory = memory
         self._counters = counters
+        self._timing: CData = counters.timing
         self._bar0 = bar0
         self._bar0_size = bar0_size
         self.tap: Tap | None = None
@@ -60,6 +62,7 @@ class Bus:
         if request.type == RequestType.INVALIDATE:
             counters.invalidate_requests += 1
             self._memory.frames_changed()
+            self._timing.route = lib.XD_ROUTE_INVALIDATE
             return 0
         if request.type != RequestType.COPY:
             counters.unknown_requests += 1
@@ -92,11 +95,14 @@ class Bus:
         if 0 <= offset <= self._bar0_size - size:
             self._counters.mmio_traps += 1
             if is_read:
-                return self._device.read(offset, size)
+                value = self._device.read(offset, size)
+                self._timing.route = lib.XD_ROUTE_REGISTER_READ
+                return value
             data &= (1 << 8 * size) - 1
             if self.tap is not None:
                 self.tap.mmio(vcpu, offset, size, data)
             self._device.write(offset, size, data)
+            self._timing.route = lib.XD_ROUTE_REGISTER_WRITE
             return 0
         if is_read:
             self._counters.malformed_requests += 1

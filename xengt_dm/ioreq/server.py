@@ -56,6 +56,7 @@ class IoreqServer:
         self._page: CData = ffi.cast("void *", page)
         self._taken: CData = ffi.new("xd_taken[]", vcpus)
         self._counters = counters
+        self._timing: CData = ffi.addressof(counters, "timing")
         self._local: dict[int, int] = {}
         self._handler: Handler = _ignore
 
@@ -88,10 +89,11 @@ class IoreqServer:
     def answer_waiting(self, adopt: bool = False) -> int:
         """Answer what waits in the slots; with ``adopt``, also what was begun and not answered."""
         page = self._page
-        count = lib.xd_slots_take(page, self.vcpus, adopt, self._taken) if self._local else 0
+        timing = self._timing
+        count = lib.xd_slots_take(page, self.vcpus, adopt, self._taken, timing) if self._local else 0
         for i in range(count):
             request = Request.from_taken(self._taken[i])
-            lib.xd_slot_answer(page, request.vcpu, self._handler(request))
+            lib.xd_slot_answer(page, request.vcpu, self._handler(request), timing)
             self.port.events.notify(self._local[request.vcpu])
         return int(count)
 

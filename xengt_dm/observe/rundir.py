@@ -7,12 +7,11 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 from contextlib import suppress
 from pathlib import Path
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._core import ffi
 from xengt_dm.cdata import CData
 from xengt_dm.errors import HostError
 
@@ -60,32 +59,8 @@ class ServerIdFile:
             self._path.unlink()
 
 
-class StatsPage:
-    """The stats page as this process writes it; ``pointer`` is ``xd_stats *``.
-
-    Without a ``directory`` it is private memory, for a demonstration or a test.
-    """
-
-    def __init__(self, directory: Path | None, domid: int) -> None:
-        if directory is None:
-            self._memory = mmap.mmap(-1, lib.XD_STATS_SIZE)
-        else:
-            new = directory / "stats.new"
-            with new.open("w+b") as file:
-                file.truncate(lib.XD_STATS_SIZE)
-                self._memory = mmap.mmap(file.fileno(), lib.XD_STATS_SIZE)
-            new.replace(directory / "stats")
-        self.pointer: CData = ffi.cast("xd_stats *", ffi.from_buffer(self._memory))
-        lib.xd_stats_init(self.pointer, os.getpid(), domid)
-
-    @property
-    def counters(self) -> CData:
-        """``xd_counters *``."""
-        return ffi.addressof(self.pointer, "counters")
-
-
 def read_counters(counters: CData) -> dict[str, int]:
     """All counters by name; ``traps`` is the sum of the two kinds."""
-    names = [name for name, _ in ffi.typeof("xd_counters").fields]
+    names = [name for name, field in ffi.typeof("xd_counters").fields if field.type.kind == "primitive"]
     values = {name: int(getattr(counters, name)) for name in names}
     return {"traps": values["store_traps"] + values["mmio_traps"], **values}

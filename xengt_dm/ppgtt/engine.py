@@ -73,6 +73,7 @@ class Engine:
         self._walker = Walker(self._tables.pointer)
         #: Live spaces, the one submitted longest ago first.
         self._spaces: OrderedDict[object, Space] = OrderedDict()
+        self._sync_times: CData = ffi.addressof(counters, "timing", "syncs")
         self._busy: Space | None = None
         self._wants_64k = False
         self._quiesced = False
@@ -270,7 +271,9 @@ class Engine:
         self.counters.submissions += 1
         with self._working_on(space):
             try:
+                started = lib.xd_now()
                 self._bring_in_line(space)
+                lib.xd_observe(self._sync_times, started)
                 yield space
             finally:
                 if not live:
