@@ -61,6 +61,28 @@ int xd_slots_take(void *page, uint32_t nr_vcpus, int adopt, xd_taken *out, xd_ti
     return taken;
 }
 
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken *out, xd_timing *timing)
+{
+    int taken = xd_slots_take(page, nr_vcpus, 0, out, timing);
+    if (taken || !nanoseconds)
+        return taken;
+    uint64_t end = xd_now() + nanoseconds;
+    do {
+        for (int looks = 0; looks < 16 && !taken; looks++) {
+            relax();
+            taken = xd_slots_take(page, nr_vcpus, 0, out, timing);
+        }
+    } while (!taken && xd_now() < end);
+    return taken;
+}
+
 void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, xd_timing *timing)
 {
     xd_ioreq *slot = slot_of(page, vcpu);

@@ -42,6 +42,9 @@ int xd_slots_take(void *page, uint32_t nr_vcpus, int adopt, xd_taken *out, xd_ti
 void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, xd_timing *timing);
 uint32_t xd_slot_port(const void *page, uint32_t vcpu);
 
+/* As xd_slots_take, but if there is nothing yet, go on looking for up to `nanoseconds`. */
+int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken *out, xd_timing *timing);
+
 /*
  * The hypervisor's side, for the embedded one. xd_slot_post writes the request with state NONE, then READY (release);
  * -EBUSY if the slot is not in NONE. xd_slot_state is an acquire load of the state alone.
