@@ -18,6 +18,9 @@ from pathlib import Path
 
 import trio
 
+from xengt_dm.config.keys import KEYS
+from xengt_dm.config.merge import Config
+from xengt_dm.daemon_reload import Running, reload_on_signal
 from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.port import DomainPort
 from xengt_dm.ioreq.bus import Bus
@@ -29,13 +32,10 @@ from xengt_dm.observe.log import get_logger
 from xengt_dm.observe.stats_page import StatsPage
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.vgpu.device import Device
-from xengt_dm.vgpu.registers import BAR0_SIZE
+from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
 
-#: Where BAR0 is when nothing else is said: in the hole below 4 GiB that a PVH guest has, too.
-DEFAULT_BAR0 = 0xF0000000
-DEFAULT_MAX_TABLES = 65536
-#: How often we ask whether the domain is still there. Nothing else tells: its end raises no event on our channels.
-DOMAIN_CHECK_SECONDS = 0.5
+DEFAULT_BAR0 = int(KEYS["device.bar0_gpa"].default)
+DEFAULT_MAX_TABLES = int(KEYS["shadow.max_tables"].default)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,21 @@ class Settings:
     generation: int = 8
     sync: Sync = Sync.STRICT
     max_tables: int = DEFAULT_MAX_TABLES
+    graphics: GraphicsMemory = NO_GRAPHICS_MEMORY
+
+    @classmethod
+    def from_config(cls, config: Config) -> Settings:
+        return cls(
+            bar0=config.integer("device.bar0_gpa"),
+            generation=config.integer("device.generation"),
+            sync=Sync(config.string("shadow.mode")),
+            max_tables=config.integer("shadow.max_tables"),
+            graphics=GraphicsMemory(
+                config.integer("device.low_gm_mib"),
+                config.integer("device.high_gm_mib"),
+                config.integer("device.fences"),
+            ),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +121,7 @@ def open_instance(
             max_tables=settings.max_tables,
         )
         after_server.callback(engine.close)
-        device = Device(engine, settings.generation, vgt_id=port.domid + 1)
+        device = Device(engine, settings.generation, port.domid + 1, settings.graphics)
         bus = Bus(device, engine, counters, settings.bar0, BAR0_SIZE)
         port.map_mmio(server.id, settings.bar0, settings.bar0 + BAR0_SIZE - 1)
         stack.callback(_let_go, engine, protection)
@@ -139,11 +154,13 @@ async def _stop_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStat
             scope.cancel()
 
 
-async def _watch_domain(instance: Instance, scope: trio.CancelScope) -> None:
-    """End when the domain does; between two looks, give back the frames that the guest gave back."""
+async def _watch_domain(instance: Instance, running: Running, scope: trio.CancelScope) -> None:
+    """End when the domain does, which raises no event on our channels; between two looks, give back the frames that the
+    guest gave back.
+    """
     server = instance.server
     while True:
-        await trio.sleep(DOMAIN_CHECK_SECONDS)
+        await trio.sleep(running.config.integer("domain.check_interval_ms") / 1000)
         instance.stats.beat()
         if not server.port.server_exists(server.id):
             get_logger().info("daemon.stopping", reason="domain gone")
@@ -152,7 +169,7 @@ async def _watch_domain(instance: Instance, scope: trio.CancelScope) -> None:
         instance.engine.settle()
 
 
-async def _run(instance: Instance, control: Path) -> None:
+async def _run(instance: Instance, control: Path, running: Running) -> None:
     server, settings = instance.server, instance.settings
     domid = server.port.domid
     about = report.Instance(domid, server.id, server.vcpus, time.monotonic())
@@ -166,8 +183,9 @@ async def _run(instance: Instance, control: Path) -> None:
                 return {}
 
             await nursery.start(_stop_on_signal, scope)
+            await nursery.start(reload_on_signal, running, instance.engine)
             await nursery.start(instance.serve)
-            nursery.start_soon(_watch_domain, instance, scope)
+            nursery.start_soon(_watch_domain, instance, running, scope)
             handlers = {**report.control_handlers(instance.engine, about), "stop": stop}
             await nursery.start(serve_control, control, handlers)
             get_logger().info(
@@ -183,9 +201,13 @@ async def _run(instance: Instance, control: Path) -> None:
         get_logger().info("daemon.stopping", reason="domain gone")
 
 
-def run(port: DomainPort, settings: Settings, base: Path) -> None:
-    """Serve a domain until SIGTERM, SIGINT, a request to stop, or its end. Raises HostError, maybe in a group."""
+def run(port: DomainPort, running: Running, base: Path) -> None:
+    """Serve a domain until SIGTERM, SIGINT, a request to stop, or its end; on SIGHUP, reload the configuration.
+
+    Raises HostError, maybe in a group.
+    """
     directory = rundir.open_directory(base, port.domid)
     record = rundir.ServerIdFile(directory)
+    settings = Settings.from_config(running.config)
     with suppress(DomainGoneError), open_instance(port, settings, record=record, directory=directory) as instance:
-        trio.run(_run, instance, directory / "control.sock")
+        trio.run(_run, instance, directory / "control.sock", running)

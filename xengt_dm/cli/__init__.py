@@ -18,6 +18,7 @@ from xengt_dm.errors import ExitCode
 COMMANDS: Final = {
     "run": "Serve a domain.",
     "demo": "Show the whole path at work, without Xen.",
+    "config": "Look at the configuration.",
     "check": "Say what this host has and lacks for `run`.",
     "replay": "Run a trace on the embedded hypervisor.",
     "list": "List the daemons of this host.",

@@ -2,74 +2,86 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any, Final
 
 import click
 
-from xengt_dm.daemon import DEFAULT_BAR0, DEFAULT_MAX_TABLES, Settings, run
-from xengt_dm.errors import ConfigError
-from xengt_dm.observe.log import configure
-from xengt_dm.observe.rundir import DEFAULT_BASE
-from xengt_dm.ppgtt.engine import Sync
-from xengt_dm.vgpu.registers import BAR0_SIZE
+from xengt_dm.cli.asking import DOMID_MAX, run_dir_option
+from xengt_dm.cli.configured import config_dir_option, name_of, set_option, settings_of
+from xengt_dm.config.files import Assignment
+from xengt_dm.config.keys import KEYS, Key, show
+from xengt_dm.config.merge import load
+from xengt_dm.config.values import WrongError, from_text
+from xengt_dm.daemon import run
+from xengt_dm.daemon_reload import Running
+from xengt_dm.errors import UsageError
+from xengt_dm.observe import log
+
+#: Options that are short for --set of a key.
+SHORT: Final = {
+    "bar0": "device.bar0_gpa",
+    "generation": "device.generation",
+    "mode": "shadow.mode",
+    "max_tables": "shadow.max_tables",
+    "frame_limit": "domain.frame_limit",
+    "log_level": "log.level",
+}
 
 
-class Address(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
-    """A number in decimal or, with 0x, in hexadecimal."""
+def _complete(key: Key) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    def values(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+        return [str(each) for each in key.choices if str(each).startswith(incomplete)]
 
-    name = "address"
+    return values
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        try:
-            return int(str(value), 0)
-        except ValueError:
-            self.fail(f"{value!r} is no address; give it like 0xf0000000", param, ctx)
+
+def _short_options(function: Any) -> Any:
+    for option, name in reversed(SHORT.items()):
+        key = KEYS[name]
+        flag = "--" + option.replace("_", "-")
+        text = f"{key.range.replace(chr(34), '')}; the key {name}, {show(key, key.default)} by default."
+        function = click.option(flag, option, metavar="VALUE", shell_complete=_complete(key), help=text)(function)
+    return function
 
 
 @click.command(name="run", short_help="Serve a domain.")
-@click.option("--domid", type=click.IntRange(min=0), required=True, help="The domain to serve.")
-@click.option("--bar0", type=Address(), default=hex(DEFAULT_BAR0), show_default=True, help="Guest address of BAR0.")
-@click.option(
-    "--generation", type=click.Choice(["8", "9"]), default="8", show_default=True, help="Graphics generation."
-)
-@click.option(
-    "--mode",
-    type=click.Choice([sync.value for sync in Sync]),
-    default="strict",
-    show_default=True,
-    help="Shadowing mode.",
-)
-@click.option(
-    "--max-tables",
-    type=click.IntRange(min=1, max=1 << 24),
-    default=DEFAULT_MAX_TABLES,
-    show_default=True,
-    help="Shadow tables at most; each takes about 4.2 KiB.",
-)
-@click.option(
-    "--run-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_BASE,
-    show_default=True,
-    help="Where the instance keeps its state.",
-)
-@click.option("--frame-limit", type=click.IntRange(min=1), help="Frames of the domain, where xenstore cannot tell.")
+@click.option("--domid", type=click.IntRange(0, DOMID_MAX), required=True, help="The domain to serve.")
+@click.option("--name", metavar="NAME", help="The domain's name, which chooses its file; else xenstore says it.")
+@_short_options
+@set_option
+@config_dir_option
+@run_dir_option
 def command(
-    domid: int, bar0: int, generation: str, mode: str, max_tables: int, run_dir: Path, frame_limit: int | None
+    domid: int, name: str | None, sets: tuple[str, ...], config_dir: Path, base: Path, **short: str | None
 ) -> None:
     """Be the graphics device model of domain DOMID until SIGTERM, or until the domain ends.
 
-    The domain goes on either way. Needs to run in the control domain, as root.
+    The domain goes on either way. Needs to run in the control domain, as root. Options win over the domain's file,
+    which wins over the host's; see xengt-dm.toml(5). On SIGHUP the files are read again.
     """
-    if bar0 % BAR0_SIZE or not 0 <= bar0 < 1 << 52:
-        raise ConfigError(f"--bar0 {bar0:#x}: not a multiple of {BAR0_SIZE:#x} below 2^52, which a 16 MiB BAR must be")
-    configure(domid=domid)
+    options = [*settings_of(sets), *_from_short(short)]
+    name = name_of(config_dir, domid, name)
+    config = load(config_dir, name, options)
+    log.configure(domid=domid, level=config.string("log.level"))
+    log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)
     # Imported here, because the Xen libraries may be missing and then the error is about that.
     from xengt_dm.hypervisor.xen import XenPort
 
-    settings = Settings(bar0=bar0, generation=int(generation), sync=Sync(mode), max_tables=max_tables)
-    with closing(XenPort(domid, frame_limit=frame_limit)) as port:
-        run(port, settings, run_dir)
+    running = Running(config, lambda: load(config_dir, name, options))
+    with closing(XenPort(domid, frame_limit=config.integer("domain.frame_limit") or None)) as port:
+        run(port, running, base)
+
+
+def _from_short(short: dict[str, str | None]) -> Iterator[Assignment]:
+    for option, text in short.items():
+        if text is None:
+            continue
+        flag = "--" + option.replace("_", "-")
+        try:
+            key = KEYS[SHORT[option]]
+            yield Assignment(key, from_text(key, text), flag)
+        except WrongError as error:
+            raise UsageError(f"{flag}: {error}") from None

@@ -19,6 +19,7 @@ import select
 import socket
 import struct
 import sys
+import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Protocol, TextIO
 
@@ -26,6 +27,7 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from xengt_dm.errors import UsageError
+from xengt_dm.observe.ratelimit import LimitedLog, RateLimiter
 
 #: Values of the standard library's logging, and of syslog(3).
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -52,8 +54,6 @@ def configure(
 
     ``stream``: standard error if not given. Raises UsageError for an unknown level.
     """
-    if level not in LEVELS:
-        raise UsageError(f"no log level {level!r}; there are: {', '.join(LEVELS)}")
     stream = stream or sys.stderr
     sink: Sink
     render: list[Processor]
@@ -84,16 +84,36 @@ def configure(
 
     structlog.configure(
         processors=[structlog.processors.add_log_level, add_origin, hex_addresses, *render],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,  # so that a level can change while the daemon runs
     )
+    set_level(level)
 
 
 def get_logger() -> FilteringBoundLogger:
     """The logger; good at any time, it follows the latest :func:`configure`."""
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+def set_level(level: str) -> None:
+    """Log this level and what is graver, from here on. Raises UsageError for an unknown one."""
+    if level not in LEVELS:
+        raise UsageError(f"no log level {level!r}; there are: {', '.join(LEVELS)}")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]))
+
+
+_limiter = RateLimiter(time.monotonic)
+
+
+def get_limited_logger() -> LimitedLog:
+    """The logger for whatever a guest can cause. All have one limit for each event."""
+    return LimitedLog(get_logger(), _limiter)
+
+
+def set_limits(burst: int, seconds_each: float) -> None:
+    """The limits of :func:`get_limited_logger` from here on; as :class:`.ratelimit.RateLimiter` takes them."""
+    _limiter.set(burst, seconds_each)
 
 
 def hex_addresses(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

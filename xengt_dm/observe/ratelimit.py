@@ -20,14 +20,18 @@ class RateLimiter:
     """
 
     def __init__(self, clock: Callable[[], float], burst: int = BURST, seconds_each: float = SECONDS_EACH) -> None:
-        if burst < 1 or seconds_each <= 0:
-            raise ValueError("a limiter lets at least one event through, and each takes time")
         self._clock = clock
-        self._seconds_each = seconds_each
-        self._tolerance = (burst - 1) * seconds_each
+        self.set(burst, seconds_each)
         #: When each event would be due if its kind came at the steady rate only.
         self._due: dict[str, float] = {}
         self._held_back: dict[str, int] = {}
+
+    def set(self, burst: int, seconds_each: float) -> None:
+        """Other limits from here on."""
+        if burst < 1 or seconds_each <= 0:
+            raise ValueError("a limiter lets at least one event through, and each takes time")
+        self._seconds_each = seconds_each
+        self._tolerance = (burst - 1) * seconds_each
 
     def admit(self, event: str) -> int | None:
         """How many of this kind were held back since the last that got through; None to hold back this one too."""

@@ -54,11 +54,17 @@ class Device:
     Accesses are of 1, 2, 4 or 8 bytes and lie within :data:`~xengt_dm.vgpu.registers.BAR0_SIZE`; the bus sees to that.
     """
 
-    def __init__(self, spaces: AddressSpaces, generation: int, vgt_id: int) -> None:
+    def __init__(
+        self,
+        spaces: AddressSpaces,
+        generation: int,
+        vgt_id: int,
+        memory: reg.GraphicsMemory = reg.NO_GRAPHICS_MEMORY,
+    ) -> None:
         self._spaces = spaces
         self.state = DeviceState()
         self._fixed: set[int] = set()
-        for register in reg.pvinfo_registers(generation, vgt_id):
+        for register in reg.pvinfo_registers(generation, vgt_id, memory):
             self.state.write(register.offset, register.size, register.value)
             if register.fixed:
                 self._fixed.update(range(register.offset, register.offset + register.size))

@@ -58,11 +58,28 @@ class Register(NamedTuple):
     fixed: bool
 
 
-def pvinfo_registers(generation: int, vgt_id: int) -> tuple[Register, ...]:
-    """What the guest finds in the PVINFO page; everything else there is zero and reads as stored.
+class GraphicsMemory(NamedTuple):
+    """What the guest is told of its share of graphics memory, MiB: none, unless somebody says otherwise.
 
-    The aperture and the hidden window are empty until the device has a GGTT: a driver that asks finds nothing to use.
+    There is no aperture behind it: a driver that asks finds a GGTT whose entries read as stored.
     """
+
+    low_mib: int = 0
+    high_mib: int = 0
+    fences: int = 0
+
+    @property
+    def high_base_mib(self) -> int:
+        """Where the hidden part begins: where a BAR for the low part ends, whose size is a power of two."""
+        return 1 << (self.low_mib - 1).bit_length() if self.low_mib else 0
+
+
+NO_GRAPHICS_MEMORY = GraphicsMemory()
+_MIB_SHIFT = 20
+
+
+def pvinfo_registers(generation: int, vgt_id: int, memory: GraphicsMemory = NO_GRAPHICS_MEMORY) -> tuple[Register, ...]:
+    """What the guest finds in the PVINFO page; everything else there is zero and reads as stored."""
     caps = CAPS_FULL_PPGTT | CAPS_HWSP_EMULATION | (CAPS_HUGE_GTT if generation >= 9 else 0)
     return (
         Register("magic", PVINFO, 8, PVINFO_MAGIC, fixed=True),
@@ -71,10 +88,10 @@ def pvinfo_registers(generation: int, vgt_id: int) -> tuple[Register, ...]:
         Register("vgt_id", PVINFO + 0x0C, 4, vgt_id, fixed=True),
         Register("vgt_caps", PVINFO + 0x10, 4, caps, fixed=True),
         Register("mappable_gmadr.base", PVINFO + 0x40, 4, 0, fixed=True),
-        Register("mappable_gmadr.size", PVINFO + 0x44, 4, 0, fixed=True),
-        Register("nonmappable_gmadr.base", PVINFO + 0x48, 4, 0, fixed=True),
-        Register("nonmappable_gmadr.size", PVINFO + 0x4C, 4, 0, fixed=True),
-        Register("fence_num", PVINFO + 0x50, 4, 0, fixed=True),
+        Register("mappable_gmadr.size", PVINFO + 0x44, 4, memory.low_mib << _MIB_SHIFT, fixed=True),
+        Register("nonmappable_gmadr.base", PVINFO + 0x48, 4, memory.high_base_mib << _MIB_SHIFT, fixed=True),
+        Register("nonmappable_gmadr.size", PVINFO + 0x4C, 4, memory.high_mib << _MIB_SHIFT, fixed=True),
+        Register("fence_num", PVINFO + 0x50, 4, memory.fences, fixed=True),
         Register("cursor_x_hot", PVINFO + 0x830, 4, 0xFFFFFFFF, fixed=False),
         Register("cursor_y_hot", PVINFO + 0x834, 4, 0xFFFFFFFF, fixed=False),
     )

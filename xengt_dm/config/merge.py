@@ -1,0 +1,95 @@
+"""The configuration of one daemon: defaults, the host's file, the domain's file, options; the later wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from xengt_dm.config.files import Assignment, read_file
+from xengt_dm.config.keys import KEYS, Key
+from xengt_dm.errors import ConfigError
+from xengt_dm.vgpu.registers import GraphicsMemory
+
+DEFAULT_DIRECTORY: Final = Path("/etc/xengt-dm")
+HOST_FILE: Final = "xengt-dm.toml"
+DOMAINS: Final = "domains"
+
+#: Entries of 8 bytes in the upper half of BAR0, each for 4 KiB of graphics memory.
+_GRAPHICS_MEMORY_MIB: Final = 4096
+
+
+class Config:
+    """A value for every key, each with where it comes from."""
+
+    def __init__(self, assignments: Iterable[Assignment], keys: Mapping[str, Key] = KEYS) -> None:
+        """Later assignments win over earlier ones. Raises ConfigError if they do not go together."""
+        self.settings = {key.name: Assignment(key, key.default, "default") for key in keys.values()}
+        self.settings.update((each.key.name, each) for each in assignments)
+        self._check()
+
+    def integer(self, name: str) -> int:
+        value = self.settings[name].value
+        assert isinstance(value, int)
+        return value
+
+    def string(self, name: str) -> str:
+        value = self.settings[name].value
+        assert isinstance(value, str)
+        return value
+
+    def boolean(self, name: str) -> bool:
+        value = self.settings[name].value
+        assert isinstance(value, bool)
+        return value
+
+    def changes(self, new: Config) -> list[tuple[Assignment, Assignment]]:
+        """Old and new of what differs in value."""
+        pairs = ((old, new.settings[name]) for name, old in self.settings.items())
+        return [(old, other) for old, other in pairs if old.value != other.value]
+
+    def replaced(self, assignments: Iterable[Assignment]) -> Config:
+        """This one with other values for some keys."""
+        keys = {name: setting.key for name, setting in self.settings.items()}
+        return Config([*self.settings.values(), *assignments], keys)
+
+    def _check(self) -> None:
+        low, high = self.settings.get("device.low_gm_mib"), self.settings.get("device.high_gm_mib")
+        if not low or not high:
+            return
+        memory = GraphicsMemory(int(low.value), int(high.value))
+        if memory.high_base_mib + memory.high_mib > _GRAPHICS_MEMORY_MIB:
+            raise ConfigError(
+                f"{high.origin}: {high.key.name}: {memory.high_mib} is too much; with {low.key.name} {memory.low_mib} "
+                f"({low.origin}) it may be {_GRAPHICS_MEMORY_MIB - memory.high_base_mib} at most"
+            )
+
+
+def host_file(directory: Path) -> Path:
+    return directory / HOST_FILE
+
+
+def domain_file(directory: Path, name: str) -> Path | None:
+    """Where the configuration of a domain is, by the domain's name; None for a name that no file can have."""
+    if not name or "/" in name or "\0" in name or name.startswith("."):
+        return None
+    return directory / DOMAINS / f"{name}.toml"
+
+
+def domain_files(directory: Path) -> list[Path]:
+    """The files of domains that there are. Raises ConfigError if that cannot be told."""
+    try:
+        return sorted(path for path in (directory / DOMAINS).glob("*.toml") if not path.name.startswith("."))
+    except OSError as error:
+        raise ConfigError(f"{directory / DOMAINS}: cannot be read: {error.strerror}") from error
+
+
+def load(directory: Path, domain: str | None = None, options: Sequence[Assignment] = ()) -> Config:
+    """The host's file, the file of the domain with this name, and options, merged; a file that is not there says
+    nothing. Raises ConfigError with all that is wrong in the first bad file.
+    """
+    assignments = read_file(host_file(directory)) or []
+    path = domain_file(directory, domain) if domain is not None else None
+    if path is not None:
+        assignments += read_file(path, of_domain=True) or []
+    return Config([*assignments, *options])
