@@ -39,7 +39,10 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
         previous.sa_handler(number);
     } else {
         struct sigaction fatal = {.sa_handler = SIG_DFL};
-        sigaction(SIGBUS, &fatal, NULL); /* returning repeats the access, which now ends the process */
+        sigaction(SIGBUS, &fatal, NULL);
+        if (info->si_code <= 0)
+            raise(number); /* sent by a process */
+        /* Returning repeats the access, which now ends the process. */
     }
 }
 
