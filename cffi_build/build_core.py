@@ -12,7 +12,18 @@ from cffi import FFI
 HERE = Path(__file__).resolve().parent
 CORE = HERE / "core"
 #: In the order in which they build on each other.
-HEADERS = ("guard.h", "stats.h", "ioreq.h", "entry.h", "frames.h", "shadow.h", "kernels.h", "walk.h", "embedded.h")
+HEADERS = (
+    "guard.h",
+    "sandbox.h",
+    "stats.h",
+    "ioreq.h",
+    "entry.h",
+    "frames.h",
+    "shadow.h",
+    "kernels.h",
+    "walk.h",
+    "embedded.h",
+)
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
 #: What cffi's generated wrapper does is not ours to warn about; the sources are also compiled alone, see tests/lint.
 GENERATED = ["-Wno-conversion", "-Wno-sign-conversion", "-Wno-unused-parameter", "-Wno-shadow", "-Wno-sign-compare"]

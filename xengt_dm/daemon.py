@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -31,6 +32,8 @@ from xengt_dm.observe.control_server import serve_control
 from xengt_dm.observe.log import get_logger
 from xengt_dm.observe.stats_page import StatsPage
 from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.service.notify import Notifier
+from xengt_dm.service.watchdog import Progress, feed_watchdog
 from xengt_dm.vgpu.device import Device
 from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
 
@@ -169,7 +172,7 @@ async def _watch_domain(instance: Instance, running: Running, scope: trio.Cancel
         instance.engine.settle()
 
 
-async def _run(instance: Instance, control: Path, running: Running) -> None:
+async def _run(instance: Instance, control: Path, running: Running, notifier: Notifier) -> None:
     server, settings = instance.server, instance.settings
     domid = server.port.domid
     about = report.Instance(domid, server.id, server.vcpus, time.monotonic())
@@ -197,17 +200,22 @@ async def _run(instance: Instance, control: Path, running: Running) -> None:
                 mode=settings.sync.value,
                 generation=settings.generation,
             )
+            notifier.ready(f"serving domain {domid} with {server.vcpus} vCPUs, {settings.sync.value}")
+            wakeups = partial(getattr, instance.stats.pointer, "wakeups")
+            nursery.start_soon(feed_watchdog, notifier, Progress(server.waiting, wakeups))
     except* DomainGoneError:
         get_logger().info("daemon.stopping", reason="domain gone")
+    finally:
+        notifier.stopping()
 
 
-def run(port: DomainPort, running: Running, base: Path) -> None:
+def run(port: DomainPort, running: Running, base: Path, notifier: Notifier | None = None) -> None:
     """Serve a domain until SIGTERM, SIGINT, a request to stop, or its end; on SIGHUP, reload the configuration.
 
-    Raises HostError, maybe in a group.
+    ``notifier``: to tell a service manager; without one it is told nothing. Raises HostError, maybe in a group.
     """
     directory = rundir.open_directory(base, port.domid)
     record = rundir.ServerIdFile(directory)
     settings = Settings.from_config(running.config)
     with suppress(DomainGoneError), open_instance(port, settings, record=record, directory=directory) as instance:
-        trio.run(_run, instance, directory / "control.sock", running)
+        trio.run(_run, instance, directory / "control.sock", running, notifier or Notifier({}))

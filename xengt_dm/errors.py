@@ -23,6 +23,7 @@ class ExitCode(enum.IntEnum):
     OK = 0
     USAGE = 64
     DATA = 65
+    NO_DOMAIN = 68
     UNAVAILABLE = 69
     INTERNAL = 70
     PERMISSION = 77
@@ -79,4 +80,9 @@ class HostError(XengtError):
 
 
 class DomainGoneError(HostError):
-    """The domain, or our ioreq server in it, is no more: the orderly end of a daemon's life."""
+    """The domain, or our ioreq server in it, is no more: the orderly end of a daemon's life.
+
+    At its beginning it is an error that no restart mends, so it has a status of its own.
+    """
+
+    exit_code = ExitCode.NO_DOMAIN

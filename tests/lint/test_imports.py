@@ -61,6 +61,9 @@ RULES = {
     "hypervisor.port": Rule(COMMON, "", effects=False, why="Protocols only"),
     "hypervisor.embedded": Rule(f"hypervisor.port _core {COMMON}", "", why="must run where there is no Xen"),
     "config": Rule("vgpu.registers errors", "", why="what can be set must not depend on what is set"),
+    "service": Rule(
+        f"config observe.log hypervisor.xenstore _core {COMMON}", "structlog trio", why="a host's life needs no device"
+    ),
     "observe": Rule(f"_core {COMMON}", "prometheus_client structlog trio", why="observing must not need a room"),
     "daemon": Rule("*", "structlog trio", why="the composition root"),
     "daemon_reload": Rule("*", "structlog trio", why="a part of the composition root"),

@@ -87,8 +87,8 @@ class LazyGroup(click.Group):
 def main(context: click.Context) -> None:
     """Xen device model that shadows a virtual Intel GPU's page tables.
 
-    Exit status: 0 good, 64 wrong use, 65 bad data, 69 something is not there, 70 the shadow is wrong or xengt-dm is,
-    77 not permitted, 78 bad configuration.
+    Exit status: 0 good, 64 wrong use, 65 bad data, 68 no such domain, 69 something is not there, 70 the shadow is wrong
+    or xengt-dm is, 77 not permitted, 78 bad configuration.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

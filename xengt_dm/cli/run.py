@@ -19,6 +19,9 @@ from xengt_dm.daemon import run
 from xengt_dm.daemon_reload import Running
 from xengt_dm.errors import UsageError
 from xengt_dm.observe import log
+from xengt_dm.observe.rundir import open_directory
+from xengt_dm.service import sandbox
+from xengt_dm.service.notify import Notifier
 
 #: Options that are short for --set of a key.
 SHORT: Final = {
@@ -59,8 +62,9 @@ def command(
 ) -> None:
     """Be the graphics device model of domain DOMID until SIGTERM, or until the domain ends.
 
-    The domain goes on either way. Needs to run in the control domain, as root. Options win over the domain's file,
-    which wins over the host's; see xengt-dm.toml(5). On SIGHUP the files are read again.
+    The domain goes on either way. Needs to be started in the control domain, as root; it then confines itself to the
+    domain, and becomes a user that exists for it alone. Options win over the domain's file, which wins over the
+    host's; see xengt-dm.toml(5). On SIGHUP the files are read again.
     """
     options = [*settings_of(sets), *_from_short(short)]
     name = name_of(config_dir, domid, name)
@@ -71,8 +75,10 @@ def command(
     from xengt_dm.hypervisor.xen import XenPort
 
     running = Running(config, lambda: load(config_dir, name, options))
-    with closing(XenPort(domid, frame_limit=config.integer("domain.frame_limit") or None)) as port:
-        run(port, running, base)
+    limit = config.integer("domain.frame_limit") or None
+    with closing(Notifier()) as notifier, closing(XenPort(domid, frame_limit=limit, restrict=True)) as port:
+        sandbox.enter(domid, open_directory(base, domid))
+        run(port, running, base, notifier)
 
 
 def _from_short(short: dict[str, str | None]) -> Iterator[Assignment]:

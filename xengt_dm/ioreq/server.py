@@ -104,6 +104,11 @@ class IoreqServer:
             _, local = self._local.popitem()
             self.port.events.unbind(local)
 
+    def waiting(self) -> bool:
+        """Whether a vCPU waits for an answer now."""
+        waits = (lib.XD_STATE_READY, lib.XD_STATE_INPROCESS)
+        return any(lib.xd_slot_state(self._page, vcpu) in waits for vcpu in range(self.vcpus))
+
     def service(self) -> int:
         """Answer everything that waits, and what comes meanwhile; returns how many requests that were."""
         drain = self.port.events.drain

@@ -1,0 +1,82 @@
+"""The units of systemd, judged by systemd itself."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from xengt_dm.errors import ExitCode
+from xengt_dm.service.sandbox import READERS
+
+SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
+UNITS = sorted(path.name for path in SYSTEMD.glob("*.s*") if path.suffix in (".service", ".slice"))
+SERVICES = [name for name in UNITS if name.endswith(".service")]
+#: Tenths; issue: 1.5 at most.
+WORST_EXPOSURE = 15
+#: What no restart mends: orderly ends, what a person has to put right, a domain that is gone.
+FINAL = {ExitCode.USAGE, ExitCode.DATA, ExitCode.NO_DOMAIN, ExitCode.PERMISSION, ExitCode.CONFIG}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The units as they are installed, but for a stand-in for the program, which a verifier wants to see."""
+    program = tmp_path / "xengt-dm"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    for name in UNITS:
+        text = (SYSTEMD / name).read_text().replace("/usr/bin/xengt-dm", str(program))
+        (tmp_path / name.replace("@.", "@3.")).write_text(text)
+    return tmp_path
+
+
+def analyze(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    command = ["systemd-analyze", *words]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_has_nothing_to_say(name: str, folder: Path) -> None:
+    done = analyze("verify", "--man=no", f"./{name.replace('@.', '@3.')}", cwd=folder)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_exposure(name: str, folder: Path) -> None:
+    unit = f"./{name.replace('@.', '@3.')}"
+    done = analyze("security", "--offline=true", f"--threshold={WORST_EXPOSURE}", unit, cwd=folder)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"Overall exposure level for \S+: [01]\.\d", done.stdout)
+
+
+def test_a_bare_service_is_too_exposed(folder: Path) -> None:
+    """The judge would be worth nothing if it found everything good."""
+    (folder / "bare.service").write_text("[Service]\nExecStart=/bin/true\n")
+    done = analyze("security", "--offline=true", f"--threshold={WORST_EXPOSURE}", "./bare.service", cwd=folder)
+    assert done.returncode != 0
+
+
+def service(name: str) -> configparser.SectionProxy:
+    parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    parser.optionxform = str  # type: ignore[assignment, method-assign]
+    parser.read(SYSTEMD / name)
+    return parser["Service"]
+
+
+def test_what_no_restart_mends_is_not_restarted() -> None:
+    instance = service("xengt-dm@.service")
+    assert {int(word) for word in instance["RestartPreventExitStatus"].split()} == FINAL
+    assert instance["Restart"] == "on-failure"
+    assert ExitCode.INTERNAL not in FINAL
+    assert ExitCode.UNAVAILABLE not in FINAL
+
+
+def test_readers_of_stats_pages_are_the_exporter_alone() -> None:
+    assert service("xengt-dm-exporter.service")["Group"] == READERS
+    assert service("xengt-dm@.service")["Group"] == READERS
+    assert re.search(rf"^u {READERS} ", (SYSTEMD / "xengt-dm.sysusers").read_text(), re.MULTILINE)
