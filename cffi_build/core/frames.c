@@ -24,8 +24,9 @@ xd_frames *xd_frames_new(uint64_t limit)
     frames->state = reserve(chunks << XD_CHUNK_SHIFT);
     frames->mapped = reserve(chunks * sizeof(*frames->mapped));
     frames->asked = reserve(chunks * sizeof(*frames->asked));
+    frames->whole = reserve(chunks * sizeof(*frames->whole));
     frames->clock = 1;
-    if (!frames->state || !frames->mapped || !frames->asked) {
+    if (!frames->state || !frames->mapped || !frames->asked || !frames->whole) {
         xd_frames_free(frames);
         return NULL;
     }
@@ -43,24 +44,30 @@ void xd_frames_free(xd_frames *frames)
         munmap(frames->mapped, chunks * sizeof(*frames->mapped));
     if (frames->asked)
         munmap(frames->asked, chunks * sizeof(*frames->asked));
+    if (frames->whole)
+        munmap(frames->whole, chunks * sizeof(*frames->whole));
     free(frames);
 }
 
 void xd_frames_learn(xd_frames *frames, uint64_t chunk, void *address, const int *errors)
 {
     uint64_t first = chunk << XD_CHUNK_SHIFT;
+    int whole = 1;
     for (uint64_t i = 0; i < XD_CHUNK_FRAMES; i++) {
         int ram = first + i < frames->limit && errors[i] == 0;
         frames->state[first + i] = ram ? XD_FRAME_RAM : XD_FRAME_HOLE;
+        whole &= ram;
     }
     frames->mapped[chunk] = address;
     frames->asked[chunk] = frames->clock;
+    frames->whole[chunk] = whole ? frames->clock : 0;
 }
 
 void xd_frames_forget(xd_frames *frames, uint64_t chunk)
 {
     memset(frames->state + (chunk << XD_CHUNK_SHIFT), XD_FRAME_UNKNOWN, XD_CHUNK_FRAMES);
     frames->mapped[chunk] = NULL;
+    frames->whole[chunk] = 0;
 }
 
 void xd_frames_doubt_all(xd_frames *frames)

@@ -20,6 +20,7 @@ typedef struct xd_frames {
     uint8_t *state;  /* one a frame */
     char **mapped;   /* one a chunk: its address, or NULL */
     uint32_t *asked; /* one a chunk: the clock when it was learnt */
+    uint32_t *whole; /* one a chunk: the same clock if all its frames were RAM then, else 0 */
     uint32_t clock;
     uint32_t ram_since;  /* RAM learnt before this is doubtful */
     uint32_t hole_since; /* so are holes */

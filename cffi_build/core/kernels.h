@@ -25,7 +25,7 @@ typedef struct xd_wanted {
     uint32_t padding;
 } xd_wanted;
 
-/* A leaf table, from guest memory. How many entries changed; -EAGAIN; -ENOENT, -EFAULT: its page is gone, it maps nothing. */
+/* A leaf table, from guest memory. 0; -EAGAIN; -ENOENT, -EFAULT: its page is gone, it maps nothing. */
 int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, xd_need *need);
 /*
  * Whole leaf tables. Those that need more knowledge are moved to the front of `numbers`, and their count is returned;

@@ -28,6 +28,50 @@ static void set_entry(xd_shadow *shadow, uint64_t *entry, uint64_t guest, uint32
     *entry = value;
 }
 
+/* A leaf whose whole chunk is known to be RAM; false tells nothing. */
+static inline bool in_ram(const xd_frames *frames, uint64_t leaf)
+{
+    uint64_t chunk = xd_frame(leaf) >> XD_CHUNK_SHIFT;
+    return chunk < frames->chunks && frames->whole[chunk] > 0 && frames->whole[chunk] >= frames->ram_since;
+}
+
+/* Eight entries, in what vectors the target has: what the compiler does not find by itself. */
+typedef uint64_t line __attribute__((vector_size(64), aligned(8), may_alias));
+typedef uint64_t pair __attribute__((vector_size(16)));
+
+static inline uint64_t any_bit(const line *words)
+{
+    union {
+        line all;
+        pair pairs[4];
+    } of = {.all = *words};
+    pair either = (of.pairs[0] | of.pairs[1]) | (of.pairs[2] | of.pairs[3]);
+    return either[0] | either[1];
+}
+
+/*
+ * Eight entries of which none waits: most are as they were, or lie in one chunk that is RAM, or are all not present.
+ * `good` is a leaf in a chunk that is known to be RAM, or 0. False if they need to be looked at one by one.
+ */
+static inline bool set_line(const xd_frames *frames, line *entries, const line *guest, bool check, uint64_t *good)
+{
+    line value = *guest & XD_LEAF_BITS & -(*guest & XD_PRESENT);
+    line difference = value ^ *entries;
+    if (!check && !any_bit(&difference))
+        return true;
+    line elsewhere = (((value ^ *good) & XD_ADDRESS_2M) | (XD_PRESENT & ~*good)) & -(value & XD_PRESENT);
+    if (any_bit(&elsewhere))
+        for (int i = 0; i < 8; i++) {
+            if (!value[i])
+                continue;
+            if (!in_ram(frames, value[i]))
+                return false;
+            *good = value[i];
+        }
+    *entries = value;
+    return true;
+}
+
 /* Spread each 64 KiB entry over the 16 4 KiB entries it stands for; the other 15 of the guest's mean nothing. */
 static void spread_64k(uint64_t *entries, uint32_t first, uint32_t last)
 {
@@ -77,34 +121,25 @@ int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t 
     uint64_t *entries = xd_page(shadow, number);
     uint32_t waiting = table->waiting;
     need->lacking = 0;
-    int changed = 0;
+    uint64_t good = 0;
     uint32_t i = first;
     while (i <= last) {
-        /* Eight at a time, because most entries of most tables are as they were; the compiler makes vectors of it. */
-        if (!all && i % 8 == 0 && i + 7 <= last) {
-            uint64_t difference = 0;
-            for (uint32_t j = i; j < i + 8; j++)
-                difference |= (guest[j] & xd_leaf_mask(guest[j])) ^ entries[j];
-            if (!difference) {
-                i += 8;
-                continue;
-            }
+        bool whole_line = i % 8 == 0 && i + 7 <= last;
+        if (whole_line && !waiting &&
+            set_line(shadow->frames, (line *)&entries[i], (const line *)&guest[i], all, &good)) {
+            i += 8;
+            continue;
         }
-        uint32_t end = i % 8 == 0 && i + 7 <= last ? i + 8 : i + 1;
-        for (; i < end; i++) {
-            if (!all && if_ram(guest[i]) == entries[i])
-                continue;
-            uint64_t before = entries[i];
-            set_entry(shadow, &entries[i], guest[i], &waiting, need);
-            changed += entries[i] != before;
-        }
+        for (uint32_t end = whole_line ? i + 8 : i + 1; i < end; i++)
+            if (all || if_ram(guest[i]) != entries[i])
+                set_entry(shadow, &entries[i], guest[i], &waiting, need);
     }
     xd_set_waiting(shadow, table, (uint16_t)waiting);
     if (need->lacking)
         return -EAGAIN;
     if (whole)
         xd_set_current(shadow, table);
-    return changed;
+    return 0;
 }
 
 uint32_t xd_leaf_update_many(xd_shadow *shadow, uint32_t *numbers, uint32_t count, xd_need *need)

@@ -29,7 +29,7 @@ int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t siz
         if (shadow->tables[number].flags & XD_TABLE_OPEN)
             continue;
         error = xd_leaf_update(shadow, number, offset / 8, (offset + size - 1) / 8, need);
-        if (error < 0)
+        if (error)
             return error;
     }
     return XD_STORE_DONE;
