@@ -21,6 +21,7 @@ import trio
 
 from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
+from xengt_dm.daemon_control import Operator
 from xengt_dm.daemon_reload import Running, reload_on_signal
 from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.port import DomainPort
@@ -73,8 +74,10 @@ class Instance:
     settings: Settings
     server: IoreqServer
     engine: Engine
+    device: Device
     bus: Bus
     stats: StatsPage
+    protection: Protection
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer requests until cancelled."""
@@ -129,7 +132,7 @@ def open_instance(
         port.map_mmio(server.id, settings.bar0, settings.bar0 + BAR0_SIZE - 1)
         stack.callback(_let_go, engine, protection)
         server.bind(bus.handle)
-        yield Instance(settings, server, engine, bus, stats)
+        yield Instance(settings, server, engine, device, bus, stats, protection)
 
 
 def _say_farewell(stats: StatsPage) -> Callable[[type[BaseException] | None, object, object], bool]:
@@ -189,7 +192,8 @@ async def _run(instance: Instance, control: Path, running: Running, notifier: No
             await nursery.start(reload_on_signal, running, instance.engine)
             await nursery.start(instance.serve)
             nursery.start_soon(_watch_domain, instance, running, scope)
-            handlers = {**report.control_handlers(instance.engine, about), "stop": stop}
+            operator = Operator(server, instance.engine, instance.protection)
+            handlers = {**operator.extend(report.control_handlers(instance.engine, about)), "stop": stop}
             await nursery.start(serve_control, control, handlers)
             get_logger().info(
                 "daemon.serving",

@@ -27,6 +27,10 @@ COMMANDS: Final = {
     "walk": "Resolve a GPU address.",
     "dump": "Show everything that a domain's GPU has mapped.",
     "audit": "Compare the shadows with the guest's tables.",
+    "protected": "List the page tables that are shadowed.",
+    "mode": "Show or switch when shadows follow.",
+    "quiesce": "Let go of a domain so that it can be saved or migrated.",
+    "resume": "Shadow a quiesced domain again.",
     "stop": "Stop a daemon; its domain goes on, untrapped.",
 }
 

@@ -25,8 +25,8 @@ SILENCE_SECONDS: Final = 3.0
 def command(base: Path, as_json: bool) -> None:
     """List the daemons of this host by domain.
 
-    STATE is `serving`; `dead` for one that ended without its farewell (start it again); `silent` for one that does not
-    answer; `forbidden` for one of another user.
+    STATE is `serving`, or `quiesced` between `quiesce` and `resume`; `dead` for one that ended without its farewell
+    (start it again); `silent` for one that does not answer; `forbidden` for one of another user.
     """
     instances = list(_instances(base))
     if as_json:
@@ -52,7 +52,7 @@ def _instances(base: Path) -> Iterator[dict[str, Any]]:
     for domid in domids:
         try:
             status = ask(base, domid, "status", silence=SILENCE_SECONDS)
-            yield {"domid": domid, "state": "serving", "status": status}
+            yield {"domid": domid, "state": status["state"], "status": status}
         except NotRunningError as error:
             if error.stale or ServerIdFile(base / str(domid)).read() is not None:
                 yield {"domid": domid, "state": "dead", "status": None}

@@ -23,6 +23,8 @@ def _show(status: dict[str, Any]) -> None:
         f"domain {status['domid']}: served for {words.duration(status['uptime_seconds'])} "
         f"by xengt-dm {status['version']}, process {status['pid']}"
     )
+    if status["state"] == "quiesced":
+        click.echo(f"QUIESCED, nothing is shadowed; go on with: xengt-dm resume --domid {status['domid']}")
     click.echo(
         f"{status['mode']} shadows, generation {status['generation']}, {words.count(status['vcpus'], 'vCPU')}, "
         f"ioreq server {status['server']}"

@@ -90,7 +90,28 @@ class IoreqServer:
         self._timing: CData = ffi.addressof(counters, "timing")
         self._local: dict[int, int] = {}
         self._handler: Handler = _ignore
+        self._claimed = False
         self._spin = Spin(len(os.sched_getaffinity(0)))
+
+    def claim(self, anew: bool = False) -> None:
+        """Have stores to pages of the type come here. ``anew``: a predecessor may have left its claim.
+
+        Raises HostError if the domain is being migrated or saved, or another server has the claim.
+        """
+        if self.port.write_trap is not WriteTrap.CLAIM or self._claimed:
+            return
+        if anew:
+            with suppress(HostError):  # the predecessor may have died before it claimed
+                self.port.release_writes(self.id)
+        self.port.claim_writes(self.id)
+        self._claimed = True
+
+    def release(self) -> None:
+        """Give the claim back, if there is one, and answer what came before."""
+        if self._claimed:
+            self.port.release_writes(self.id)
+            self._claimed = False
+            self.service()
 
     def bind(self, handler: Handler) -> None:
         """Bind every vCPU's event channel; from here on requests go to ``handler``. The server must be enabled."""
@@ -185,12 +206,8 @@ def open_server(port: DomainPort, record: IdRecord, counters: CData) -> Iterator
         stack.callback(_unless_gone, server.unbind)
         port.set_server_state(server_id, True)
         stack.callback(_unless_gone, _disable, server)
-        if port.write_trap is WriteTrap.CLAIM:
-            if adopted:
-                with suppress(HostError):  # the predecessor may have died before it claimed
-                    port.release_writes(server_id)
-            port.claim_writes(server_id)
-            stack.callback(_unless_gone, _release, server)
+        server.claim(anew=adopted)
+        stack.callback(_unless_gone, server.release)
         yield server
 
 
@@ -198,11 +215,6 @@ def _adopt(port: DomainPort, record: IdRecord) -> int | None:
     """The id of a predecessor's server if it is still there."""
     server = record.read()
     return server if server is not None and port.server_exists(server) else None
-
-
-def _release(server: IoreqServer) -> None:
-    server.port.release_writes(server.id)
-    server.service()
 
 
 def _disable(server: IoreqServer) -> None:

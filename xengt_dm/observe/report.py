@@ -106,7 +106,7 @@ def control_handlers(
     """The commands that an engine answers, for :func:`.control_server.serve_control`."""
 
     def status(arguments: Arguments) -> object:
-        _allow(arguments)
+        allow(arguments)
         return {
             "domid": instance.domid,
             "pid": os.getpid(),
@@ -120,11 +120,11 @@ def control_handlers(
         }
 
     def spaces(arguments: Arguments) -> object:
-        _allow(arguments)
+        allow(arguments)
         return LazyList({**_name(space), "refs": space.refs} for space in _live(engine))
 
     def walk(arguments: Arguments) -> object:
-        _allow(arguments, "va", "mode", "root")
+        allow(arguments, "va", "mode", "root")
         va = arguments.get("va")
         if type(va) is not int or not 0 <= va < VA_LIMIT:
             raise UsageError('"va" is a GPU address: an integer from 0 to 2^48 - 1')
@@ -132,11 +132,11 @@ def control_handlers(
         return LazyObject(iter([("va", va), ("spaces", LazyList(_walked(engine, space, va) for space in chosen))]))
 
     def dump(arguments: Arguments) -> object:
-        _allow(arguments)
+        allow(arguments)
         return LazyObject(_dump(engine))
 
     def audit(arguments: Arguments) -> object:
-        _allow(arguments)
+        allow(arguments)
         return LazyObject(_audit(engine))
 
     return {"status": status, "spaces": spaces, "walk": walk, "dump": dump, "audit": audit}
@@ -228,7 +228,8 @@ def _roots(root: object) -> tuple[int, ...] | None:
     return tuple(each & ~0xFFF for each in roots)
 
 
-def _allow(arguments: Arguments, *names: str) -> None:
+def allow(arguments: Arguments, *names: str) -> None:
+    """Raises UsageError for an argument that a command does not take."""
     for name in arguments:
         if name not in names:
             known = f"it takes {', '.join(names)}" if names else "it takes none"

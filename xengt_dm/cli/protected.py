@@ -1,0 +1,41 @@
+"""``xengt-dm protected``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xengt_dm.cli import words
+from xengt_dm.cli.asking import ask_and_show, instance_options
+
+
+@click.command("protected")
+@instance_options
+def command(domid: int, base: Path, as_json: bool) -> None:
+    """List the guest's page tables that are shadowed, by frame and level.
+
+    LEVEL 1 are leaves. REFS counts the entries and roots that name the table. STATE is `protected` where each store
+    traps, `open` where the guest may store freely until the next submission (relaxed mode).
+    """
+    ask_and_show(base, domid, "protected", as_json, _show)
+
+
+def _show(answer: dict[str, Any]) -> None:
+    tables = sorted(answer["tables"], key=lambda table: (table["gfn"], -table["level"]))
+    if not tables:
+        click.echo("no page table is shadowed")
+        return
+    rows = [
+        (f"{table['gfn']:#x}", str(table["level"]), f"{table['refs']:,}", "open" if table["open"] else "protected")
+        for table in tables
+    ]
+    for line in words.table(("GFN>", "LEVEL>", "REFS>", "STATE"), rows):
+        click.echo(line)
+    frames = {table["gfn"] for table in tables}
+    open_frames = {table["gfn"] for table in tables if table["open"]}
+    click.echo(
+        f"{words.count(len(tables), 'table')} in {words.count(len(frames), 'frame')}: "
+        f"{len(frames) - len(open_frames):,} protected, {len(open_frames):,} open"
+    )
