@@ -89,6 +89,16 @@ class Instance:
             self.stats.pointer.wakeups += 1
             self.server.service()
 
+    def tell_stats(self) -> None:
+        """What the stats page says beyond counts."""
+        self.stats.describe(
+            vcpus=self.server.vcpus,
+            generation=self.settings.generation,
+            max_tables=self.settings.max_tables,
+            relaxed=self.engine.sync is Sync.RELAXED,
+            quiesced=self.engine.quiesced,
+        )
+
 
 class NoRecord:
     """For a server that nobody is to adopt: its domain ends with this process."""
@@ -115,7 +125,6 @@ def open_instance(
         counters = stats.counters
         after_server = stack.enter_context(ExitStack())
         server = stack.enter_context(open_server(port, record or NoRecord(), counters))
-        stats.describe(vcpus=server.vcpus, generation=settings.generation, max_tables=settings.max_tables)
         protection = Protection(port, server.id)
         engine = Engine(
             port,
@@ -132,7 +141,9 @@ def open_instance(
         port.map_mmio(server.id, settings.bar0, settings.bar0 + BAR0_SIZE - 1)
         stack.callback(_let_go, engine, protection)
         server.bind(bus.handle)
-        yield Instance(settings, server, engine, device, bus, stats, protection)
+        instance = Instance(settings, server, engine, device, bus, stats, protection)
+        instance.tell_stats()
+        yield instance
 
 
 def _say_farewell(stats: StatsPage) -> Callable[[type[BaseException] | None, object, object], bool]:
@@ -167,7 +178,7 @@ async def _watch_domain(instance: Instance, running: Running, scope: trio.Cancel
     server = instance.server
     while True:
         await trio.sleep(running.config.integer("domain.check_interval_ms") / 1000)
-        instance.stats.beat()
+        instance.tell_stats()
         if not server.port.server_exists(server.id):
             get_logger().info("daemon.stopping", reason="domain gone")
             scope.cancel()

@@ -13,13 +13,17 @@ uint64_t xd_now(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-void xd_observe(xd_histogram *histogram, uint64_t since)
+void xd_histogram_add(xd_histogram *histogram, uint64_t ns)
 {
-    uint64_t ns = xd_now() - since;
     uint32_t bits = ns > 1 ? 64 - (uint32_t)__builtin_clzll(ns - 1) : 0; /* the least that has ns <= 2^bits */
     uint32_t bucket = bits > XD_HISTOGRAM_FIRST ? bits - XD_HISTOGRAM_FIRST : 0;
     histogram->counts[bucket < XD_HISTOGRAM_BUCKETS ? bucket : XD_HISTOGRAM_BUCKETS - 1]++;
     histogram->sum_ns += ns;
+}
+
+void xd_observe(xd_histogram *histogram, uint64_t since)
+{
+    xd_histogram_add(histogram, xd_now() - since);
 }
 
 void xd_timing_taken(xd_timing *timing, uint32_t vcpu, uint64_t now)

@@ -62,6 +62,7 @@ typedef struct xd_counters {
 
 /* Times are those of CLOCK_MONOTONIC, which all processes of a host share, in nanoseconds. */
 uint64_t xd_now(void);
+void xd_histogram_add(xd_histogram *histogram, uint64_t ns);
 void xd_observe(xd_histogram *histogram, uint64_t since);
 void xd_timing_taken(xd_timing *timing, uint32_t vcpu, uint64_t now);
 void xd_timing_answered(xd_timing *timing, uint32_t vcpu);
@@ -87,6 +88,8 @@ typedef struct xd_stats {
     uint64_t vcpus;
     uint64_t generation;
     uint64_t max_tables;
+    uint64_t relaxed;  /* 1 or 0, as the next */
+    uint64_t quiesced;
     char program[XD_STATS_PROGRAM]; /* version of xengt-dm, with zeros to its end */
     xd_counters counters;
 } xd_stats;

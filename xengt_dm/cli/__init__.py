@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "mode": "Show or switch when shadows follow.",
     "quiesce": "Let go of a domain so that it can be saved or migrated.",
     "resume": "Shadow a quiesced domain again.",
+    "exporter": "Serve the metrics of this host's daemons to Prometheus.",
     "stop": "Stop a daemon; its domain goes on, untrapped.",
 }
 

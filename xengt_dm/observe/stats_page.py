@@ -8,7 +8,6 @@ two counts may be of two moments, which no reader of rates can tell from a scrap
 
 from __future__ import annotations
 
-import enum
 import mmap
 import os
 import stat
@@ -18,20 +17,10 @@ from pathlib import Path
 from xengt_dm import __version__
 from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
+from xengt_dm.observe.metrics import LeftOut
 
 FILE_NAME = "stats"
 _PROC = Path("/proc")
-
-
-class LeftOut(enum.Enum):
-    """Why a page is of no use."""
-
-    MISSING = "missing"  #: there is none
-    UNREADABLE = "unreadable"  #: not permitted, or an error of the file system
-    TRUNCATED = "truncated"  #: shorter or longer than a page
-    FOREIGN = "foreign"  #: of another program, another version or another domain
-    STALE = "stale"  #: its daemon is no more, and ended without its farewell
-    ENDED = "ended"  #: its daemon ended in order
 
 
 class PageError(Exception):
@@ -81,7 +70,7 @@ class StatsPage:
         page.start_time = int(time.time())
         page.predecessors = predecessors
         page.program = __version__.encode()[: lib.XD_STATS_PROGRAM - 1]
-        self.beat()
+        page.heartbeat_ns = lib.xd_now()
         lib.xd_stats_publish(page)
         if directory is not None:
             new.replace(directory / FILE_NAME)
@@ -91,15 +80,15 @@ class StatsPage:
         """``xd_counters *``."""
         return ffi.addressof(self.pointer, "counters")
 
-    def describe(self, *, vcpus: int, generation: int, max_tables: int) -> None:
-        """What the daemon serves, and with how much."""
-        self.pointer.vcpus = vcpus
-        self.pointer.generation = generation
-        self.pointer.max_tables = max_tables
-
-    def beat(self) -> None:
-        """The event loop is alive."""
-        self.pointer.heartbeat_ns = lib.xd_now()
+    def describe(self, *, vcpus: int, generation: int, max_tables: int, relaxed: bool, quiesced: bool) -> None:
+        """What the daemon is just now; said again and again, which shows that its event loop is alive."""
+        page = self.pointer
+        page.vcpus = vcpus
+        page.generation = generation
+        page.max_tables = max_tables
+        page.relaxed = relaxed
+        page.quiesced = quiesced
+        page.heartbeat_ns = lib.xd_now()
 
     def end(self) -> None:
         """The farewell: whoever looks at the page from here on knows that its daemon ended in order."""
@@ -141,12 +130,16 @@ def copy_page(path: Path) -> CData:
 
 def _copy(fd: int) -> CData:
     words = ffi.new("uint64_t[]", lib.XD_STATS_SIZE // 8)
-    with mmap.mmap(fd, lib.XD_STATS_SIZE, prot=mmap.PROT_READ) as memory:
+    try:
+        memory = mmap.mmap(fd, lib.XD_STATS_SIZE, prot=mmap.PROT_READ)
+    except ValueError:  # the file was cut short after we had looked at its size
+        raise PageError(LeftOut.TRUNCATED) from None
+    with memory:
         source = ffi.from_buffer("uint64_t[]", memory)
         error = lib.xd_read_words(words, source, len(words))
         ffi.release(source)
     if error:
-        raise PageError(LeftOut.TRUNCATED)  # after we had looked at its size
+        raise PageError(LeftOut.TRUNCATED)
     if not lib.xd_stats_valid(ffi.cast("xd_stats *", words), lib.XD_STATS_SIZE):
         raise PageError(LeftOut.FOREIGN)
     page = ffi.new("xd_stats *")

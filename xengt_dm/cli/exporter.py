@@ -1,0 +1,76 @@
+"""``xengt-dm exporter``: the metrics of this host's daemons, for Prometheus."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from xengt_dm.cli.asking import run_dir_option
+from xengt_dm.errors import HostError
+from xengt_dm.observe.log import configure, get_logger
+
+DEFAULT_ADDRESS = "127.0.0.1:9917"
+
+
+class Address(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
+    """ADDR:PORT, with brackets around an IPv6 address."""
+
+    name = "addr:port"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = str(value).rpartition(":")
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        try:
+            good = (ipaddress.ip_address(bare).version == 6) == (bare != host) and 0 <= int(port) <= 0xFFFF
+        except ValueError:
+            good = False
+        if not good:
+            self.fail(f"{value!r} is no address and port; give them like {DEFAULT_ADDRESS} or [::1]:9917", param, ctx)
+        return bare, int(port)
+
+
+@click.command("exporter")
+@click.option(
+    "--listen",
+    "address",
+    type=Address(),
+    default=DEFAULT_ADDRESS,
+    show_default=True,
+    help="Where to serve /metrics; port 0 is any free one.",
+)
+@click.option("--once", is_flag=True, help="Print the metrics and end.")
+@run_dir_option
+def command(address: tuple[str, int], once: bool, base: Path) -> None:
+    """Serve the metrics of all daemons of this host to Prometheus, until SIGTERM or SIGINT.
+
+    One for each host. It reads a page that each daemon keeps in its run directory, and needs no more than the right to
+    read that. A page that is of no use is left out and counted.
+    """
+    from xengt_dm.observe.exporter import Server, text  # what it imports takes long
+
+    if once:
+        click.echo(text(base), nl=False)
+        return
+    configure(domid=None)
+    host, port = address
+    try:
+        server = Server(base, address)
+    except OSError as error:
+        raise HostError(f"listen on {host} port {port}", None, error.errno or 0) from error
+    with server:
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            threading.Thread(target=server.shutdown).start()  # it waits for the loop, which runs in this thread
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        get_logger().info("exporter.serving", address=host, port=server.server_port, run_dir=str(base))
+        server.serve_forever()
+        get_logger().info("exporter.stopping")
