@@ -9,6 +9,7 @@ left, destroy. :func:`run` is the daemon around it: the serve loop, signals, the
 
 from __future__ import annotations
 
+import errno
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,10 +24,13 @@ from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
 from xengt_dm.daemon_control import Operator
 from xengt_dm.daemon_reload import Running, reload_on_signal
-from xengt_dm.errors import DomainGoneError
-from xengt_dm.hypervisor.port import DomainPort
+from xengt_dm.errors import DomainGoneError, HostError
+from xengt_dm.hypervisor.port import DomainPort, WriteTrap
+from xengt_dm.ioreq.attempts import released
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.protection import Protection
+from xengt_dm.ioreq.protection_claim import ClaimProtection
+from xengt_dm.ioreq.protection_ranges import RangeProtection
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, open_server
 from xengt_dm.observe import report, rundir
 from xengt_dm.observe.control_server import serve_control
@@ -111,9 +115,21 @@ class NoRecord:
     def clear(self) -> None: ...
 
 
+#: How frames are protected, by what the hypervisor offers.
+PROTECTIONS: Mapping[WriteTrap, type[Protection]] = {
+    WriteTrap.CLAIM: ClaimProtection,
+    WriteTrap.RANGES: RangeProtection,
+}
+
+
 @contextmanager
 def open_instance(
-    port: DomainPort, settings: Settings, *, record: IdRecord | None = None, directory: Path | None = None
+    port: DomainPort,
+    settings: Settings,
+    *,
+    record: IdRecord | None = None,
+    directory: Path | None = None,
+    protections: Mapping[WriteTrap, type[Protection]] = PROTECTIONS,
 ) -> Iterator[Instance]:
     """A device model on ``port``'s domain, from its registration to its last answer.
 
@@ -125,9 +141,9 @@ def open_instance(
         counters = stats.counters
         after_server = stack.enter_context(ExitStack())
         server = stack.enter_context(open_server(port, record or NoRecord(), counters))
-        protection = Protection(port, server.id)
+        protection = protections[port.write_trap](port, server.id, server.frames_in_flight)
         engine = Engine(
-            port,
+            protection,
             protection,
             counters,
             frame_limit=port.frame_limit,
@@ -136,10 +152,12 @@ def open_instance(
             max_tables=settings.max_tables,
         )
         after_server.callback(engine.close)
+        protection.on_unseen = engine.stores_unseen
         device = Device(engine, settings.generation, port.domid + 1, settings.graphics)
         bus = Bus(device, engine, counters, settings.bar0, BAR0_SIZE)
-        port.map_mmio(server.id, settings.bar0, settings.bar0 + BAR0_SIZE - 1)
-        stack.callback(_let_go, engine, protection)
+        _map_bar0(server, settings.bar0)
+        stack.callback(released, server.answer_until, protection.uncover)
+        stack.callback(released, protection.release)
         server.bind(bus.handle)
         instance = Instance(settings, server, engine, device, bus, stats, protection)
         instance.tell_stats()
@@ -155,12 +173,12 @@ def _say_farewell(stats: StatsPage) -> Callable[[type[BaseException] | None, obj
     return end
 
 
-def _let_go(engine: Engine, protection: Protection) -> None:
-    """The first step of the teardown, while requests are still answered."""
-    protection.stop()
-    with suppress(DomainGoneError):
-        engine.destroy_all_spaces()
-        protection.uncover_all()
+def _map_bar0(server: IoreqServer, bar0: int) -> None:
+    try:
+        server.port.map_mmio(server.id, bar0, bar0 + BAR0_SIZE - 1)
+    except HostError as error:
+        if not (server.adopted and error.errno == errno.EEXIST):  # which is the predecessor's
+            raise
 
 
 async def _stop_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
@@ -184,6 +202,7 @@ async def _watch_domain(instance: Instance, running: Running, scope: trio.Cancel
             scope.cancel()
             return
         instance.engine.settle()
+        instance.protection.settle()
 
 
 async def _run(instance: Instance, control: Path, running: Running, notifier: Notifier) -> None:

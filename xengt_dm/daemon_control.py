@@ -101,7 +101,8 @@ class Operator:
 
     def _let_go(self) -> None:
         self._engine.quiesce()
-        self._protection.uncover_all()
+        self._protection.settle()
+        self._protection.uncover()
         self._server.release()
 
     def _quiesce(self, arguments: Arguments) -> object:

@@ -35,6 +35,9 @@ static int add(emb_ranges *r, uint32_t limit, uint64_t first, uint64_t last)
         return -EEXIST;
     bool below = at && r->at[at - 1].last + 1 == first;
     bool above = at < r->count && last + 1 == r->at[at].first;
+    /* One that joins only the next above is made before it is merged with it (rangeset_add_range). */
+    if (!below && r->count == limit)
+        return -ENOMEM;
     if (below && above) {
         r->at[at - 1].last = r->at[at].last;
         move(r, at, -1);
@@ -42,8 +45,6 @@ static int add(emb_ranges *r, uint32_t limit, uint64_t first, uint64_t last)
         r->at[at - 1].last = last;
     } else if (above) {
         r->at[at].first = first;
-    } else if (r->count == limit) {
-        return -ENOMEM;
     } else {
         move(r, at, 1);
         r->at[at].first = first;

@@ -89,6 +89,9 @@ class FakeGuest:
                 self.protected.add(gfns[i])
                 self.lost.discard(gfns[i])
 
+    def frames_changed(self) -> None:
+        pass
+
     # The guest
 
     def entry(self, gfn: int, slot: int) -> int:

@@ -64,7 +64,8 @@ class DomainPort(Protocol):
     def events(self) -> EventPort: ...
 
     @property
-    def write_trap(self) -> WriteTrap: ...
+    def write_trap(self) -> WriteTrap:
+        """Raises HostError if there is no way, or none that shows every store; the error says why and what to do."""
 
     @property
     def frame_limit(self) -> int:

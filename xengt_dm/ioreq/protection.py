@@ -2,119 +2,235 @@
 
 The straggler
 -------------
-Facts: when a vCPU stores to a page of type ``ioreq_server``, Xen looks at the type twice: once when its copy to guest
-memory refuses (``__hvm_copy``), and once more, without a lock, when it chooses who gets the request
-(``hvmemul_do_io``, xen/arch/x86/hvm/emulate.c). If the page becomes ``ram_rw`` in between, the second look finds
-neither the type nor a range, and the null handler drops the store.
+Facts: when a vCPU stores to a page that traps, Xen looks at the page's type twice: once when its copy to guest memory
+refuses (``__hvm_copy``), and once more, without a lock, when it chooses who gets the request (``hvmemul_do_io``,
+xen/arch/x86/hvm/emulate.c). If the page becomes ``ram_rw`` in between, the second look finds neither the type nor a
+range, and the null handler drops the store. A store of more than 8 bytes is several requests, one after the other, and
+once the first was made the rest is never tried as memory (``hvm_mmio_cache``): from the first request to the last
+answer the vCPU is in the middle of it, also while it waits for us.
 
-What follows: a frame must never become writable while another vCPU may be between its two looks.
+What follows: a frame must never become writable without a range while another vCPU may be in the middle of a store to
+it.
 
-What we do: before the type changes back we claim the frame as an MMIO range too (*cover* it), so that the second look
-still finds us; the straggler arrives as an ordinary request and is performed in memory. A range means nothing to a page
-that is RAM, so covers may stay. They may go
+What we do: before the type changes back the frame is an MMIO range of ours too (it is *covered*), so that a straggler
+still finds us; it arrives as an ordinary request and is performed in memory. A range means nothing to a page that is
+RAM, so covers may stay. They may go
 
-* when the frame is protected again: whichever look comes second then finds the type; or
+* when the frame is protected again: whichever look comes next then finds the type; or
 * after a barrier: enabling an enabled server changes nothing, but Xen pauses the domain for it, synchronously, and a
-  paused vCPU has left its emulation pass, so it is between no two looks.
+  paused vCPU has left its emulation pass. It may be waiting for us, though. Then its slot says where: a frame that a
+  slot names before the barrier or after it, or the one behind, stays covered. (Both times, because between the two a
+  vCPU may take its answer, or come to wait.)
 
-Cost: two hypercalls more per frame, and a pause of the domain for every :data:`MAX_COVERS` frames that are let go. A
-server has 256 ranges; the covers leave most of them free.
+Cost: two hypercalls more per frame, and a pause of the domain for every so many frames that are let go.
 """
 
 from __future__ import annotations
 
 import errno
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from typing import ClassVar
 
 from xengt_dm._core import ffi
 from xengt_dm.cdata import CData
+from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.port import DomainPort, MemType
+from xengt_dm.ioreq.attempts import twice
+from xengt_dm.ioreq.frame_ranges import FrameRanges
 
-MAX_COVERS = 64
+#: Frames that change their type in one go.
+BATCH = 64
 
-_FRAME = 4096
 
+class Protection(ABC):
+    """The :class:`~xengt_dm.ppgtt.effects.Protector` and ``FrameMapper`` of one server; what the two kinds share.
 
-class Protection:
-    """The :class:`~xengt_dm.ppgtt.effects.Protector` for a hypervisor where one server claims the type.
+    ``in_flight`` says which frames the requests in the slots name; see
+    :meth:`~xengt_dm.ioreq.server.IoreqServer.frames_in_flight`.
 
-    The frames that are open are known here because letting one go differs from letting go a protected one.
+    What is protected is known here exactly, whatever becomes of who asked for it: :meth:`release` needs nobody else.
     """
 
-    def __init__(self, port: DomainPort, server: int) -> None:
+    #: The type that traps.
+    TRAP: ClassVar[MemType]
+
+    def __init__(self, port: DomainPort, server: int, in_flight: Callable[[], set[int]]) -> None:
         self._port = port
         self._server = server
-        self._covered: dict[int, None] = {}
+        self._in_flight = in_flight
+        self._ranges = FrameRanges(port, server)
+        self._protected: set[int] = set()
         self._open: set[int] = set()
+        #: Protected frames that nobody wants protected any more, but Xen would not let go.
+        self._lingering: set[int] = set()
         self._stopped = False
-        self._one: CData = ffi.new("uint64_t[]", 1)
-        self._error: CData = ffi.new("int[]", MAX_COVERS)
         #: Frames that were no longer ours to unprotect: the guest had given them back.
         self.vanished = 0
+        #: Called when stores to protected frames may have gone by unseen.
+        self.on_unseen: Callable[[], None] = _nothing
 
-    def stop(self) -> None:
-        """Protect nothing from here on; what is protected can still be let go."""
-        self._stopped = True
+    # Protector
 
     def protect(self, gfns: CData, count: int, errors: CData) -> int:
         if self._stopped:
             ffi.memmove(errors, ffi.new("int[]", [errno.ESHUTDOWN] * count), count * ffi.sizeof("int"))
             return count
-        return self._port.set_mem_types(MemType.IOREQ_SERVER, gfns, count, errors)
+        return self._trap(gfns, count, errors)
 
     def unprotect(self, gfns: CData, count: int) -> int:
-        if self._open:
-            still = [gfns[i] for i in range(count) if gfns[i] not in self._open]
-            self._open.difference_update(ffi.unpack(gfns, count))
-            gfns, count = ffi.new("uint64_t[]", still), len(still)
-        done = 0
-        while done < count:
-            batch = min(MAX_COVERS, count - done)
-            self._let_go(gfns + done, batch)
-            done += batch
-        return count
+        frames = ffi.unpack(gfns, count)
+        still = [gfn for gfn in frames if gfn not in self._open] if self._open else frames
+        self._open.difference_update(frames)
+        self._forget(frames)
+        if self._protected:
+            mine = [gfn for gfn in still if gfn in self._protected]
+            self._lingering.update(mine)
+            self._let_all_go(mine)
+        return len(still)
 
     def open(self, gfn: int) -> bool:
-        self._one[0] = gfn
-        if self._let_go(self._one, 1):
+        if self._stopped or gfn not in self._protected or gfn not in self._let_go([gfn]):
             return False
         self._open.add(gfn)
         return True
 
     def close(self, gfns: CData, count: int, errors: CData) -> int:
-        failures = self._port.set_mem_types(MemType.IOREQ_SERVER, gfns, count, errors)
+        failures = self.protect(gfns, count, errors)
         for i in range(count):
             if not errors[i]:
                 self._open.discard(gfns[i])
-        if self._covered:
-            for i in range(count):
-                if not errors[i] and gfns[i] in self._covered:
-                    self._uncover(gfns[i])
         return failures
 
-    def verify(self, gfns: CData, count: int) -> None:
-        self._port.set_mem_types(MemType.IOREQ_SERVER, gfns, count, ffi.new("int[]", count))
+    @abstractmethod
+    def verify(self, gfns: CData, count: int) -> None: ...
 
-    def uncover_all(self) -> None:
-        """Give back every cover, behind a barrier."""
-        if not self._covered:
-            return
-        self._port.set_server_state(self._server, True)
-        for gfn in list(self._covered):
-            self._uncover(gfn)
+    @abstractmethod
+    def frames_changed(self) -> None: ...
 
-    def _let_go(self, gfns: CData, count: int) -> int:
-        """Cover these frames, at most :data:`MAX_COVERS`, and make them plain memory. Returns how many failed."""
-        new = [gfn for gfn in ffi.unpack(gfns, count) if gfn not in self._covered]
-        if len(self._covered) + len(new) > MAX_COVERS:
-            self.uncover_all()
-            new = ffi.unpack(gfns, count)
-        for gfn in new:
-            self._port.map_mmio(self._server, gfn * _FRAME, gfn * _FRAME + _FRAME - 1)
-            self._covered[gfn] = None
-        failures = self._port.set_mem_types(MemType.RAM_RW, gfns, count, self._error)
-        self.vanished += failures
-        return failures
+    # FrameMapper
 
-    def _uncover(self, gfn: int) -> None:
-        del self._covered[gfn]
-        self._port.unmap_mmio(self._server, gfn * _FRAME, gfn * _FRAME + _FRAME - 1)
+    def map_frames(self, first_gfn: int, count: int, errors: CData, address: int = 0) -> int:
+        return self._port.map_frames(first_gfn, count, errors, address)
+
+    def unmap_frames(self, address: int, count: int) -> None:
+        self._port.unmap_frames(address, count)
+
+    # Life
+
+    @property
+    def protected(self) -> frozenset[int]:
+        return frozenset(self._protected)
+
+    def stop(self) -> None:
+        """Protect nothing from here on; what is protected can still be let go."""
+        self._stopped = True
+
+    def settle(self) -> None:
+        """When there is time: try again to let go what Xen would not."""
+        if self._lingering:
+            self._let_all_go(sorted(self._lingering))
+
+    def release(self) -> None:
+        """Let everything go, for good. Raises HostError if something stays protected."""
+        self.stop()
+        try:
+            self._let_all_go(sorted(self._protected))
+            self._let_all_go(sorted(self._protected))
+        except DomainGoneError:
+            self._protected.clear()  # they went with it
+            raise
+        if self._protected:
+            raise HostError(
+                "xendevicemodel_set_mem_type", self._port.domid, errno.EBUSY, f"{len(self._protected)} stay protected"
+            )
+
+    def uncover(self, only_for_room: bool = False) -> bool:
+        """Give back the ranges of frames that are plain memory, behind a barrier.
+
+        ``only_for_room``: only where that leaves no more ranges than before. False if any stays for now. Raises
+        DomainGoneError.
+        """
+        if not self._idle():
+            return True
+        busy = self._in_flight()
+        try:
+            twice(self._port.set_server_state, self._server, True)
+        except DomainGoneError:
+            raise
+        except HostError:
+            return False
+        idle = self._idle() - busy - self._in_flight()
+        for gfn in self._ranges.ends(idle):
+            self._give_back(gfn)
+        if not only_for_room:
+            for gfn in idle & self._ranges.frames():
+                self._give_back(gfn)
+        return not self._idle()
+
+    # Inside
+
+    @abstractmethod
+    def _trap(self, gfns: CData, count: int, errors: CData) -> int:
+        """Have stores to frames trapped; as :meth:`protect`."""
+
+    @abstractmethod
+    def _cover(self, gfns: Sequence[int]) -> Collection[int]:
+        """Claim the addresses of frames that are about to be let go. Returns those of which that succeeded."""
+
+    @abstractmethod
+    def _idle(self) -> set[int]:
+        """Frames that have a range which only stragglers need."""
+
+    def _give_back(self, gfn: int) -> None:
+        self._ranges.remove(gfn)
+
+    @abstractmethod
+    def _forget(self, gfns: Sequence[int]) -> None:
+        """The engine has no more to do with these frames, protected or not."""
+
+    def _let_all_go(self, gfns: Sequence[int]) -> None:
+        for i in range(0, len(gfns), BATCH):
+            self._let_go(gfns[i : i + BATCH])
+
+    def _let_go(self, gfns: Sequence[int]) -> set[int]:
+        """Make protected frames plain memory, covered. Returns those that are; what stays protected may be retried."""
+        able = self._cover(gfns)
+        covered = [gfn for gfn in gfns if gfn in able]
+        errors = self._set_types(MemType.RAM_RW, covered)
+        plain = {gfn for gfn, error in zip(covered, errors, strict=True) if not error}
+        # A frame in any state that we may have brought it into can be let go; so the guest has given this one back.
+        gone = {gfn for gfn, error in zip(covered, errors, strict=True) if error == errno.EINVAL}
+        self._protected -= plain | gone
+        self._lingering -= plain | gone
+        self.vanished += len(gone)
+        for gfn in gone:
+            self._ranges.remove(gfn)
+        return plain
+
+    def _set_types(self, mem_type: MemType, gfns: Sequence[int]) -> list[int]:
+        """Change types; an errno or 0 for each. One that fails is tried once more."""
+        if not gfns:
+            return []
+        errors = ffi.new("int[]", len(gfns))
+        if not self._port.set_mem_types(mem_type, ffi.new("uint64_t[]", gfns), len(gfns), errors):
+            return [0] * len(gfns)
+        failed = [i for i in range(len(gfns)) if errors[i]]
+        again = ffi.new("int[]", len(failed))
+        self._port.set_mem_types(mem_type, ffi.new("uint64_t[]", [gfns[i] for i in failed]), len(failed), again)
+        for i, error in zip(failed, again, strict=True):
+            errors[i] = error
+        return [*errors]
+
+    def _unverified(self, error: int) -> HostError:
+        """A table is not protected, and its shadow would go out of line without anybody's knowing."""
+        return HostError(
+            "xendevicemodel_set_mem_type",
+            self._port.domid,
+            error,
+            f"{errno.errorcode.get(error, error)} on protecting a page that the guest replaced",
+        )
+
+
+def _nothing() -> None:
+    pass

@@ -6,10 +6,12 @@ Everything acquired is released by one ExitStack, so the order of the acquisitio
 backwards:
 
     create or adopt -> write down the id -> map the slots -> enable -> claim the type -> bind the ports
-    release the type -> answer -> disable -> answer what is left -> unbind -> unmap -> destroy -> strike the id out
+    release the type -> disable -> answer what is left -> unbind -> unmap -> destroy -> strike the id out
 
 (The ports can be bound only once the server is enabled, because Xen then writes their numbers into the slots, and must
 stay bound until the last answer is notified.)
+
+Each step of the teardown is tried twice, and one that fails does not keep the others from being made.
 
 A server outlives its process: Xen destroys it only on request or with its domain, and a vCPU that waits for it waits
 for ever. So its id is on disk before anything depends on it, and a successor adopts what it finds: the slots with the
@@ -20,14 +22,17 @@ is released, because only its own memory knew what that was.
 from __future__ import annotations
 
 import os
+import select
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
-from xengt_dm.errors import DomainGoneError, HostError
+from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
+from xengt_dm.ioreq.attempts import released, twice
 from xengt_dm.ioreq.bus import ALL_ONES
 from xengt_dm.ioreq.request import Request
 
@@ -37,6 +42,12 @@ ROUNDS = 256
 SPIN_NANOSECONDS = 50_000
 SPIN_PATIENCE = 4
 SPIN_PROBE = 64
+#: How long the teardown waits for vCPUs that are in the middle of a store, all in all and between two looks. One that
+#: runs needs some microseconds; one that the toolstack has paused may take for ever, and loses the rest of its store.
+STRAGGLER_SECONDS = 1.0
+LOOK_SECONDS = 0.005
+
+_FRAME_SHIFT = 12
 
 Handler = Callable[[Request], int]
 
@@ -80,10 +91,14 @@ class Spin:
 class IoreqServer:
     """A live server. Made by :func:`open_server`."""
 
-    def __init__(self, port: DomainPort, server: int, page: int, vcpus: int, counters: CData) -> None:
+    def __init__(
+        self, port: DomainPort, server: int, page: int, vcpus: int, counters: CData, adopted: bool = False
+    ) -> None:
         self.port = port
         self.id = server
         self.vcpus = vcpus
+        #: Whether a predecessor made it, and left in it what it had.
+        self.adopted = adopted
         self._page: CData = ffi.cast("void *", page)
         self._taken: CData = ffi.new("xd_taken[]", vcpus)
         self._counters = counters
@@ -121,9 +136,10 @@ class IoreqServer:
 
     def unbind(self) -> None:
         self._handler = _ignore
-        while self._local:
-            _, local = self._local.popitem()
-            self.port.events.unbind(local)
+        with ExitStack() as stack:
+            for local in self._local.values():
+                stack.callback(released, self.port.events.unbind, local)
+            self._local.clear()
 
     def waiting(self) -> bool:
         """Whether a vCPU waits for an answer now."""
@@ -165,23 +181,65 @@ class IoreqServer:
         for i in range(count):
             request = Request.from_taken(taken[i])
             lib.xd_slot_answer(page, request.vcpu, self._handler(request), timing)
-            self.port.events.notify(self._local[request.vcpu])
+            local = self._local.get(request.vcpu)
+            if local is not None:
+                self.port.events.notify(local)
         if spin:
             self._spin.was_lucky(bool(count))
         return int(count)
 
+    def frames_in_flight(self) -> set[int]:
+        """Frames that a vCPU may be in the middle of a store to while it waits for us.
+
+        From its request to where it takes the answer, a slot is not NONE. What is left of the store lies further up,
+        and a store has 64 bytes at most.
+        """
+        slots = ffi.cast("xd_ioreq *", self._page)
+        frames: set[int] = set()
+        for vcpu in range(self.vcpus):
+            if lib.xd_slot_state(self._page, vcpu) != lib.XD_STATE_NONE:
+                gfn = slots[vcpu].addr >> _FRAME_SHIFT
+                frames.update((gfn, gfn + 1))
+        return frames
+
+    def answer_until(self, quiet: Callable[[], bool]) -> None:
+        """Answer until nobody is in the middle of a store that would be lost without us, for a second at most."""
+        end = time.monotonic() + STRAGGLER_SECONDS
+        poll = select.poll()
+        poll.register(self.port.events.fd, select.POLLIN)
+        while not quiet() and time.monotonic() < end:
+            self.answer_the_last()
+            poll.poll(LOOK_SECONDS * 1000)
+            self.port.events.drain()
+
     def answer_the_last(self) -> None:
-        """Answer everything, in whatever state; also what cannot be done, for no vCPU may wait on."""
-        try:
-            self.answer_waiting(adopt=True)
-        except HostError:
-            self._handler = _ignore
-            self.answer_waiting(adopt=True)
-            raise
+        """Answer everything, in whatever state; also what cannot be done, for no vCPU may wait on.
+
+        A vCPU whose port could not be bound, or not be notified, is tried again.
+        """
+        with ExitStack() as stack:
+            for vcpu in range(self.vcpus):
+                if vcpu not in self._local and lib.xd_slot_state(self._page, vcpu) != lib.XD_STATE_NONE:
+                    try:
+                        self._local[vcpu] = self.port.events.bind(lib.xd_slot_port(self._page, vcpu))
+                    except HostError as error:
+                        stack.callback(_raise, error)
+            for local in self._local.values():
+                stack.callback(twice, self.port.events.notify, local)
+            try:
+                twice(lambda: self.answer_waiting(adopt=True))
+            except HostError:
+                self._handler = _ignore
+                self.answer_waiting(adopt=True)
+                raise
 
 
 def _ignore(request: Request) -> int:
     return ALL_ONES
+
+
+def _raise(error: HostError) -> None:
+    raise error
 
 
 @contextmanager
@@ -192,22 +250,23 @@ def open_server(port: DomainPort, record: IdRecord, counters: CData) -> Iterator
     undone; if the domain is gone there is nothing to undo, and that is no error.
     """
     with ExitStack() as stack:
+        _ = port.write_trap  # refused before anything is made
         vcpus = port.vcpu_count()
         server_id = _adopt(port, record)
         adopted = server_id is not None
         if server_id is None:
             server_id = port.create_server()
-        stack.callback(record.clear)
-        stack.callback(_unless_gone, port.destroy_server, server_id)
+        stack.callback(_destroy, port, server_id, record)
         record.write(server_id)
         page = port.map_slots(server_id)
         stack.callback(port.unmap_slots, server_id)
-        server = IoreqServer(port, server_id, page, vcpus, counters)
-        stack.callback(_unless_gone, server.unbind)
+        server = IoreqServer(port, server_id, page, vcpus, counters, adopted)
+        stack.callback(server.unbind)
         port.set_server_state(server_id, True)
-        stack.callback(_unless_gone, _disable, server)
+        stack.callback(released, server.answer_the_last)
+        stack.callback(released, port.set_server_state, server_id, False)
         server.claim(anew=adopted)
-        stack.callback(_unless_gone, server.release)
+        stack.callback(released, server.release)
         yield server
 
 
@@ -217,12 +276,7 @@ def _adopt(port: DomainPort, record: IdRecord) -> int | None:
     return server if server is not None and port.server_exists(server) else None
 
 
-def _disable(server: IoreqServer) -> None:
-    server.port.set_server_state(server.id, False)
-    server.answer_the_last()
-
-
-def _unless_gone(call: Callable[..., None], *arguments: object) -> None:
-    """A step of the teardown; a domain that is gone took everything of ours with it."""
-    with suppress(DomainGoneError):
-        call(*arguments)
+def _destroy(port: DomainPort, server: int, record: IdRecord) -> None:
+    """What cannot be destroyed stays on record, for a successor."""
+    released(port.destroy_server, server)
+    record.clear()

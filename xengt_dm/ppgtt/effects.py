@@ -63,3 +63,6 @@ class Protector(Protocol):
 
     def verify(self, gfns: CData, count: int) -> None:
         """Some of these protected frames may have been given back by the guest and replaced: protect those again."""
+
+    def frames_changed(self) -> None:
+        """The guest gave frames back, nobody knows which. Stores to protected frames may go unseen until the return."""

@@ -69,6 +69,7 @@ class Engine:
         self.sync = sync
         self.counters = counters
         self._frames = GuestFrames(mapper, frame_limit)
+        self._protector = protector
         self._tables = ShadowTables(self._frames, protector, counters, max_tables, self._make_room)
         self._walker = Walker(self._tables.pointer)
         #: Live spaces, the one submitted longest ago first.
@@ -154,7 +155,12 @@ class Engine:
 
     def frames_changed(self) -> None:
         """The guest gave frames back (IOREQ_TYPE_INVALIDATE); the next submission finds out which."""
+        self._protector.frames_changed()
         self._frames.doubt()
+        lib.xd_new_era(self._tables.pointer)
+
+    def stores_unseen(self) -> None:
+        """Stores to protected frames may have gone unseen; the next submission reads all tables again."""
         lib.xd_new_era(self._tables.pointer)
 
     def submit(self, mode: Mode, roots: tuple[int, ...]) -> None:

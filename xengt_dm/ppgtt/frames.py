@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
 from xengt_dm.ppgtt.effects import FrameMapper, Observer
@@ -77,8 +79,9 @@ class GuestFrames:
             self._drop(chunk)
 
     def close(self) -> None:
-        for chunk in list(self._mapped):
-            self._drop(chunk)
+        with ExitStack() as stack:
+            for chunk in self._mapped:
+                stack.callback(self._drop, chunk)
 
     def _drop(self, chunk: int) -> None:
         lib.xd_frames_forget(self.pointer, chunk)

@@ -316,6 +316,22 @@ def look(flavour: Flavour, p2m_type: P2mType) -> LookRow:
     raise AssertionError(f"no row for {p2m_type.name}")
 
 
+def why_unusable(flavour: Flavour) -> str:
+    """Why no device model can rely on seeing every store to a page in this Xen, and what to do; empty if it can.
+
+    Of the types that trap: c858e932c1 took the old one away, cb34624af5 brought the new one, and ca2b511d3f the claim
+    that shows who gets the stores. d7bff2bc00 kept the emulator itself from storing to such pages.
+    """
+    remedy = "run the guest on Xen 4.13 or later"
+    if flavour.trap is None:
+        return f"Xen {flavour.name} has no page type that traps stores (HVMMEM_mmio_write_dm was withdrawn); {remedy}"
+    if flavour.trap is HvmMem.IOREQ_SERVER and not flavour.claim:
+        return f"Xen {flavour.name} lets no ioreq server claim HVMMEM_ioreq_server; {remedy}"
+    if look(flavour, P2mType.IOREQ_SERVER).copy_store is Look.DIRECT:
+        return f"the emulator of Xen {flavour.name} stores to trapped pages unseen (rep stos, movs); {remedy}"
+    return ""
+
+
 #: xen/include/xen/ioreq.h MAX_NR_IOREQ_SERVERS; before 97a5a3e301 (4.11) there was no limit, and 8 is this one's.
 MAX_SERVERS: Final = 8
 #: MAX_NR_IO_RANGES: xen/common/ioreq.c; before, xen/include/asm-x86/hvm/domain.h.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
+from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded.errors import check
+from xengt_dm.hypervisor.embedded.p2m import why_unusable
 from xengt_dm.hypervisor.port import MemType, WriteTrap
 
 if TYPE_CHECKING:
@@ -88,7 +91,11 @@ class EmbeddedPort:
 
     @property
     def write_trap(self) -> WriteTrap:
-        return WriteTrap.CLAIM if self._domain.flavour.claim else WriteTrap.RANGES
+        flavour = self._domain.flavour
+        reason = why_unusable(flavour)
+        if reason:
+            raise HostError("xendevicemodel_set_mem_type", self.domid, errno.EOPNOTSUPP, reason)
+        return WriteTrap.CLAIM if flavour.claim else WriteTrap.RANGES
 
     @property
     def frame_limit(self) -> int:

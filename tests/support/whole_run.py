@@ -1,0 +1,293 @@
+"""The whole life of a device model in a few hundred hypercalls, always the same ones in the same order.
+
+A run is a list of steps: some the guest's, executed on a vCPU while the device model serves; some the device model's
+own, between them. The guest goes on with its steps when the device model is gone, as a guest would, and in the end its
+memory must be what it stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from xengt_dm._core import lib
+from xengt_dm.cdata import CData
+from xengt_dm.daemon import DEFAULT_BAR0, Instance, Settings, open_instance
+from xengt_dm.errors import HostError
+from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
+from xengt_dm.hypervisor.embedded.faults import wait_until_blocked
+from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort
+from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.ppgtt.space import Mode
+from xengt_dm.vgpu import registers as reg
+
+FRAME = 4096
+#: Two chunks of frames, so that there is more than one mapping.
+FRAMES = 1024
+#: A run that waits longer than this hangs.
+PATIENCE = 20.0
+
+ROOT, POINTERS, DIRECTORY, LEAF, SHARED, FAR = 16, 17, 18, 20, 21, 600
+OTHER_ROOT, OTHER_POINTERS, OTHER_DIRECTORY = 40, 42, 44
+DATA = 100
+TABLES = (ROOT, POINTERS, DIRECTORY, LEAF, SHARED, FAR, OTHER_ROOT, OTHER_POINTERS, OTHER_DIRECTORY)
+
+
+class TrackedEvents(EmbeddedEventPort):
+    """Event channels that know which are bound."""
+
+    def __init__(self, domain: EmbeddedDomain) -> None:
+        super().__init__(domain)
+        self.bound: set[int] = set()
+
+    def bind(self, remote_port: int) -> int:
+        local = super().bind(remote_port)
+        self.bound.add(local)
+        return local
+
+    def unbind(self, port: int) -> None:
+        super().unbind(port)
+        self.bound.remove(port)
+
+
+class TrackedPort(EmbeddedPort):
+    """A port that knows what it has mapped."""
+
+    def __init__(self, domain: EmbeddedDomain) -> None:
+        super().__init__(domain)
+        self._events.close()
+        self._events = self.tracked = TrackedEvents(domain)
+        self.mapped: dict[int, int] = {}
+
+    def map_frames(self, first_gfn: int, count: int, errors: CData, address: int = 0) -> int:
+        got = super().map_frames(first_gfn, count, errors, address)
+        assert self.mapped.get(got, count) == count
+        self.mapped[got] = count
+        return got
+
+    def unmap_frames(self, address: int, count: int) -> None:
+        assert self.mapped.pop(address) == count
+        super().unmap_frames(address, count)
+
+    def left(self) -> dict[str, object]:
+        """What this device model still has; all of it empty if it has unwound."""
+        domain = self._domain
+        return {
+            "protected": domain.protected(),
+            "owner": [] if domain.owner is None else [domain.owner],
+            "servers": [n for n in range(8) if lib.xd_emb_server_exists(domain.handle, n)],
+            "slots": [*self._slots],
+            "mappings": self.mapped,
+            "channels": sorted(self.tracked.bound),
+        }
+
+
+@dataclass
+class Guest:
+    """The guest's side, with what its memory should be."""
+
+    domain: EmbeddedDomain
+    memory: dict[int, bytearray] = field(default_factory=dict)
+
+    def store(self, gpa: int, data: bytes, vcpu: int = 0) -> None:
+        for i, byte in enumerate(data):
+            gfn, offset = divmod(gpa + i, FRAME)
+            self.memory.setdefault(gfn, bytearray(FRAME))[offset] = byte
+        cpu = self.domain.vcpu(vcpu)
+        if len(data) in (1, 2, 4, 8):
+            cpu.store(gpa, len(data), int.from_bytes(data, "little"))
+        else:
+            cpu.store_bytes(gpa, data)
+
+    def entry(self, gfn: int, slot: int, value: int, vcpu: int = 0) -> None:
+        self.store(gfn * FRAME + 8 * slot, value.to_bytes(8, "little"), vcpu)
+
+    def link(self, gfn: int, slot: int, child: int) -> None:
+        self.entry(gfn, slot, child * FRAME | 3)
+
+    def exchange(self, gfn: int, slot: int, value: int) -> None:
+        held = self.memory.setdefault(gfn, bytearray(FRAME))
+        old = int.from_bytes(held[8 * slot : 8 * slot + 8], "little")
+        held[8 * slot : 8 * slot + 8] = value.to_bytes(8, "little")
+        assert self.domain.vcpu(0).xchg(gfn * FRAME + 8 * slot, 8, value) == old
+
+    def notify(self, root: int, what: reg.Notification) -> None:
+        cpu = self.domain.vcpu(0)
+        cpu.mmio_write(DEFAULT_BAR0 + reg.PDP0, 8, root * FRAME)
+        cpu.mmio_write(DEFAULT_BAR0 + reg.G2V_NOTIFY, 4, what)
+
+    def remove(self, gfn: int) -> None:
+        self.domain.vcpu(0).remove(gfn, 1)
+        self.memory.pop(gfn, None)
+
+    def add(self, gfn: int) -> None:
+        self.domain.vcpu(0).add(gfn, 1)
+
+    def wrong(self) -> list[int]:
+        """Frames that do not hold what the guest stored."""
+        return [gfn for gfn, held in self.memory.items() if self.domain.read(gfn * FRAME, FRAME) != bytes(held)]
+
+
+GuestStep = Callable[[Guest], None]
+HostStep = Callable[[Instance], None]
+
+
+def _build(guest: Guest) -> None:
+    guest.link(ROOT, 0, POINTERS)
+    guest.link(POINTERS, 0, DIRECTORY)
+    for slot, leaf in enumerate((LEAF, SHARED)):
+        guest.link(DIRECTORY, slot, leaf)
+        guest.entry(leaf, 0, (DATA + slot) * FRAME | 3)
+    guest.link(OTHER_ROOT, 0, OTHER_POINTERS)
+    guest.link(OTHER_POINTERS, 5, OTHER_DIRECTORY)
+    guest.link(OTHER_DIRECTORY, 511, SHARED)
+    guest.notify(ROOT, reg.Notification.PPGTT_L4_CREATE)
+
+
+def _change(guest: Guest) -> None:
+    guest.entry(LEAF, 1, (DATA + 2) * FRAME | 3)
+    guest.store(LEAF * FRAME + 512, bytes(range(64)), vcpu=1)
+    guest.link(DIRECTORY, 2, FAR)
+    guest.entry(FAR, 511, (DATA + 3) * FRAME | 3)
+    guest.exchange(SHARED, 3, (DATA + 4) * FRAME | 3)
+    guest.notify(OTHER_ROOT, reg.Notification.PPGTT_L4_CREATE)
+    # The end of one table and the start of the next.
+    guest.store(SHARED * FRAME - 3, b"\x03\x04\x05\x06\x07\x08\x09", vcpu=1)
+
+
+def _reuse(guest: Guest) -> None:
+    guest.entry(LEAF, 4, (DATA + 5) * FRAME | 3)
+    guest.entry(DIRECTORY, 0, 0)
+    guest.store(LEAF * FRAME, b"\x5a" * 64)
+    guest.link(DIRECTORY, 0, LEAF)
+    guest.remove(DATA + 3)
+    guest.remove(FAR)
+    guest.add(FAR)
+    guest.entry(FAR, 7, (DATA + 6) * FRAME | 3)
+
+
+def _end_of_one(guest: Guest) -> None:
+    guest.entry(FAR, 8, (DATA + 7) * FRAME | 3)
+    guest.entry(SHARED, 9, (DATA + 8) * FRAME | 3, vcpu=1)
+    guest.notify(OTHER_ROOT, reg.Notification.PPGTT_L4_DESTROY)
+    guest.store(OTHER_ROOT * FRAME, b"\xa5" * 16)
+
+
+def _in_the_middle(guest: Guest) -> None:
+    """Eight requests; the device model stops at the first."""
+    guest.store(LEAF * FRAME + 1024, bytes(range(64, 128)))
+
+
+def _submit(instance: Instance) -> None:
+    for space in instance.engine.spaces:
+        instance.engine.submit(Mode.L4, space.roots)
+
+
+def _look(instance: Instance) -> None:
+    for space in instance.engine.spaces:
+        assert instance.engine.mappings(space) is not None
+        assert instance.engine.audit(space) == 0
+    instance.engine.settle()
+    instance.protection.settle()
+
+
+SCRIPT: tuple[tuple[GuestStep | None, HostStep], ...] = (
+    (_build, _submit),
+    (_change, _submit),
+    (_reuse, _look),
+    (_end_of_one, _submit),
+)
+
+
+@dataclass
+class Outcome:
+    error: HostError | None
+    left: dict[str, object]
+    wrong: list[int]
+
+
+class Serving:
+    """Serves while a guest step runs on a thread of its own."""
+
+    def __init__(self, domain: EmbeddedDomain) -> None:
+        self._domain = domain
+        self._done = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def close(self) -> None:
+        os.close(self._done)
+
+    def start(self, guest: Guest, step: GuestStep) -> None:
+        def program(vcpu: Vcpu) -> None:
+            try:
+                step(guest)
+            finally:
+                os.eventfd_write(self._done, 1)
+
+        self._domain.start(0, program)
+
+    def serve(self, instance: Instance) -> None:
+        """Until the step is over."""
+        poll = select.poll()
+        poll.register(instance.server.port.events.fd, select.POLLIN)
+        poll.register(self._done, select.POLLIN)
+        while True:
+            ready = poll.poll(PATIENCE * 1000)
+            assert ready, "nothing happens any more"
+            instance.server.service()
+            if any(fd == self._done for fd, _ in ready):
+                return
+
+    def finish(self) -> None:
+        """Wait for the step without serving it."""
+        assert self._domain.join(PATIENCE), "a vCPU waits for ever"
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._done)
+
+
+def _steps(guest: Guest, serving: Serving) -> Iterator[HostStep | None]:
+    """The guest's steps; where one has been started, what the device model has to do after it. None: stop at once."""
+    for step, after in SCRIPT:
+        if step is not None:
+            serving.start(guest, step)
+        yield after
+        serving.finish()
+    serving.start(guest, _in_the_middle)
+    yield None
+    serving.finish()
+
+
+def run(
+    domain: EmbeddedDomain,
+    sync: Sync,
+    port: TrackedPort,
+    open_more: Callable[[Instance], None] = lambda instance: None,
+) -> Outcome:
+    """One life. Faults are armed by the caller, in ``domain`` or in ``port``."""
+    guest, error = Guest(domain), None
+    serving = Serving(domain)
+    steps = _steps(guest, serving)
+    gone = False
+    try:
+        try:
+            with open_instance(port, Settings(sync=sync)) as instance:
+                open_more(instance)
+                for after in steps:
+                    if after is None:
+                        wait_until_blocked(domain, 0, PATIENCE)
+                        break
+                    serving.serve(instance)
+                    serving.finish()
+                    after(instance)
+        except HostError as raised:
+            error = raised
+        except OSError:  # waiting on a vCPU of a domain that is gone
+            gone = True
+        left = port.left()
+        for _ in steps:  # the guest goes on without a device
+            pass
+        return Outcome(error, left, [] if gone else guest.wrong())
+    finally:
+        serving.close()

@@ -1,0 +1,74 @@
+"""Protection where one server claims the type (Xen >= 4.9): the type alone says who gets a store."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Sequence
+
+from xengt_dm._core import ffi
+from xengt_dm.cdata import CData
+from xengt_dm.hypervisor.port import MemType
+from xengt_dm.ioreq.protection import Protection
+
+#: Frames let go between two barriers.
+MAX_COVERS = 64
+
+
+class ClaimProtection(Protection):
+    """A frame has a range only as a cover, from when it is let go to the next barrier or its next protection."""
+
+    TRAP = MemType.IOREQ_SERVER
+
+    def verify(self, gfns: CData, count: int) -> None:
+        errors = ffi.new("int[]", count)
+        self._port.set_mem_types(self.TRAP, gfns, count, errors)
+        for i in range(count):
+            error = errors[i]
+            if error not in (0, errno.EINVAL):
+                (error,) = self._set_types(self.TRAP, [gfns[i]])
+            if not error:
+                self._protected.add(gfns[i])
+            elif error != errno.EINVAL:  # which is a frame that still has the type, or is no RAM
+                raise self._unverified(error)
+
+    def frames_changed(self) -> None:
+        """A range over a hole would bring us every store to it, which Xen is to drop."""
+        self.uncover()
+
+    def _trap(self, gfns: CData, count: int, errors: CData) -> int:
+        if self._lingering:
+            return self._trap_but_lingering(gfns, count, errors)
+        failures = self._port.set_mem_types(self.TRAP, gfns, count, errors)
+        if failures:
+            self._protected.update(gfns[i] for i in range(count) if not errors[i])
+        else:
+            self._protected.update(ffi.unpack(gfns, count))
+        if len(self._ranges):
+            for gfn in self._ranges.frames().intersection(ffi.unpack(gfns, count)) & self._protected:
+                self._ranges.remove(gfn)
+        return failures
+
+    def _trap_but_lingering(self, gfns: CData, count: int, errors: CData) -> int:
+        failures = 0
+        for i in range(count):
+            self._port.set_mem_types(self.TRAP, gfns + i, 1, errors + i)
+            if errors[i] == errno.EINVAL and gfns[i] in self._lingering:  # it has the type
+                errors[i] = 0
+            if errors[i]:
+                failures += 1
+            else:
+                self._lingering.discard(gfns[i])
+                self._protected.add(gfns[i])
+        return failures
+
+    def _cover(self, gfns: Sequence[int]) -> Collection[int]:
+        new = [gfn for gfn in gfns if gfn not in self._ranges]
+        if len(self._ranges) + len(new) > MAX_COVERS:
+            self.uncover()
+        return {gfn for gfn in gfns if not self._ranges.add(gfn) or not self._ranges.add(gfn)}
+
+    def _idle(self) -> set[int]:
+        return self._ranges.frames()
+
+    def _forget(self, gfns: Sequence[int]) -> None:
+        pass
