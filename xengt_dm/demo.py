@@ -9,6 +9,7 @@ back before its tables are freed.
 
 from __future__ import annotations
 
+import hashlib
 import random
 import threading
 import time
@@ -22,7 +23,7 @@ from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
 from xengt_dm.observe import report
 from xengt_dm.observe.rundir import read_counters
-from xengt_dm.ppgtt.engine import Engine
+from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.vgpu import registers as reg
 
 FRAME = 4096
@@ -44,19 +45,16 @@ class GuestFault(AssertionError):  # noqa: N818 - what the guest found, in its o
 
 
 class Pages:
-    """The guest kernel's page allocator; its vCPUs share it."""
+    """The guest kernel's page allocator, a vCPU's part of it: so what one gets does not depend on the others' pace."""
 
     def __init__(self, first: int, last: int) -> None:
         self._free = list(range(last, first - 1, -1))
-        self._lock = threading.Lock()
 
     def take(self) -> int:
-        with self._lock:
-            return self._free.pop()
+        return self._free.pop()
 
     def give_back(self, gfn: int) -> None:
-        with self._lock:
-            self._free.append(gfn)
+        self._free.append(gfn)
 
 
 @dataclass(frozen=True)
@@ -179,7 +177,8 @@ class Guest:
     def __init__(self, seconds: float, seed: int) -> None:
         self._seconds = seconds
         self._seed = seed
-        self._pages = Pages(256, RAM_FRAMES - 1)
+        part = RAM_FRAMES // (2 * self.VCPUS)
+        self._pages = [Pages(256 + n * part, 255 + (n + 1) * part) for n in range(self.VCPUS)]
         self._lock = threading.Lock()
         self._scratch: Scratch | None = None
         self._ready = threading.Barrier(self.VCPUS)
@@ -190,12 +189,12 @@ class Guest:
 
     def program(self, vcpu: Vcpu) -> None:
         if vcpu.index == 0:
-            self._scratch = Scratch.build(vcpu, self._pages)
+            self._scratch = Scratch.build(vcpu, self._pages[0])
         self._ready.wait()
         assert self._scratch is not None
         rng = random.Random(self._seed + vcpu.index)
         end = time.monotonic() + self._seconds
-        space = AddressSpace(vcpu, self._pages, self._scratch, self._lock)
+        space = AddressSpace(vcpu, self._pages[vcpu.index], self._scratch, self._lock)
         try:
             if vcpu.mmio_read(DEFAULT_BAR0 + reg.PVINFO, 8) != reg.PVINFO_MAGIC:
                 raise GuestFault("no virtual GPU answers at PVINFO")
@@ -228,7 +227,7 @@ class Result:
     """What was found while all spaces were live; ``counters`` are of the end.
 
     ``resolved``: GPU addresses looked up in the shadow, ``wrong``: of those, the ones that led elsewhere than the guest
-    meant. ``mismatches``: of the audit.
+    meant, ``digest``: of where they led, the same for the same guest on any hypervisor. ``mismatches``: of the audit.
     """
 
     flavour: str
@@ -238,20 +237,21 @@ class Result:
     tables: int
     resolved: int
     wrong: int
+    digest: str
     mismatches: int
     counters: dict[str, int]
 
 
-def demo(seconds: float, flavour: str, seed: int, progress: Progress) -> Result:
+def demo(seconds: float, flavour: str, seed: int, progress: Progress, sync: Sync = Sync.STRICT) -> Result:
     """Run the guest for about ``seconds`` (one round at least), audit, and end in order.
 
     ``progress`` is called with the stores trapped so far and the seconds gone by, a few times a second. Raises
-    GuestFault if the guest finds its memory wrong.
+    GuestFault if the guest finds its memory wrong, HostError if that Xen cannot show what a guest stores.
     """
     guest = Guest(seconds, seed)
     with (
         EmbeddedDomain(RAM_FRAMES, Guest.VCPUS, flavour) as domain,
-        open_instance(domain.port(), Settings()) as instance,
+        open_instance(domain.port(), Settings(sync=sync)) as instance,
     ):
         return trio.run(_demo, domain, instance, guest, seed, progress)
 
@@ -268,28 +268,32 @@ async def _demo(domain: EmbeddedDomain, instance: Instance, guest: Guest, seed: 
             await trio.to_thread.run_sync(guest.resting.acquire)
         seconds = time.monotonic() - started
         spaces = engine.spaces
-        resolved, wrong = _resolve(engine, guest, seed)
+        resolved, wrong, digest = _resolve(engine, guest, seed)
         mismatches = report.audit_spaces(engine)
         tables = int(engine.counters.tables)
         guest.go_on.set()
         await trio.to_thread.run_sync(domain.join)
         nursery.cancel_scope.cancel()
     counters = read_counters(engine.counters)
-    return Result(domain.flavour.name, seed, seconds, len(spaces), tables, resolved, wrong, mismatches, counters)
+    return Result(
+        domain.flavour.name, seed, seconds, len(spaces), tables, resolved, wrong, digest, mismatches, counters
+    )
 
 
-def _resolve(engine: Engine, guest: Guest, seed: int) -> tuple[int, int]:
-    """Look up GPU addresses of every space in its shadow: how many, and how many led elsewhere than the guest meant."""
+def _resolve(engine: Engine, guest: Guest, seed: int) -> tuple[int, int, str]:
+    """Look up GPU addresses of every space in its shadow: how many, how many led elsewhere than the guest meant."""
     rng = random.Random(seed)
+    digest = hashlib.sha256()
     by_root = {space.roots: space for space in engine.spaces}
     resolved = wrong = 0
-    for space in guest.live:
+    for space in sorted(guest.live, key=lambda space: space.root):
         pages = space.mapped()
         for va, gpa in rng.sample(pages, min(LOOKUPS, len(pages))):
             page = engine.resolve(by_root[space.root * FRAME,], va)
             resolved += 1
             wrong += page is None or page.gpa != gpa
-    return resolved, wrong
+            digest.update(repr((space.root, va, page)).encode())
+    return resolved, wrong, digest.hexdigest()[:16]
 
 
 async def _report(instance: Instance, started: float, progress: Progress) -> None:

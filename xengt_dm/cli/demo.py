@@ -54,6 +54,7 @@ def _as_json(result: Result) -> str:
             "spaces": result.spaces,
             "resolved": result.resolved,
             "wrong": result.wrong,
+            "digest": result.digest,
             "counters": result.counters,
         }
     )

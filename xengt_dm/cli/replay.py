@@ -8,6 +8,7 @@ import click
 
 from xengt_dm.daemon import DEFAULT_MAX_TABLES
 from xengt_dm.errors import DataError, ExitCode
+from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
 from xengt_dm.observe.lazy_json import LazyList, json_pieces
 from xengt_dm.observe.trace import read_trace
 from xengt_dm.ppgtt.engine import Sync
@@ -31,14 +32,15 @@ from xengt_dm.replay import replay
     show_default=True,
     help="Shadow tables at most.",
 )
+@click.option("--xen", "flavour", type=click.Choice(list(FLAVOURS)), default="4.17", hidden=True)
 @click.pass_context
-def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, max_tables: int) -> None:
+def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, max_tables: int, flavour: str) -> None:
     """Run the trace FILE through the whole path, from a guest's store to the shadow, and audit every dump.
 
     Exit status 65 if FILE is no trace, 70 if the audit found shadow and guest tables to differ.
     """
     header, events = read_trace(file)
-    outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables)
+    outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables, flavour=flavour)
     if dump_path is not None:
         try:
             with dump_path.open("wb") as out:
