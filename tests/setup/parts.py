@@ -59,7 +59,9 @@ PYTEST_PARTS = {
     Part.LINT: PytestPart(["tests/lint"], _installed(Kind.NEWEST), 600),
     Part.UNIT: PytestPart(_ALL_OTHERS, _installed(Kind.NEWEST), 1200),
     Part.FLOOR: PytestPart(_ALL_OTHERS, _installed(Kind.FLOOR), 1200),
-    Part.SANITIZE: PytestPart(_ALL_OTHERS, lambda: projects.install_sanitized(make(Kind.NEWEST)), 1800),
+    Part.SANITIZE: PytestPart(
+        [*_ALL_OTHERS, "-m", "not python_heavy"], lambda: projects.install_sanitized(make(Kind.NEWEST)), 1800
+    ),
     Part.BUILD: PytestPart(["tests/builds"], _installed(Kind.NEWEST), 900),
 }
 LAB_SECONDS = 1800

@@ -42,6 +42,7 @@ def test_corpus(tmp_path: Path, name: str, mode: str) -> None:
     assert differences(tmp_path / "a.jsonl", CORPUS[name], mode) == []
 
 
+@pytest.mark.python_heavy
 @pytest.mark.parametrize("name", [name for name in CORPUS if name.startswith("runs-")])
 def test_corpus_of_millions_of_runs(tmp_path: Path, name: str) -> None:
     assert differences(tmp_path / "a.jsonl", CORPUS[name], "strict") == []
