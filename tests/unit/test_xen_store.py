@@ -261,3 +261,41 @@ def test_the_kernels_door(place: Path) -> None:
     with XenStore(place / "socket", place / "xenbus") as store:
         assert store.read("/a/b") == "/a/b\0"
     store.close()
+
+
+def event(path: str) -> bytes:
+    return encode(Message(MessageType.WATCH_EVENT, 0, 0, f"{path}\0xengt-dm\0".encode()))
+
+
+@pytest.mark.parametrize("piece", [1, 1 << 20])
+def test_watches(start: Callable[..., tuple[XenStore, Daemon]], piece: int) -> None:
+    """Events come before, between and after replies, and none is lost or taken for one."""
+    store, daemon = start(
+        lambda request: (
+            event("@releaseDomain") + same(request, b"OK\0") + event("@introduceDomain")
+            if request.type == MessageType.WATCH
+            else event("/local") + same(request, b"x")
+        ),
+        piece=piece,
+    )
+    store.watch("@releaseDomain")
+    assert daemon.requests[0].payload == b"@releaseDomain\0xengt-dm\0"
+    assert store.read("/local/domain/1/name") == "x"
+    assert store.fired() == ["@releaseDomain", "@introduceDomain", "/local"]
+    assert store.fired() == []
+
+
+def test_a_store_that_ends_while_watched(start: Callable[..., tuple[XenStore, Daemon]]) -> None:
+    store, _ = start(lambda request: same(request, b"OK\0") if request.type == MessageType.WATCH else b"")
+    store.watch("@releaseDomain")
+    with pytest.raises(HostError):
+        store.read("/local/domain/1/name")
+    with pytest.raises(HostError, match="closed the connection"):
+        store.fired()
+
+
+def test_a_watch_that_is_refused(start: Callable[..., tuple[XenStore, Daemon]]) -> None:
+    store, _ = start(lambda request: encode(Message(MessageType.ERROR, request.request_id, 0, b"EACCES\0")))
+    with pytest.raises(HostError) as caught:
+        store.watch("@releaseDomain")
+    assert caught.value.errno == errno.EACCES

@@ -16,7 +16,11 @@ from xengt_dm.errors import ExitCode
 
 #: name: what help says of it. The command is ``command`` in the module ``xengt_dm.cli.NAME``.
 COMMANDS: Final = {
+    "create": "Create a domain with its instance.",
+    "start": "Start a domain's instance in the background.",
     "run": "Serve a domain.",
+    "watch": "Start and stop instances as domains come and go.",
+    "reap": "Clear up after a daemon that died.",
     "demo": "Show the whole path at work, without Xen.",
     "config": "Look at the configuration.",
     "check": "Say what this host has and lacks for `run`.",

@@ -1,7 +1,7 @@
-"""XenStore: its wire protocol, and a small client that reads.
+"""XenStore: its wire protocol, and a small client that reads and watches.
 
 The codec does no I/O: :func:`encode` makes the bytes of a request, :class:`Decoder` takes bytes as they come and gives
-whole messages. :class:`XenStore` is a blocking client on top; one that follows watches can be another.
+whole messages. :class:`XenStore` is a blocking client on top.
 
 Sources: xen/include/public/io/xs_wire.h, docs/misc/xenstore.txt.
 """
@@ -28,6 +28,10 @@ PATH_MAX: Final = 3072
 #: xenstored's socket, and the kernel's own door to the store for a system whose xenstored is another domain.
 SOCKET: Final = Path("/run/xenstored/socket")
 XENBUS: Final = Path("/dev/xen/xenbus")
+
+
+#: A watch's name for itself; one connection of ours needs no more than one.
+_TOKEN: Final = b"xengt-dm\0"
 
 
 class MessageType(enum.IntEnum):
@@ -107,7 +111,7 @@ class Decoder:
 
 
 class XenStore:
-    """A blocking client that only reads.
+    """A blocking client that reads and watches.
 
     Raises HostError: with the store's own errno for a request that it refuses (ENOENT: no such node), ETIMEDOUT when
     it does not answer in ``timeout`` seconds, EPROTO when it does not speak the protocol.
@@ -117,6 +121,7 @@ class XenStore:
         self._timeout = timeout
         self._next_id = 1
         self._decoder = Decoder()
+        self._fired: list[str] = []
         self._socket: socket.socket | None = None
         self._fd = self._open(socket_path, device)
 
@@ -170,9 +175,39 @@ class XenStore:
                 raise
         return True
 
-    def _request(self, kind: MessageType, path: str) -> Message:
+    @property
+    def fd(self) -> int:
+        """Readable when :meth:`fired` may have something new."""
+        return self._fd
+
+    def watch(self, path: str) -> None:
+        """From now on tell of every change at or below a path, or of a special event like ``@releaseDomain``."""
+        self._request(MessageType.WATCH, path, more=_TOKEN)
+
+    def fired(self) -> list[str]:
+        """The paths of the changes since the last time, without waiting; right after :meth:`watch`, its own path."""
+        try:
+            while data := os.read(self._fd, HEADER.size + PAYLOAD_MAX):
+                self._sort_out(self._decoder.feed(data))
+            raise HostError("xenstore watch", None, errno.EPIPE, "the store closed the connection")
+        except BlockingIOError:
+            fired, self._fired = self._fired, []
+            return fired
+        except ValueError as error:
+            raise HostError("xenstore watch", None, errno.EPROTO, str(error)) from error
+        except OSError as error:
+            raise HostError("xenstore watch", None, error.errno or errno.EIO) from error
+
+    def _sort_out(self, messages: list[Message]) -> list[Message]:
+        """The messages that are no watch events; those are kept for :meth:`fired`."""
+        for message in messages:
+            if message.type == MessageType.WATCH_EVENT and message.strings:
+                self._fired.append(message.strings[0])
+        return [message for message in messages if message.type != MessageType.WATCH_EVENT]
+
+    def _request(self, kind: MessageType, path: str, more: bytes = b"") -> Message:
         call = f"xenstore {kind.name.lower()} {path}"
-        request = Message(kind, self._next_id, 0, encode_path(path))
+        request = Message(kind, self._next_id, 0, encode_path(path) + more)
         self._next_id += 1
         deadline = time.monotonic() + self._timeout
         try:
@@ -205,7 +240,7 @@ class XenStore:
                 continue
 
     def _receive(self, request_id: int, deadline: float) -> Message:
-        """The reply to a request; what else comes (a watch event, the answer to a request given up) is passed over."""
+        """The reply to a request; the answer to a request given up is passed over."""
         while True:
             self._wait(select.POLLIN, deadline)
             try:
@@ -214,6 +249,6 @@ class XenStore:
                 continue
             if not data:
                 raise ValueError("the store closed the connection")
-            for message in self._decoder.feed(data):
-                if message.request_id == request_id and message.type != MessageType.WATCH_EVENT:
+            for message in self._sort_out(self._decoder.feed(data)):
+                if message.request_id == request_id:
                     return message

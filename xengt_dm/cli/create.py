@@ -1,0 +1,38 @@
+"""``xengt-dm create``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from xengt_dm.cli.asking import json_option
+
+
+@click.command("create")
+@click.argument("config", type=click.Path(path_type=Path, dir_okay=False, exists=True))
+@click.option("--paused", is_flag=True, help="Leave the domain paused; `xl unpause` lets it run.")
+@json_option
+def command(config: Path, paused: bool, as_json: bool) -> None:
+    """Create a domain as `xl create CONFIG` does, with its instance serving before the domain runs.
+
+    The domain stays paused until the instance is ready. If a step fails, the steps before it are undone. What CONFIG
+    says in `xengt = [ "KEY=VALUE", ... ]`, or in XenGT's old vgt_low_gm_sz, vgt_high_gm_sz and vgt_fence_sz, holds for
+    every start of this domain's instance.
+    """
+    from xengt_dm.service import instances, toolstack
+
+    starter = instances.starter()
+    domid, domain = toolstack.create(
+        config,
+        toolstack.Xl(),
+        starter,
+        paused=paused,
+        complain=lambda text: click.echo(f"xengt-dm: {text}", err=True),
+    )
+    if as_json:
+        click.echo(json.dumps({"domid": domid, "name": domain.name, "served": domain.wanted, "paused": paused}))
+        return
+    served = "is served" if domain.wanted else "has no GPU, as its file says,"
+    click.echo(f"domain {domid} ({domain.name}) {served} and {'is paused' if paused else 'runs'}")
