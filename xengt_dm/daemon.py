@@ -86,7 +86,8 @@ class Instance:
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer requests until cancelled."""
         events = self.server.port.events
-        self.server.service()  # what came before the ports were bound raised no event
+        # What a predecessor began and what came before the ports were bound raises no event any more.
+        self.server.answer_waiting(adopt=True)
         task_status.started()
         while True:
             await trio.lowlevel.wait_readable(events.fd)

@@ -76,7 +76,7 @@ class Bus:
         step = -size if request.down else size
         value = ALL_ONES
         for i in range(repeats):
-            value = self._access_item(request, request.addr + i * step, request.data + i * step)
+            value = self._access_item(request, request.addr + i * step & ALL_ONES, request.data + i * step)
         return value
 
     def _access_item(self, request: Request, addr: int, data: int) -> int:

@@ -146,6 +146,10 @@ class IoreqServer:
         waits = (lib.XD_STATE_READY, lib.XD_STATE_INPROCESS)
         return any(lib.xd_slot_state(self._page, vcpu) in waits for vcpu in range(self.vcpus))
 
+    def idle(self) -> bool:
+        """Whether every vCPU has taken its last answer. Xen forgets those of a server that is destroyed before."""
+        return all(lib.xd_slot_state(self._page, vcpu) == lib.XD_STATE_NONE for vcpu in range(self.vcpus))
+
     def service(self) -> int:
         """Answer everything that waits, and what comes meanwhile; returns how many requests that were."""
         drain = self.port.events.drain
@@ -203,7 +207,7 @@ class IoreqServer:
         return frames
 
     def answer_until(self, quiet: Callable[[], bool]) -> None:
-        """Answer until nobody is in the middle of a store that would be lost without us, for a second at most."""
+        """Answer until nobody needs us any more, for a second at most."""
         end = time.monotonic() + STRAGGLER_SECONDS
         poll = select.poll()
         poll.register(self.port.events.fd, select.POLLIN)
@@ -263,6 +267,7 @@ def open_server(port: DomainPort, record: IdRecord, counters: CData) -> Iterator
         server = IoreqServer(port, server_id, page, vcpus, counters, adopted)
         stack.callback(server.unbind)
         port.set_server_state(server_id, True)
+        stack.callback(released, server.answer_until, server.idle)
         stack.callback(released, server.answer_the_last)
         stack.callback(released, port.set_server_state, server_id, False)
         server.claim(anew=adopted)
