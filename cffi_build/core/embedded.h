@@ -184,6 +184,8 @@ enum {
 };
 int xd_emb_hold(xd_emb *domain, uint32_t vcpu, int point);
 int xd_emb_let_go(xd_emb *domain, uint32_t vcpu);
+/* Let a vCPU go on, and hold it again at the next point that it comes to, whichever that is. */
+int xd_emb_step(xd_emb *domain, uint32_t vcpu);
 /* Where a vCPU is. BLOCKED: it has looked at its slots since the last event, and waits for the next. RETRYING: its instruction starts again as soon as types or claim change. */
 enum {
     XD_PHASE_OUT = 0, XD_PHASE_GUEST = 1, XD_PHASE_XEN = 2, XD_PHASE_BLOCKED = 3, XD_PHASE_RETRYING = 4,
@@ -191,6 +193,8 @@ enum {
 };
 /* Wait until the vCPU is OUT, BLOCKED, RETRYING or HELD; -ETIMEDOUT after `seconds`, -ESRCH if the domain goes. */
 int xd_emb_wait_phase(xd_emb *domain, uint32_t vcpu, uint32_t phase, double seconds);
+/* Wait until it is in any of these four, and say which; of one that is HELD, `point << 8` too. */
+int xd_emb_wait_still(xd_emb *domain, uint32_t vcpu, double seconds);
 
 /* Faults on demand: hypercalls of the kinds in `mask` are counted, and the n-th (from 1) fails. */
 enum {

@@ -160,11 +160,16 @@ static bool is_running(const emb_vcpu *v)
     return phase == XD_PHASE_GUEST || phase == XD_PHASE_XEN;
 }
 
+static void set_phase(emb_vcpu *v, uint32_t phase)
+{
+    uint32_t word = __atomic_load_n(&v->where, __ATOMIC_RELAXED) & ~(uint32_t)EMB_PHASE_MASK;
+    __atomic_store_n(&v->where, word | phase, __ATOMIC_SEQ_CST);
+}
+
 void emb_leave(emb_vcpu *v, uint32_t phase)
 {
     xd_emb *d = v->domain;
-    uint32_t word = __atomic_load_n(&v->where, __ATOMIC_RELAXED) & ~(uint32_t)EMB_PHASE_MASK;
-    __atomic_store_n(&v->where, word | phase, __ATOMIC_SEQ_CST);
+    set_phase(v, phase);
     if (phase != XD_PHASE_XEN && __atomic_load_n(&d->watchers, __ATOMIC_SEQ_CST))
         emb_tell_watchers(d);
 }
@@ -235,6 +240,9 @@ void emb_point(emb_vcpu *v, int point)
     pthread_mutex_lock(&d->gate);
     __atomic_fetch_and(&v->hold_mask, ~bit, __ATOMIC_ACQ_REL);
     v->held_at = point;
+    /* Between two instructions a vCPU uses no translation, and can be paused. */
+    if (point == XD_POINT_FETCH)
+        set_phase(v, XD_PHASE_OUT);
     pthread_cond_broadcast(&d->gate_cond);
     __atomic_fetch_add(&d->watchers, 1, __ATOMIC_SEQ_CST);
     while (v->held_at == point && !emb_why_stopped(d))
@@ -264,6 +272,21 @@ int xd_emb_let_go(xd_emb *d, uint32_t vcpu)
     return 0;
 }
 
+int xd_emb_step(xd_emb *d, uint32_t vcpu)
+{
+    if (vcpu >= d->nr_vcpus)
+        return -EINVAL;
+    pthread_mutex_lock(&d->gate);
+    emb_vcpu *v = &d->vcpus[vcpu];
+    __atomic_store_n(&v->hold_mask, (1u << XD_POINTS) - 1, __ATOMIC_RELEASE);
+    if (v->held_at == XD_POINT_FETCH) /* on its way from here on, before its thread knows */
+        set_phase(v, XD_PHASE_XEN);
+    v->held_at = -1;
+    pthread_cond_broadcast(&d->gate_cond);
+    pthread_mutex_unlock(&d->gate);
+    return 0;
+}
+
 static uint32_t phase_of(const emb_vcpu *v)
 {
     if (v->held_at >= 0)
@@ -273,7 +296,7 @@ static uint32_t phase_of(const emb_vcpu *v)
     return phase == XD_PHASE_BLOCKED && event ? (uint32_t)XD_PHASE_XEN : phase;
 }
 
-int xd_emb_wait_phase(xd_emb *d, uint32_t vcpu, uint32_t phase, double seconds)
+static int wait_phases(xd_emb *d, uint32_t vcpu, uint32_t phases, double seconds)
 {
     if (vcpu >= d->nr_vcpus || seconds < 0 || seconds > 1e6)
         return -EINVAL;
@@ -291,8 +314,10 @@ int xd_emb_wait_phase(xd_emb *d, uint32_t vcpu, uint32_t phase, double seconds)
     __atomic_fetch_add(&d->watchers, 1, __ATOMIC_SEQ_CST);
     pthread_mutex_lock(&d->gate);
     for (;;) {
-        if (phase_of(v) == phase)
+        if (phases >> phase_of(v) & 1) {
+            rc = (int)phase_of(v) | (v->held_at > 0 ? v->held_at << 8 : 0);
             break;
+        }
         if (__atomic_load_n(&d->gone, __ATOMIC_SEQ_CST)) {
             rc = -ESRCH;
             break;
@@ -305,6 +330,18 @@ int xd_emb_wait_phase(xd_emb *d, uint32_t vcpu, uint32_t phase, double seconds)
     pthread_mutex_unlock(&d->gate);
     __atomic_fetch_sub(&d->watchers, 1, __ATOMIC_SEQ_CST);
     return rc;
+}
+
+int xd_emb_wait_phase(xd_emb *d, uint32_t vcpu, uint32_t phase, double seconds)
+{
+    int rc = phase > XD_PHASE_HELD ? -EINVAL : wait_phases(d, vcpu, 1u << phase, seconds);
+    return rc < 0 ? rc : 0;
+}
+
+int xd_emb_wait_still(xd_emb *d, uint32_t vcpu, double seconds)
+{
+    return wait_phases(d, vcpu, 1u << XD_PHASE_OUT | 1u << XD_PHASE_BLOCKED | 1u << XD_PHASE_RETRYING | 1u << XD_PHASE_HELD,
+                       seconds);
 }
 
 /* Faults on demand. Every hypercall comes through here first. */

@@ -120,6 +120,8 @@ int emb_wait_for_answers(emb_vcpu *v, uint64_t *data)
                 i++;
             }
         }
+        if (!v->nr_pending || rc)
+            break; /* it has an event, and does not wait for the next */
         __atomic_store_n(&v->looked, seen, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&d->watchers, __ATOMIC_SEQ_CST))
             emb_tell_watchers(d);
