@@ -31,9 +31,9 @@ LAB_JOBS = 2
 #: Debian packages that a part needs besides those that tests/run itself had installed.
 PACKAGES = {
     Part.LINT: ["clang", "git", "libxen-dev", "pkg-config", "shellcheck"],
-    Part.UNIT: ["libxen-dev", "pkg-config", "systemd"],
-    Part.FLOOR: ["libxen-dev", "pkg-config", "systemd"],
-    Part.SANITIZE: ["libxen-dev", "pkg-config", "systemd"],
+    Part.UNIT: ["libxen-dev", "pkg-config", "prometheus", "systemd"],
+    Part.FLOOR: ["libxen-dev", "pkg-config", "prometheus", "systemd"],
+    Part.SANITIZE: ["libxen-dev", "pkg-config", "prometheus", "systemd"],
     Part.BUILD: ["git", "libxen-dev", "pkg-config"],
     Part.LAB: ["binutils", "debian-archive-keyring", "e2fsprogs", "git", "mmdebstrap", "qemu-system-x86", "util-linux"],
 }

@@ -55,8 +55,13 @@ def announce(vcpu: Vcpu) -> None:
 
 
 def busy(vcpu: Vcpu) -> None:
-    """One space; then 10 stores to a page table, 2 to a directory, and a register read."""
+    """:func:`announce`, then :func:`store`."""
     announce(vcpu)
+    store(vcpu)
+
+
+def store(vcpu: Vcpu) -> None:
+    """10 stores to a page table, 2 to a directory, and a register read."""
     for i in range(1, 11):
         vcpu.store(L1 * FRAME + 8 * i, 8, entry(DATA))
     vcpu.store(L2 * FRAME + 8, 8, entry(OTHER_L1))
