@@ -37,6 +37,7 @@ from xengt_dm.observe.control_server import serve_control
 from xengt_dm.observe.log import get_logger
 from xengt_dm.observe.stats_page import StatsPage
 from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.tables import PAGE_SHIFT
 from xengt_dm.service.notify import Notifier
 from xengt_dm.service.watchdog import Progress, feed_watchdog
 from xengt_dm.vgpu.device import Device
@@ -153,6 +154,8 @@ def open_instance(
             max_tables=settings.max_tables,
         )
         after_server.callback(engine.close)
+        if server.adopted:
+            _adopt_ranges(protection, port.frame_limit, settings.bar0)
         protection.on_unseen = engine.stores_unseen
         device = Device(engine, settings.generation, port.domid + 1, settings.graphics)
         bus = Bus(device, engine, counters, settings.bar0, BAR0_SIZE)
@@ -172,6 +175,13 @@ def _say_farewell(stats: StatsPage) -> Callable[[type[BaseException] | None, obj
         return False
 
     return end
+
+
+def _adopt_ranges(protection: Protection, frame_limit: int, bar0: int) -> None:
+    """Every range of the predecessor but BAR0's."""
+    first = min(bar0 >> PAGE_SHIFT, frame_limit)
+    protection.adopt(0, first - 1)
+    protection.adopt(first + (BAR0_SIZE >> PAGE_SHIFT), frame_limit - 1)
 
 
 def _map_bar0(server: IoreqServer, bar0: int) -> None:

@@ -97,6 +97,36 @@ class FrameRanges:
             self._reserved.add(gfn)
         return True
 
+    def adopt(self, first: int, last: int) -> None:
+        """Take over the ranges that a predecessor left over frames ``first``..``last``.
+
+        Nothing lists them. But what overlaps one is refused with EEXIST, before anything else is looked at; so they are
+        found by halves. What is no RAM comes to us for the moment of a question, and is dropped like before. Raises
+        HostError.
+        """
+        parts = [(first, last)] if first <= last else []
+        while parts:
+            low, high = parts.pop()
+            if not self._overlaps(low, high):
+                continue
+            if low == high:
+                self._frames.add(low)
+            else:
+                middle = (low + high) // 2
+                parts += (low, middle), (middle + 1, high)
+        self.count = sum(gfn - 1 not in self._frames for gfn in self._frames)
+
+    def _overlaps(self, first: int, last: int) -> bool:
+        whole = (self._server, first * FRAME, last * FRAME + FRAME - 1)
+        try:
+            twice(self._port.map_mmio, *whole)
+        except HostError as error:
+            if error.errno in (errno.EEXIST, errno.ENOMEM):  # ENOMEM: there are as many ranges as there can be
+                return error.errno == errno.EEXIST
+            raise
+        twice(self._port.unmap_mmio, *whole)
+        return False
+
     def ends(self, gfns: Iterable[int]) -> Iterator[int]:
         """Those of these frames at an end of a range, to be removed one after the other: that takes no room."""
         ascending = sorted(gfns)

@@ -122,6 +122,10 @@ class Protection(ABC):
     def protected(self) -> frozenset[int]:
         return frozenset(self._protected)
 
+    def adopt(self, first: int, last: int) -> None:
+        """Take over what a predecessor left of ranges over frames ``first``..``last``. Raises HostError."""
+        self._ranges.adopt(first, last)
+
     def stop(self) -> None:
         """Protect nothing from here on; what is protected can still be let go."""
         self._stopped = True

@@ -52,6 +52,14 @@ class RangeProtection(Protection):
         #: Frames that have their range, and are about to get the type.
         self._coming: set[int] = set()
 
+    def adopt(self, first: int, last: int) -> None:
+        """A frame with a range may have the type. Nobody knows what it was protected for, so it is let go."""
+        super().adopt(first, last)
+        frames = self._ranges.frames() - self._protected
+        self._protected |= frames
+        self._lingering |= frames
+        self.settle()
+
     def verify(self, gfns: CData, count: int) -> None:
         lost = self._lost.intersection(ffi.unpack(gfns, count))
         for gfn in sorted(lost):

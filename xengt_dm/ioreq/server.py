@@ -16,11 +16,13 @@ Each step of the teardown is tried twice, and one that fails does not keep the o
 A server outlives its process: Xen destroys it only on request or with its domain, and a vCPU that waits for it waits
 for ever. So its id is on disk before anything depends on it, and a successor adopts what it finds: the slots with the
 requests in them, whatever state these are in; performing a store twice is harmless. What the predecessor had protected
-is released, because only its own memory knew what that was.
+is released, because only its own memory knew what that was. A successor that fails before it can answer leaves the
+server as it found it, with all that waits, for the next.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
@@ -99,6 +101,8 @@ class IoreqServer:
         self.vcpus = vcpus
         #: Whether a predecessor made it, and left in it what it had.
         self.adopted = adopted
+        #: Whether it is ours to take down: at once if we made it, else from when we can answer.
+        self.ours = not adopted
         self._page: CData = ffi.cast("void *", page)
         self._taken: CData = ffi.new("xd_taken[]", vcpus)
         self._counters = counters
@@ -116,10 +120,20 @@ class IoreqServer:
         if self.port.write_trap is not WriteTrap.CLAIM or self._claimed:
             return
         if anew:
+            for gfn in self.frames_in_flight():
+                self._cover(gfn)
             with suppress(HostError):  # the predecessor may have died before it claimed
                 self.port.release_writes(self.id)
         self.port.claim_writes(self.id)
         self._claimed = True
+
+    def _cover(self, gfn: int) -> None:
+        """Have the end of a store come here that was begun because of the type."""
+        try:
+            twice(self.port.map_mmio, self.id, gfn << _FRAME_SHIFT, ((gfn + 1) << _FRAME_SHIFT) - 1)
+        except HostError as error:
+            if error.errno != errno.EEXIST:  # which is covered already, or is a register's
+                raise
 
     def release(self) -> None:
         """Give the claim back, if there is one, and answer what came before."""
@@ -133,6 +147,7 @@ class IoreqServer:
         self._handler = handler
         for vcpu in range(self.vcpus):
             self._local[vcpu] = self.port.events.bind(lib.xd_slot_port(self._page, vcpu))
+        self.ours = True
 
     def unbind(self) -> None:
         self._handler = _ignore
@@ -253,6 +268,12 @@ def open_server(port: DomainPort, record: IdRecord, counters: CData) -> Iterator
     On the way out, every waiting vCPU has been answered. Raises HostError if any step fails, with what came before
     undone; if the domain is gone there is nothing to undo, and that is no error.
     """
+    server: IoreqServer | None = None
+
+    def undo(step: Callable[..., None], *arguments: object) -> None:
+        if not adopted or (server is not None and server.ours):
+            step(*arguments)
+
     with ExitStack() as stack:
         _ = port.write_trap  # refused before anything is made
         vcpus = port.vcpu_count()
@@ -260,19 +281,20 @@ def open_server(port: DomainPort, record: IdRecord, counters: CData) -> Iterator
         adopted = server_id is not None
         if server_id is None:
             server_id = port.create_server()
-        stack.callback(_destroy, port, server_id, record)
+        stack.callback(undo, _destroy, port, server_id, record)
         record.write(server_id)
         page = port.map_slots(server_id)
         stack.callback(port.unmap_slots, server_id)
         server = IoreqServer(port, server_id, page, vcpus, counters, adopted)
         stack.callback(server.unbind)
         port.set_server_state(server_id, True)
-        stack.callback(released, server.answer_until, server.idle)
-        stack.callback(released, server.answer_the_last)
-        stack.callback(released, port.set_server_state, server_id, False)
+        stack.callback(undo, released, server.answer_until, server.idle)
+        stack.callback(undo, released, server.answer_the_last)
+        stack.callback(undo, released, port.set_server_state, server_id, False)
         server.claim(anew=adopted)
-        stack.callback(released, server.release)
+        stack.callback(undo, released, server.release)
         yield server
+        server.ours = True
 
 
 def _adopt(port: DomainPort, record: IdRecord) -> int | None:
