@@ -91,6 +91,7 @@ class Guest:
 
     domain: EmbeddedDomain
     memory: dict[int, bytearray] = field(default_factory=dict)
+    misread: set[int] = field(default_factory=set)
 
     def store(self, gpa: int, data: bytes, vcpu: int = 0) -> None:
         for i, byte in enumerate(data):
@@ -112,7 +113,8 @@ class Guest:
         held = self.memory.setdefault(gfn, bytearray(FRAME))
         old = int.from_bytes(held[8 * slot : 8 * slot + 8], "little")
         held[8 * slot : 8 * slot + 8] = value.to_bytes(8, "little")
-        assert self.domain.vcpu(0).xchg(gfn * FRAME + 8 * slot, 8, value) == old
+        if self.domain.vcpu(0).xchg(gfn * FRAME + 8 * slot, 8, value) != old:
+            self.misread.add(gfn)
 
     def notify(self, root: int, what: reg.Notification) -> None:
         cpu = self.domain.vcpu(0)
@@ -127,8 +129,9 @@ class Guest:
         self.domain.vcpu(0).add(gfn, 1)
 
     def wrong(self) -> list[int]:
-        """Frames that do not hold what the guest stored."""
-        return [gfn for gfn, held in self.memory.items() if self.domain.read(gfn * FRAME, FRAME) != bytes(held)]
+        """Frames that do not hold what the guest stored, or did not when it read them."""
+        unlike = {gfn for gfn, held in self.memory.items() if self.domain.read(gfn * FRAME, FRAME) != bytes(held)}
+        return sorted(unlike | self.misread)
 
 
 GuestStep = Callable[[Guest], None]
@@ -259,13 +262,8 @@ def _steps(guest: Guest, serving: Serving) -> Iterator[HostStep | None]:
     serving.finish()
 
 
-def run(
-    domain: EmbeddedDomain,
-    sync: Sync,
-    port: TrackedPort,
-    open_more: Callable[[Instance], None] = lambda instance: None,
-) -> Outcome:
-    """One life. Faults are armed by the caller, in ``domain`` or in ``port``."""
+def run(domain: EmbeddedDomain, sync: Sync, port: TrackedPort, meanwhile: HostStep = lambda instance: None) -> Outcome:
+    """One life. Faults are armed by the caller, in ``domain`` or in ``port``, or by ``meanwhile``, after each step."""
     guest, error = Guest(domain), None
     serving = Serving(domain)
     steps = _steps(guest, serving)
@@ -273,7 +271,6 @@ def run(
     try:
         try:
             with open_instance(port, Settings(sync=sync)) as instance:
-                open_more(instance)
                 for after in steps:
                     if after is None:
                         wait_until_blocked(domain, 0, PATIENCE)
@@ -281,6 +278,7 @@ def run(
                     serving.serve(instance)
                     serving.finish()
                     after(instance)
+                    meanwhile(instance)
         except HostError as raised:
             error = raised
         except OSError:  # waiting on a vCPU of a domain that is gone

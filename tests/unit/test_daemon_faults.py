@@ -13,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.whole_run import FRAME, FRAMES, Outcome, TrackedPort, run
+from tests.support.whole_run import FRAME, FRAMES, TABLES, Outcome, TrackedPort, run
+from xengt_dm._core import ffi, lib
+from xengt_dm.cli import main
+from xengt_dm.daemon import Instance
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.hypervisor.embedded.faults import Call, counting, fail_nth, lose_domain_at
+from xengt_dm.hypervisor.embedded.faults import Call, counting, fail_nth, lose_domain_at, vanish
+from xengt_dm.observe.rundir import read_counters
 from xengt_dm.ppgtt.engine import Sync
 
 FLAVOURS = ("4.17", "v7")
@@ -132,6 +136,28 @@ def test_types_that_can_never_be_changed_back(flavour: str) -> None:
             assert outcome.wrong == []
 
 
+@pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])
+@pytest.mark.parametrize("flavour", FLAVOURS)
+@pytest.mark.parametrize("gfn", TABLES)
+def test_a_page_of_the_mapping_can_vanish(gfn: int, flavour: str, sync: Sync) -> None:
+    """Touching it is SIGBUS. What the guest stores there goes nowhere, and nothing else is disturbed."""
+    seen: dict[str, int] = {}
+    with EmbeddedDomain(FRAMES, 2, flavour) as domain:
+        port = TrackedPort(domain)
+        window = int(ffi.cast("uintptr_t", lib.xd_emb_window(domain.handle)))
+
+        def cut(instance: Instance) -> None:
+            vanish(domain, window + gfn * FRAME, 1)
+            seen.update(read_counters(instance.stats.counters))
+
+        outcome = run(domain, sync, port, cut)
+        assert outcome.error is None
+        assert not any(outcome.left.values())
+        assert set(outcome.wrong) <= {gfn}
+        assert domain.crash_reason == ""
+    assert seen["audit_mismatches"] == 0
+
+
 def test_no_file_is_left_open() -> None:
     def open_files() -> int:
         gc.collect()
@@ -146,6 +172,14 @@ def test_no_file_is_left_open() -> None:
             port.close()
             domain.write(0, bytes(FRAMES * FRAME))
         assert open_files() == before
+
+
+@pytest.mark.parametrize("flavour", ["4.7", "4.9"])
+def test_the_demo_says_why_not(flavour: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["demo", "--xen", flavour, "--seconds", "0"])
+    assert end.value.code == 69
+    assert "run the guest on Xen 4.13 or later" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flavour", ["4.7", "4.9"])
