@@ -13,7 +13,7 @@ import errno
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ import trio
 from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
 from xengt_dm.daemon_control import Operator
+from xengt_dm.daemon_record import Recording, TraceFile
 from xengt_dm.daemon_reload import Running, reload_on_signal
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
@@ -200,9 +201,9 @@ async def _stop_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStat
             scope.cancel()
 
 
-async def _watch_domain(instance: Instance, running: Running, scope: trio.CancelScope) -> None:
-    """End when the domain does, which raises no event on our channels; between two looks, give back the frames that the
-    guest gave back.
+async def _watch_domain(instance: Instance, running: Running, recording: Recording, scope: trio.CancelScope) -> None:
+    """End when the domain does, which raises no event on our channels. At each look, do what has time: give back the
+    frames that the guest gave back, write down what was recorded.
     """
     server = instance.server
     while True:
@@ -214,9 +215,10 @@ async def _watch_domain(instance: Instance, running: Running, scope: trio.Cancel
             return
         instance.engine.settle()
         instance.protection.settle()
+        recording.flush()
 
 
-async def _run(instance: Instance, control: Path, running: Running, notifier: Notifier) -> None:
+async def _run(instance: Instance, control: Path, running: Running, recording: Recording, notifier: Notifier) -> None:
     server, settings = instance.server, instance.settings
     domid = server.port.domid
     about = report.Instance(domid, server.id, server.vcpus, time.monotonic())
@@ -232,8 +234,8 @@ async def _run(instance: Instance, control: Path, running: Running, notifier: No
             await nursery.start(_stop_on_signal, scope)
             await nursery.start(reload_on_signal, running, instance.engine)
             await nursery.start(instance.serve)
-            nursery.start_soon(_watch_domain, instance, running, scope)
-            operator = Operator(server, instance.engine, instance.protection)
+            nursery.start_soon(_watch_domain, instance, running, recording, scope)
+            operator = Operator(server, instance.engine, instance.protection, recording)
             handlers = {**operator.extend(report.control_handlers(instance.engine, about)), "stop": stop}
             await nursery.start(serve_control, control, handlers)
             get_logger().info(
@@ -254,13 +256,24 @@ async def _run(instance: Instance, control: Path, running: Running, notifier: No
         notifier.stopping()
 
 
-def run(port: DomainPort, running: Running, base: Path, notifier: Notifier | None = None) -> None:
+def run(
+    port: DomainPort,
+    running: Running,
+    base: Path,
+    notifier: Notifier | None = None,
+    record_to: TraceFile | None = None,
+) -> None:
     """Serve a domain until SIGTERM, SIGINT, a request to stop, or its end; on SIGHUP, reload the configuration.
 
-    ``notifier``: to tell a service manager; without one it is told nothing. Raises HostError, maybe in a group.
+    ``notifier``: to tell a service manager; without one it is told nothing. ``record_to``: record from the start.
+    Raises HostError, maybe in a group.
     """
     directory = rundir.open_directory(base, port.domid)
     record = rundir.ServerIdFile(directory)
     settings = Settings.from_config(running.config)
     with suppress(DomainGoneError), open_instance(port, settings, record=record, directory=directory) as instance:
-        trio.run(_run, instance, directory / "control.sock", running, notifier or Notifier({}))
+        recording = Recording(instance.engine, instance.device, instance.bus, port.frame_limit)
+        with closing(recording):
+            if record_to is not None:
+                recording.start(record_to)
+            trio.run(_run, instance, directory / "control.sock", running, recording, notifier or Notifier({}))

@@ -19,10 +19,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from xengt_dm.daemon_record import Recording, TraceFile, open_trace_file
 from xengt_dm.errors import DataError, DomainGoneError, HostError, UsageError
 from xengt_dm.ioreq.protection import Protection
 from xengt_dm.ioreq.server import IoreqServer
-from xengt_dm.observe.control_protocol import ErrorCode, RefusedError
+from xengt_dm.observe.control_protocol import DESCRIPTOR, ErrorCode, Passed, RefusedError
 from xengt_dm.observe.lazy_json import LazyList, LazyObject
 from xengt_dm.observe.log import get_logger
 from xengt_dm.observe.report import Arguments, Handler, allow
@@ -35,10 +36,11 @@ READERS: Final = ("walk", "dump", "audit", "protected")
 class Operator:
     """The commands that change something, on one instance; and refusal of those that make no sense meanwhile."""
 
-    def __init__(self, server: IoreqServer, engine: Engine, protection: Protection) -> None:
+    def __init__(self, server: IoreqServer, engine: Engine, protection: Protection, recording: Recording) -> None:
         self._server = server
         self._engine = engine
         self._protection = protection
+        self._recording = recording
 
     def extend(self, handlers: Mapping[str, Handler]) -> dict[str, Handler]:
         """These handlers and ours."""
@@ -47,6 +49,7 @@ class Operator:
             "mode": self._mode,
             "quiesce": self._quiesce,
             "resume": self._resume,
+            "record": self._record,
         }
         every = {**handlers, **ours, "status": self._with_state(handlers["status"])}
         return {name: self._unless_quiesced(each) if name in READERS else each for name, each in every.items()}
@@ -55,7 +58,8 @@ class Operator:
         def with_state(arguments: Arguments) -> object:
             found = status(arguments)
             assert isinstance(found, dict)
-            return {**found, "state": "quiesced" if self._engine.quiesced else "serving"}
+            state = "quiesced" if self._engine.quiesced else "serving"
+            return {**found, "state": state, "recording": self._recording.name}
 
         return with_state
 
@@ -130,3 +134,26 @@ class Operator:
                 )
             get_logger().info("resume.done", spaces=len(self._engine.spaces))
         return {"state": "serving", "spaces": len(self._engine.spaces)}
+
+    def _record(self, arguments: Arguments) -> object:
+        """With ``file``, record to that: to the descriptor that came along, else to the daemon's own file of that name.
+
+        With ``stop``, end the recording.
+        """
+        allow(arguments, "file", "stop", DESCRIPTOR)
+        name, stop, passed = arguments.get("file"), arguments.get("stop", False), arguments.get(DESCRIPTOR)
+        if not isinstance(stop, bool) or (stop and name is not None):
+            raise UsageError('"stop" is true or false, and goes without "file"')
+        if stop:
+            file = self._recording.name
+            return {"recording": None, "file": file, "events": self._recording.stop()}
+        if name is not None:
+            if not isinstance(name, str) or not name or "\0" in name:
+                raise UsageError('"file" is the name of a file')
+            if self._recording.name is not None:
+                raise DataError(f"recording to {self._recording.name} already; stop that first")
+            if isinstance(passed, Passed):
+                self._recording.start(TraceFile(passed.take(), name))
+            else:
+                self._recording.start(open_trace_file(name))
+        return {"recording": self._recording.name, "events": self._recording.events}

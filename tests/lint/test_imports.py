@@ -67,6 +67,7 @@ RULES = {
     "observe": Rule(f"_core {COMMON}", "prometheus_client structlog trio", why="observing must not need a room"),
     "daemon": Rule("*", "structlog trio", why="the composition root"),
     "daemon_control": Rule("*", "structlog trio", why="a part of the composition root"),
+    "daemon_record": Rule("*", "structlog", why="a part of the composition root"),
     "daemon_reload": Rule("*", "structlog trio", why="a part of the composition root"),
     "demo": Rule("*", "trio", why="a composition root, too, with the embedded hypervisor"),
     "replay": Rule("*", "trio", why="a composition root, too, with the embedded hypervisor"),

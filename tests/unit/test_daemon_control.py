@@ -13,6 +13,7 @@ from tests.support.guest import FRAME
 from tests.support.live import Live, with_live
 from xengt_dm.daemon import Settings
 from xengt_dm.daemon_control import READERS, Operator
+from xengt_dm.daemon_record import Recording
 from xengt_dm.errors import DataError, UsageError
 from xengt_dm.hypervisor.embedded.faults import Call, fail_nth
 from xengt_dm.observe import report
@@ -29,7 +30,8 @@ class Console:
 
     def __init__(self, live: Live) -> None:
         instance = live.instance
-        operator = Operator(instance.server, instance.engine, instance.protection)
+        self.recording = Recording(instance.engine, instance.device, instance.bus, live.domain.ram_frames)
+        operator = Operator(instance.server, instance.engine, instance.protection, self.recording)
         about = report.Instance(live.domain.domid, instance.server.id, instance.server.vcpus, 0.0)
         self.handlers = operator.extend(report.control_handlers(instance.engine, about))
 

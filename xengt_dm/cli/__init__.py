@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "quiesce": "Let go of a domain so that it can be saved or migrated.",
     "resume": "Shadow a quiesced domain again.",
     "exporter": "Serve the metrics of this host's daemons to Prometheus.",
+    "record": "Record what a guest does, for `replay`.",
     "stop": "Stop a daemon; its domain goes on, untrapped.",
 }
 

@@ -16,6 +16,7 @@ from xengt_dm.config.keys import KEYS, Key, show
 from xengt_dm.config.merge import load
 from xengt_dm.config.values import WrongError, from_text
 from xengt_dm.daemon import run
+from xengt_dm.daemon_record import open_trace_file
 from xengt_dm.daemon_reload import Running
 from xengt_dm.errors import UsageError
 from xengt_dm.observe import log
@@ -53,12 +54,19 @@ def _short_options(function: Any) -> Any:
 @click.command(name="run", short_help="Serve a domain.")
 @click.option("--domid", type=click.IntRange(0, DOMID_MAX), required=True, help="The domain to serve.")
 @click.option("--name", metavar="NAME", help="The domain's name, which chooses its file; else xenstore says it.")
+@click.option("--record", metavar="FILE", help="Record what the guest does, for `replay`; gzip if FILE ends in .gz.")
 @_short_options
 @set_option
 @config_dir_option
 @run_dir_option
 def command(
-    domid: int, name: str | None, sets: tuple[str, ...], config_dir: Path, base: Path, **short: str | None
+    domid: int,
+    name: str | None,
+    record: str | None,
+    sets: tuple[str, ...],
+    config_dir: Path,
+    base: Path,
+    **short: str | None,
 ) -> None:
     """Be the graphics device model of domain DOMID until SIGTERM, or until the domain ends.
 
@@ -77,8 +85,9 @@ def command(
     running = Running(config, lambda: load(config_dir, name, options))
     limit = config.integer("domain.frame_limit") or None
     with closing(Notifier()) as notifier, closing(XenPort(domid, frame_limit=limit, restrict=True)) as port:
+        file = None if record is None else open_trace_file(record)
         sandbox.enter(domid, open_directory(base, domid))
-        run(port, running, base, notifier)
+        run(port, running, base, notifier, file)
 
 
 def _from_short(short: dict[str, str | None]) -> Iterator[Assignment]:

@@ -86,6 +86,8 @@ class Bus:
             return self._access(request.vcpu, addr, size, request.data, request.is_read)
         if request.is_read:
             value = self._access(request.vcpu, addr, size, 0, is_read=True)
+            if self.tap is not None:
+                self.tap.store(request.vcpu, data & ALL_ONES, size, value & (1 << 8 * size) - 1)
             self._store(data, size, value)
             return value
         return self._access(request.vcpu, addr, size, self._load(data, size), is_read=False)

@@ -43,14 +43,22 @@ class ForbiddenError(ControlError):
     exit_code = ExitCode.PERMISSION
 
 
-def ask(base: Path, domid: int, command: str, *, silence: float = SILENCE_SECONDS, **arguments: object) -> Any:
+def ask(
+    base: Path,
+    domid: int,
+    command: str,
+    *,
+    silence: float = SILENCE_SECONDS,
+    descriptor: int | None = None,
+    **arguments: object,
+) -> Any:
     """The result of one command from the daemon of a domain; ``base`` holds the run directories.
 
-    ``silence``: seconds that the daemon may say nothing. Raises NotRunningError, ForbiddenError, RefusedError (the
-    daemon's own words, with its exit code) or ControlError.
+    ``silence``: seconds that the daemon may say nothing. ``descriptor`` goes with the request. Raises NotRunningError,
+    ForbiddenError, RefusedError (the daemon's own words, with its exit code) or ControlError.
     """
     with _connected(base, domid, silence) as connection:
-        return _exchange(connection, domid, command, arguments)
+        return _exchange(connection, domid, command, arguments, descriptor)
 
 
 def stop(base: Path, domid: int, seconds: float | None) -> bool:
@@ -108,11 +116,16 @@ def _no_connection(error: OSError, path: Path, domid: int) -> ControlError:
     return ControlError(f"cannot reach the daemon of domain {domid} at {path}: {error.strerror or error}")
 
 
-def _exchange(connection: socket.socket, domid: int, command: str, arguments: dict[str, object]) -> Any:
+def _exchange(
+    connection: socket.socket, domid: int, command: str, arguments: dict[str, object], descriptor: int | None = None
+) -> Any:
     daemon = f"the daemon of domain {domid}"
     try:
         with suppress(BrokenPipeError):  # it may have said why
-            connection.sendall(request_line(command, arguments))
+            line_out = request_line(command, arguments)
+            if descriptor is not None:
+                line_out = line_out[socket.send_fds(connection, [line_out], [descriptor]) :]
+            connection.sendall(line_out)
         line = _receive_line(connection)
     except TimeoutError as error:
         raise ControlError(

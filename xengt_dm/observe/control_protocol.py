@@ -6,7 +6,8 @@ Lines of JSON in UTF-8 on a UNIX stream socket, one reply to each request, in or
     {"v": 1, "ok": true, "result": ...}
     {"v": 1, "ok": false, "error": {"code": "usage", "message": "..."}}
 
-``v`` and ``cmd`` are the request's own, every other key is an argument of the command. A request has at most
+``v`` and ``cmd`` are the request's own, every other key is an argument of the command. A file descriptor may come with
+a request (SCM_RIGHTS, unix(7)), so that the daemon writes to a file that only who asks may open. A request has at most
 :data:`REQUEST_LIMIT` bytes with its newline; a reply may have many megabytes.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -71,6 +73,28 @@ class RefusedError(ControlError):
         super().__init__(message)
         self.code = code
         self.exit_code = EXIT_CODES.get(code, ExitCode.UNAVAILABLE)
+
+
+#: The argument under which a handler finds the descriptor that came with a request, as a :class:`Passed`.
+DESCRIPTOR: Final = "descriptor"
+
+
+class Passed:
+    """A file descriptor that came with a request. Whoever wants it takes it; else it is closed after the answer."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def take(self) -> int:
+        """The descriptor, the caller's from now on. Raises UsageError if it was taken already."""
+        if self._descriptor is None:
+            raise UsageError("the descriptor that came with the request is taken already")
+        descriptor, self._descriptor = self._descriptor, None
+        return descriptor
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self.take())
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,10 @@ operator. It may still be broken, slow or silent, and none of that may touch the
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,8 +25,10 @@ import trio
 
 from xengt_dm.errors import ConfigError, DataError, HostError, UsageError
 from xengt_dm.observe.control_protocol import (
+    DESCRIPTOR,
     ErrorCode,
     LineBuffer,
+    Passed,
     RefusedError,
     error_code,
     error_line,
@@ -44,6 +48,7 @@ PEER_SECONDS: Final = 10.0
 #: How long a reply of one chunk may take, which the socket's buffer has room for; a daemon that stops waits for it.
 LAST_WORDS_SECONDS: Final = 0.5
 CHUNK: Final = 64 * 1024
+_ONE_DESCRIPTOR: Final = socket.CMSG_SPACE(struct.calcsize("i"))
 
 
 async def serve_control(
@@ -86,16 +91,20 @@ class _Server:
 
     async def _answer_all(self, stream: trio.SocketStream) -> None:
         lines = LineBuffer()
-        while True:
-            try:
-                line = await _receive_line(stream, lines)
-            except RefusedError as error:
-                await _send_whole(stream, error_line(error.code, str(error)))
-                return
-            if line is None or not await self._answer(stream, line):
-                return
+        with ExitStack() as stack:
+            while True:
+                stack.close()
+                passed: list[Passed] = []
+                stack.callback(_close_all, passed)
+                try:
+                    line = await _receive_line(stream, lines, passed)
+                except RefusedError as error:
+                    await _send_whole(stream, error_line(error.code, str(error)))
+                    return
+                if line is None or not await self._answer(stream, line, passed):
+                    return
 
-    async def _answer(self, stream: trio.SocketStream, line: bytes) -> bool:
+    async def _answer(self, stream: trio.SocketStream, line: bytes, passed: list[Passed]) -> bool:
         """Answer one request; whether the connection is good for another."""
         sent = 0
         try:
@@ -107,7 +116,8 @@ class _Server:
                     ErrorCode.UNKNOWN_COMMAND, f"no command {request.command[:40]!r} here; there are: {known}"
                 )
             buffer = bytearray()
-            for piece in reply_pieces(handler(request.arguments)):
+            arguments = {**request.arguments, **({DESCRIPTOR: passed[-1]} if passed else {})}
+            for piece in reply_pieces(handler(arguments)):
                 buffer += piece
                 if not piece:
                     await trio.lowlevel.checkpoint()
@@ -137,18 +147,38 @@ class _Server:
         return False
 
 
-async def _receive_line(stream: trio.SocketStream, lines: LineBuffer) -> bytes | None:
-    """The next request; None at the end. Raises RefusedError if it is too long or does not come."""
+def _close_all(passed: list[Passed]) -> None:
+    for each in passed:
+        each.close()
+
+
+async def _receive_line(stream: trio.SocketStream, lines: LineBuffer, passed: list[Passed]) -> bytes | None:
+    """The next request; None at the end. Descriptors that come meanwhile go to ``passed``.
+
+    Raises RefusedError if it is too long or does not come.
+    """
     with trio.move_on_after(PEER_SECONDS):
         while True:
             line = lines.take()
             if line is not None:
                 return line
-            data = await stream.receive_some(CHUNK)
+            data = await _receive(stream, passed)
             if not data:
                 return lines.take(at_end=True)
             lines.feed(data)
     raise RefusedError(ErrorCode.TIMEOUT, f"no request within {PEER_SECONDS:g} seconds")
+
+
+async def _receive(stream: trio.SocketStream, passed: list[Passed]) -> bytes:
+    """Some bytes, none at the end; of the descriptors with them the kernel keeps all but one to itself."""
+    try:
+        data, ancillary, _, _ = await stream.socket.recvmsg(CHUNK, _ONE_DESCRIPTOR, socket.MSG_CMSG_CLOEXEC)
+    except OSError as error:
+        raise trio.BrokenResourceError from error
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            passed.extend(Passed(each) for (each,) in struct.iter_unpack("i", content))
+    return data
 
 
 async def _send(stream: trio.SocketStream, data: bytes | bytearray) -> bool:

@@ -17,8 +17,9 @@ CHUNK_BYTES: Final = 256 << 10
 class TraceWriter:
     """A trace file being written; use it as a context manager, or call :meth:`close`.
 
-    ``path`` is replaced if it exists, and is gzip if its name ends in ``.gz``. Lines are kept back until there are
-    CHUNK_BYTES of them, or until :meth:`flush`. Not for several threads at once. Opening, :meth:`write` and
+    ``file`` is a path, which is replaced if it exists, or a descriptor open for writing, which is the writer's from
+    then on. The file is gzip if ``compress``, or, without it, if the path ends in ``.gz``. Lines are kept back until
+    there are CHUNK_BYTES of them, or until :meth:`flush`. Not for several threads at once. Opening, :meth:`write` and
     :meth:`flush` raise OSError; after one, the file still ends with a whole line.
     """
 
@@ -26,12 +27,14 @@ class TraceWriter:
     # gzip each chunk is a member of its own: members may follow each other (RFC 1952, 2.2), so a file is complete after
     # each of them, where one long stream would lack its end. It costs 18 bytes and a fresh window a chunk.
 
-    def __init__(self, path: str | os.PathLike[str], header: Header) -> None:
-        self._compress = os.fspath(path).endswith(".gz")
+    def __init__(self, file: str | os.PathLike[str] | int, header: Header, compress: bool | None = None) -> None:
+        named_gz = not isinstance(file, int) and os.fspath(file).endswith(".gz")
+        self._compress = named_gz if compress is None else compress
         self._lines: list[str] = []
         self._pending = 0
         self._good_bytes = 0
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._fd = file if isinstance(file, int) else os.open(file, flags, 0o666)
         try:
             self._append(header.line())
             self.flush()

@@ -15,6 +15,13 @@ from xengt_dm.vgpu import registers as reg
 _PAGE = 4096
 
 
+def announcement(mode: Mode, roots: tuple[int, ...]) -> list[tuple[int, int, int]]:
+    """The register writes, (offset, size, value), by which a driver announces a space."""
+    pdps = [(reg.PDP0 + 8 * n, 8, root) for n, root in enumerate(roots)]
+    creates = {Mode.L4: reg.Notification.PPGTT_L4_CREATE, Mode.L3: reg.Notification.PPGTT_L3_CREATE}
+    return [*pdps, (reg.G2V_NOTIFY, 4, creates[mode])]
+
+
 class AddressSpaces(Protocol):
     """What the registers of the device can ask for; :class:`xengt_dm.ppgtt.engine.Engine` is one."""
 
