@@ -67,9 +67,11 @@ class Operator:
         def checked(arguments: Arguments) -> object:
             if self._engine.quiesced:
                 domid = self._server.port.domid
-                raise DataError(
-                    f"domain {domid} is quiesced and has no shadows; first: xengt-dm resume --domid {domid}"
+                raise RefusedError(
+                    ErrorCode.QUIESCED,
+                    f"domain {domid} is quiesced and has no shadows; first: xengt-dm resume --domid {domid}",
                 )
+
             return handler(arguments)
 
         return checked

@@ -14,7 +14,7 @@ from tests.support.live import Live, with_live
 from xengt_dm.daemon import Settings
 from xengt_dm.daemon_control import READERS, Operator
 from xengt_dm.daemon_record import Recording
-from xengt_dm.errors import DataError, UsageError
+from xengt_dm.errors import UsageError
 from xengt_dm.hypervisor.embedded.faults import Call, fail_nth
 from xengt_dm.observe import report
 from xengt_dm.observe.control_protocol import RefusedError, reply_pieces
@@ -111,7 +111,7 @@ def test_what_reads_shadows_is_refused_while_quiesced(command: str) -> None:
     async def body(live: Live) -> None:
         console = Console(live)
         console("quiesce")
-        with pytest.raises(DataError, match=f"xengt-dm resume --domid {live.domain.domid}$"):
+        with pytest.raises(RefusedError, match=f"xengt-dm resume --domid {live.domain.domid}$"):
             console(command, va=0) if command == "walk" else console(command)
 
     with_live(body)

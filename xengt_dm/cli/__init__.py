@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "check": "Say what this host has and lacks for `run`.",
     "replay": "Run a trace on the embedded hypervisor.",
     "list": "List the daemons of this host.",
+    "top": "Watch the daemons of this host, live.",
     "status": "Show how a daemon is doing.",
     "spaces": "List the address spaces of a domain's GPU.",
     "walk": "Resolve a GPU address.",

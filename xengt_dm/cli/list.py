@@ -28,18 +28,18 @@ def command(base: Path, as_json: bool) -> None:
     STATE is `serving`, or `quiesced` between `quiesce` and `resume`; `dead` for one that ended without its farewell
     (start it again); `silent` for one that does not answer; `forbidden` for one of another user.
     """
-    instances = list(_instances(base))
+    found = list(instances(base))
     if as_json:
-        click.echo(json.dumps(instances))
-    elif not instances:
+        click.echo(json.dumps(found))
+    elif not found:
         click.echo(f"no daemon runs (nothing in {base})")
     else:
         headings = ("DOMID>", "STATE", "PID>", "MODE", "VCPUS>", "SPACES>", "TRAPS>", "UP>", "VERSION")
-        for line in words.table(headings, map(_row, instances)):
+        for line in words.table(headings, map(_row, found)):
             click.echo(line)
 
 
-def _instances(base: Path) -> Iterator[dict[str, Any]]:
+def instances(base: Path) -> Iterator[dict[str, Any]]:
     """What each instance says of itself, or why it does not, by domid. Raises ForbiddenError or ControlError."""
     try:
         domids = sorted(int(entry.name) for entry in base.iterdir() if entry.name.isdecimal())

@@ -41,6 +41,7 @@ class ErrorCode(enum.StrEnum):
     HOST = "host"
     BUSY = "busy"
     TIMEOUT = "timeout"
+    QUIESCED = "quiesced"
     INTERNAL = "internal"
 
 
@@ -56,6 +57,7 @@ EXIT_CODES: Final[Mapping[str, ExitCode]] = {
     ErrorCode.HOST: ExitCode.UNAVAILABLE,
     ErrorCode.BUSY: ExitCode.UNAVAILABLE,
     ErrorCode.TIMEOUT: ExitCode.UNAVAILABLE,
+    ErrorCode.QUIESCED: ExitCode.UNAVAILABLE,
     ErrorCode.INTERNAL: ExitCode.INTERNAL,
 }
 

@@ -1,0 +1,194 @@
+"""``xengt-dm top``: the daemons of this host, live."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from xengt_dm.cli import words
+from xengt_dm.cli.asking import json_option, run_dir_option
+from xengt_dm.cli.list import instances
+
+#: ECMA-48, and xterm's alternate screen, which leaves what was on the terminal before as it was.
+ENTER: Final = "\x1b[?1049h\x1b[?25l"
+LEAVE: Final = "\x1b[?25h\x1b[?1049l"
+HOME: Final = "\x1b[H"
+CLEAR_LINE_END: Final = "\x1b[K"
+CLEAR_BELOW: Final = "\x1b[J"
+BOLD, REVERSE, PLAIN = "\x1b[1m", "\x1b[7m", "\x1b[m"
+
+QUIT: Final = frozenset(b"qQ\x03\x04")
+
+#: Column: what each shows of (counters, rate of each counter a second).
+COLUMNS: Final[dict[str, Callable[[dict[str, int], dict[str, float]], str]]] = {
+    "SPACES>": lambda now, rate: f"{now['spaces']:,}",
+    "TABLES>": lambda now, rate: f"{now['tables']:,}",
+    "PROT>": lambda now, rate: f"{now['protected_pages']:,}",
+    "STORES/S>": lambda now, rate: _rate(rate, "store_traps"),
+    "MMIO/S>": lambda now, rate: _rate(rate, "mmio_traps"),
+    "SUBMITS/S>": lambda now, rate: _rate(rate, "submissions"),
+    "OPENS/S>": lambda now, rate: _rate(rate, "opened_pages"),
+    "SYNCS/S>": lambda now, rate: _rate(rate, "syncs"),
+    "DROPPED>": lambda now, rate: f"{now['dropped_stores']:,}",
+    "BAD>": lambda now, rate: f"{now['audit_mismatches']:,}",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The instances as they were at ``seconds``, on a monotonic clock."""
+
+    seconds: float
+    instances: list[dict[str, Any]]
+
+    def counters(self, domid: int, pid: int) -> dict[str, int] | None:
+        """Of the instance of this domain, if it is the same process."""
+        for each in self.instances:
+            if each["domid"] == domid and each["status"] is not None and each["status"]["pid"] == pid:
+                found: dict[str, int] = each["status"]["counters"]
+                return found
+        return None
+
+
+@click.command("top")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1, max=3600),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks.",
+)
+@click.option("--count", "times", type=click.IntRange(min=1), help="End after so many looks.")
+@click.option("--domid", type=click.IntRange(min=0), multiple=True, help="Only this domain's; may be repeated.")
+@run_dir_option
+@json_option
+def command(interval: float, times: int | None, domid: tuple[int, ...], base: Path, as_json: bool) -> None:
+    """Watch the daemons of this host: what they hold and what they do a second. `q` or Ctrl-C ends.
+
+    PROT are protected frames, DROPPED stores that went nowhere, BAD entries that audits found wrong; the busiest daemon
+    comes first. Rates are over the time since the look before. Where standard output is no terminal, each look is a
+    table, or with --json a line, and there is one if --count does not say otherwise.
+    """
+
+    def look() -> Sample:
+        found = [each for each in instances(base) if not domid or each["domid"] in domid]
+        return Sample(time.monotonic(), found)
+
+    live = sys.stdout.isatty() and not as_json
+    rounds: Iterable[int] = count() if live and times is None else range(times or 1)
+    with ExitStack() as stack:
+        before = look()
+        wait = stack.enter_context(_screen()) if live else _sleep
+        if live:
+            _draw(base, before, before)
+        for _ in rounds:
+            if wait(interval):
+                return
+            now = look()
+            if live:
+                _draw(base, before, now)
+            elif as_json:
+                click.echo(json.dumps([_as_json(before, now, each) for each in now.instances]))
+            else:
+                for line in _lines(base, before, now):
+                    click.echo(line)
+            before = now
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False
+
+
+@contextmanager
+def _screen() -> Iterator[Callable[[float], bool]]:
+    """Have the terminal for ourselves; gives a function that waits, and says whether somebody wants to quit."""
+    with ExitStack() as stack:
+        keyboard = sys.stdin.fileno() if sys.stdin.isatty() else None
+        if keyboard is not None:
+            stack.callback(termios.tcsetattr, keyboard, termios.TCSADRAIN, termios.tcgetattr(keyboard))
+            tty.setcbreak(keyboard)
+        stack.callback(_write, LEAVE)
+        _write(ENTER)
+
+        def wait(seconds: float) -> bool:
+            if keyboard is None:
+                return _sleep(seconds)
+            end = time.monotonic() + seconds
+            while (left := end - time.monotonic()) > 0:
+                if select.select([keyboard], [], [], left)[0]:
+                    keys = os.read(keyboard, 64)
+                    if not keys or not QUIT.isdisjoint(keys):
+                        return True
+            return False
+
+        yield wait
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _draw(base: Path, before: Sample, now: Sample) -> None:
+    size = shutil.get_terminal_size()
+    head = f"xengt-dm top  {time.strftime('%H:%M:%S')}  {words.count(len(now.instances), 'daemon')}   q: quit"
+    lines = [BOLD + head[: size.columns] + PLAIN, ""]
+    table = [line[: size.columns] for line in _lines(base, before, now)]
+    lines += [REVERSE + table[0].ljust(size.columns) + PLAIN, *table[1:]] if now.instances else table
+    shown = lines[: size.lines - 1]
+    _write(HOME + "".join(line + CLEAR_LINE_END + "\n" for line in shown) + CLEAR_BELOW)
+
+
+def _lines(base: Path, before: Sample, now: Sample) -> list[str]:
+    """The busiest first."""
+    if not now.instances:
+        return [f"no daemon runs (nothing in {base})"]
+    rated = [(each, _rates(before, now, each)) for each in now.instances]
+    rated.sort(key=lambda pair: (-pair[1].get("traps", 0.0), pair[0]["domid"]))
+    rows = [
+        (str(each["domid"]), each["state"], each["status"]["mode"], *_cells(each, rates))
+        if each["status"]
+        else (str(each["domid"]), each["state"], "", *[""] * len(COLUMNS))
+        for each, rates in rated
+    ]
+    return list(words.table(("DOMID>", "STATE", "MODE", *COLUMNS), rows))
+
+
+def _cells(instance: dict[str, Any], rates: dict[str, float]) -> Iterator[str]:
+    return (show(instance["status"]["counters"], rates) for show in COLUMNS.values())
+
+
+def _rates(before: Sample, now: Sample, instance: dict[str, Any]) -> dict[str, float]:
+    """Of each counter, a second; none for an instance that was not there before."""
+    if instance["status"] is None:
+        return {}
+    old = before.counters(instance["domid"], instance["status"]["pid"])
+    seconds = now.seconds - before.seconds
+    if old is None or seconds <= 0:
+        return {}
+    return {name: (value - old.get(name, 0)) / seconds for name, value in instance["status"]["counters"].items()}
+
+
+def _rate(rates: dict[str, float], name: str) -> str:
+    return f"{rates[name]:,.0f}" if name in rates else "-"
+
+
+def _as_json(before: Sample, now: Sample, instance: dict[str, Any]) -> dict[str, Any]:
+    rates = {name: round(rate, 3) for name, rate in _rates(before, now, instance).items()}
+    return {**instance, "rates": rates}
