@@ -19,7 +19,17 @@ from types import FrameType
 import cache
 from command import SetupError, Words, end_all, in_sight
 from environments import CHECKOUT
-from parts import LAB_JOBS, LAB_SECONDS, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part
+from parts import (
+    BENCH_SECONDS,
+    LAB_JOBS,
+    LAB_SECONDS,
+    PACKAGES,
+    PYTEST_PARTS,
+    SCENARIOS,
+    XENS,
+    Part,
+    install_for_bench,
+)
 
 _SETUP = CHECKOUT / "tests" / "setup"
 
@@ -44,6 +54,7 @@ class Options:
     scenarios: list[str]
     xens: list[str]
     pytest: list[str]
+    bench: list[str]
 
 
 def main() -> int:
@@ -68,12 +79,13 @@ def _options() -> Options:
     parts = {part.value: part for part in Part}
     parser = argparse.ArgumentParser(
         prog="tests/run",
-        description="Pass the tests: all of them, or those named.",
+        description="Pass the tests: all of them but bench, or those named.",
         epilog=f"Parts: {', '.join(parts)}. Scenarios of the lab: {', '.join(SCENARIOS)}.",
     )
     parser.add_argument("what", nargs="*", metavar="PART|SCENARIO", help="parts; scenarios, if not all of the lab's")
     parser.add_argument("--xen", action="append", choices=XENS, help="only on this Xen")
     parser.add_argument("--pytest", action="append", default=[], metavar="ARG", help="an argument more for pytest")
+    parser.add_argument("--bench", action="append", default=[], metavar="ARG", help="an argument for the benchmarks")
     arguments = parser.parse_args()
     unknown = [word for word in arguments.what if word not in parts and word not in SCENARIOS]
     if unknown:
@@ -82,7 +94,13 @@ def _options() -> Options:
     chosen = [parts[word] for word in arguments.what if word in parts]
     if scenarios and Part.LAB not in chosen:
         chosen.append(Part.LAB)
-    return Options(chosen or list(Part), scenarios or list(SCENARIOS), arguments.xen or list(XENS), arguments.pytest)
+    return Options(
+        chosen or [part for part in Part if part is not Part.BENCH],
+        scenarios or list(SCENARIOS),
+        arguments.xen or list(XENS),
+        arguments.pytest,
+        arguments.bench,
+    )
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -93,7 +111,13 @@ def _run(part: Part, options: Options) -> Outcome:
     try:
         if subprocess.run([_SETUP / "debian", *PACKAGES[part]], stdin=subprocess.DEVNULL, check=False).returncode:
             raise SetupError("Debian packages are missing")
-        return _run_lab(options) if part is Part.LAB else _run_pytest(part, options)
+        match part:
+            case Part.LAB:
+                return _run_lab(options)
+            case Part.BENCH:
+                return _run_bench(options)
+            case _:
+                return _run_pytest(part, options)
     except SetupError as error:
         print(error, flush=True)
         return Outcome(part.value, failed=1, why="could not be set up")
@@ -152,6 +176,15 @@ def _run_lab(options: Options) -> Outcome:
     passed = [case for case, good in zip(cases, verdicts, strict=True) if good]
     failed = [f"{scenario} on {xen}" for scenario, xen in cases if (scenario, xen) not in passed]
     return Outcome("lab", len(passed), len(failed), why=", ".join(failed))
+
+
+def _run_bench(options: Options) -> Outcome:
+    installed = install_for_bench()
+    environment = installed.environment()
+    environment["PYTHONPATH"] += f"{os.pathsep}{CHECKOUT}"  # for tests.bench; the installed project comes first
+    words: Words = [installed.python, "-m", "tests.bench", *options.bench]
+    status = in_sight(words, env=environment, cwd=CHECKOUT, seconds=BENCH_SECONDS, say=_say)
+    return Outcome("bench", failed=1, why=f"status {status}") if status else Outcome("bench", passed=1)
 
 
 _output = threading.Lock()

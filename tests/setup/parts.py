@@ -20,6 +20,7 @@ class Part(enum.Enum):
     SANITIZE = "sanitize"  #: the same with AddressSanitizer and UndefinedBehaviorSanitizer
     BUILD = "build"  #: sdist, wheel, editable install
     LAB = "lab"  #: scenarios on real Xen
+    BENCH = "bench"  #: how fast it is; no test, so only if it is named
 
 
 #: Every scenario of tests/lab, on every Xen.
@@ -35,6 +36,7 @@ PACKAGES = {
     Part.FLOOR: ["libxen-dev", "pkg-config", "prometheus", "systemd"],
     Part.SANITIZE: ["libxen-dev", "pkg-config", "prometheus", "systemd"],
     Part.BUILD: ["git", "libxen-dev", "pkg-config"],
+    Part.BENCH: ["libxen-dev", "pkg-config"],
     Part.LAB: ["binutils", "debian-archive-keyring", "e2fsprogs", "git", "mmdebstrap", "qemu-system-x86", "util-linux"],
 }
 
@@ -55,6 +57,10 @@ def _installed(kind: Kind) -> Callable[[], Installed]:
     return lambda: projects.install(make(kind), kind.value)
 
 
+#: What is measured is what users get: today's releases, and the flags of an ordinary build.
+install_for_bench = _installed(Kind.NEWEST)
+
+
 PYTEST_PARTS = {
     Part.LINT: PytestPart(["tests/lint"], _installed(Kind.NEWEST), 600),
     Part.UNIT: PytestPart(_ALL_OTHERS, _installed(Kind.NEWEST), 1200),
@@ -65,3 +71,4 @@ PYTEST_PARTS = {
     Part.BUILD: PytestPart(["tests/builds"], _installed(Kind.NEWEST), 900),
 }
 LAB_SECONDS = 1800
+BENCH_SECONDS = 1800

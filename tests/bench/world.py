@@ -1,0 +1,118 @@
+"""A guest without a hypervisor, in whose memory nothing but page tables lies, and hosts that do as they are told.
+
+So what is measured is the engine, its kernels, and nothing that they ask for.
+"""
+
+from __future__ import annotations
+
+import array
+import mmap
+import random
+
+from xengt_dm._core import ffi
+from xengt_dm.cdata import CData
+from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.space import Mode
+
+FRAME = 4096
+ENTRIES = 512
+CHUNK = 512
+#: Page-table entries: present and writable.
+TABLE = 3
+
+
+class Guest:
+    """A 4-level space with ``leaves`` full leaf tables, 2 MiB each; table frames come first, then ``ENTRIES * leaves``
+    frames of data that exist only by name.
+
+    ``scattered``: each page that is mapped lies somewhere, as if memory were old; else one after the other.
+    """
+
+    ROOT = 1
+    POINTERS = 2
+
+    def __init__(self, leaves: int, *, scattered: bool = False) -> None:
+        self.leaves = leaves
+        directories = -(-leaves // ENTRIES)
+        self.first_directory = 3
+        self.first_leaf = self.first_directory + directories
+        self._backed = -(-(self.first_leaf + leaves) // CHUNK) * CHUNK
+        self.frames = self._backed + leaves * ENTRIES
+        self.memory = mmap.mmap(-1, self._backed * FRAME)
+        self.base = int(ffi.cast("uintptr_t", ffi.from_buffer(self.memory)))
+        self.words: CData = ffi.cast("uint64_t *", self.base)
+        self._zeros = bytes(FRAME)
+        self._put(self.ROOT, 0, self.POINTERS)
+        for i in range(directories):
+            self._put(self.POINTERS, i, self.first_directory + i)
+        for i in range(leaves):
+            self._put(self.first_directory + i // ENTRIES, i % ENTRIES, self.first_leaf + i)
+        numbers = random.Random(1)
+        for i in range(leaves):
+            frames: range | list[int] = range(self._backed + i * ENTRIES, self._backed + (i + 1) * ENTRIES)
+            if scattered:
+                frames = numbers.choices(range(self._backed, self.frames), k=ENTRIES)
+            page = array.array("Q", [frame << 12 | TABLE for frame in frames])
+            ffi.memmove(self.leaf(i), page.tobytes(), FRAME)
+
+    def _put(self, gfn: int, slot: int, target: int) -> None:
+        self.words[gfn * ENTRIES + slot] = target << 12 | TABLE
+
+    def leaf(self, index: int) -> CData:
+        """The page of a leaf table, and of those after it: ``uint64_t *``."""
+        return self.words + (self.first_leaf + index) * ENTRIES
+
+    def directory_entry(self, index: int) -> tuple[int, int]:
+        """gpa of the entry that links leaf ``index``, and its value."""
+        gfn, slot = self.first_directory + index // ENTRIES, index % ENTRIES
+        return gfn * FRAME + slot * 8, (self.first_leaf + index) << 12 | TABLE
+
+    def engine(self, *, sync: Sync = Sync.STRICT) -> Engine:
+        """An engine that knows which frames are RAM; it was told when it first saw each 2 MiB."""
+        counters = ffi.new("xd_counters *")
+        engine = Engine(
+            self, self, counters, frame_limit=self.frames, sync=sync, max_tables=self.leaves + self.first_leaf + 1
+        )
+        for chunk in range(self.frames // CHUNK):
+            engine._frames.learn(chunk)
+        return engine
+
+    def create(self, engine: Engine) -> None:
+        engine.create_space(Mode.L4, (self.ROOT * FRAME,))
+
+    def destroy(self, engine: Engine) -> None:
+        engine.destroy_space(Mode.L4, (self.ROOT * FRAME,))
+
+    def submit(self, engine: Engine) -> None:
+        engine.submit(Mode.L4, (self.ROOT * FRAME,))
+
+    # FrameMapper
+
+    def map_frames(self, first_gfn: int, count: int, errors: CData, address: int = 0) -> int:
+        self._no_errors(errors, count)
+        return self.base + first_gfn * FRAME if first_gfn < self._backed else 0
+
+    def unmap_frames(self, address: int, count: int) -> None: ...
+
+    # Protector
+
+    def protect(self, gfns: CData, count: int, errors: CData) -> int:
+        self._no_errors(errors, count)
+        return 0
+
+    def unprotect(self, gfns: CData, count: int) -> int:
+        return count
+
+    def open(self, gfn: int) -> bool:
+        return True
+
+    def close(self, gfns: CData, count: int, errors: CData) -> int:
+        self._no_errors(errors, count)
+        return 0
+
+    def verify(self, gfns: CData, count: int) -> None: ...
+
+    def _no_errors(self, errors: CData, count: int) -> None:
+        if 4 * count > len(self._zeros):
+            self._zeros = bytes(4 * count)
+        ffi.memmove(errors, self._zeros, 4 * count)
