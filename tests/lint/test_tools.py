@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-SHELL = ["tests/run", "tests/demo", "tests/setup/debian", ".ci/run", "tests/lab/dom0/init"]
+SHELL = [
+    "tests/run",
+    "tests/demo",
+    "tests/setup/debian",
+    ".ci/run",
+    "tests/lab/dom0/init",
+    "etc/xl/qemu-wrapper",
+    "debian/xengt-dm.prerm",
+]
 COMMANDS = {
     "ruff": [sys.executable, "-m", "ruff", "check", "--no-cache", "."],
     "ruff format": [sys.executable, "-m", "ruff", "format", "--no-cache", "--check", "--diff", "."],

@@ -6,9 +6,12 @@ import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from xengt_dm.errors import ExitCode, XengtError
 from xengt_dm.service import instances, xlconfig
+
+STDERR: Final = 2
 
 
 class ToolstackError(XengtError):
@@ -18,7 +21,7 @@ class ToolstackError(XengtError):
 
 
 class Xl:
-    """``program``: the command and its options; what it says goes where our own output goes."""
+    """``program``: the command and its options; all that it says goes to standard error, which our output is not."""
 
     def __init__(self, program: Sequence[str] = ("xl",)) -> None:
         self._program = program
@@ -41,7 +44,7 @@ class Xl:
     def _run(self, *words: str, capture: bool = False) -> str:
         command = [*self._program, *words]
         try:
-            done = subprocess.run(command, stdout=subprocess.PIPE if capture else None, text=True, check=False)
+            done = subprocess.run(command, stdout=subprocess.PIPE if capture else STDERR, text=True, check=False)
         except OSError as error:
             raise ToolstackError(
                 f"{command[0]} cannot be run: {error.strerror}; is this dom0, and are Xen's utilities installed?"
