@@ -1,7 +1,8 @@
 """A daemon in a process of its own, with a domain of the embedded hypervisor: ``daemon_process.py BASE MODE [END]``.
 
 Prints ``storing`` once the guest's stores trap, and when the daemon has ended one line of JSON that says what it left
-behind. The guest stores on until then and some more. END: after how many stores the domain goes away.
+behind. The guest stores on until then and some more. END: after how many stores the domain goes away, or ``quiet`` for
+a guest that stores no more after the first few.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ SOME = 200
 class Guest(Notifier):
     """Starts to store when the daemon says that it serves."""
 
-    def __init__(self, domain: EmbeddedDomain, end: int) -> None:
+    def __init__(self, domain: EmbeddedDomain, end: str) -> None:
         super().__init__({})
         self.domain = domain
-        self.end = end
+        self.quiet = end == "quiet"
+        self.end = 0 if self.quiet else int(end)
         self.ended = threading.Event()
         self.stored: dict[int, int] = {}
 
@@ -51,11 +53,13 @@ class Guest(Notifier):
         while left < SOME:
             left += self.ended.is_set()
             count += 1
-            at, value = PT * FRAME + count % 512 * 8, count << 32 | (count % FRAMES * FRAME) | 3
+            at, value = PT * FRAME + count % 512 * 8, count % 4096 << 52 | count % FRAMES * FRAME | 3
             vcpu.store(at, 8, value)
             self.stored[at] = value
             if count == SOME:
                 print("storing", flush=True)
+                if self.quiet:
+                    return
             if count == self.end:
                 self.domain.destroy()
 
@@ -65,12 +69,12 @@ def main(base: str, mode: str, end: str = "0") -> None:
     config = Config([read_setting(f"shadow.mode={mode}"), read_setting("domain.check_interval_ms=50")])
     with EmbeddedDomain(FRAMES, 2, domid=DOMID) as domain:
         port = domain.port()
-        guest = Guest(domain, int(end))
+        guest = Guest(domain, end)
         daemon.run(port, Running(config, lambda: config), Path(base), guest)
         guest.ended.set()
         domain.join()
         left = {"files": sorted(path.name for path in (Path(base) / str(DOMID)).iterdir())}
-        if not int(end):
+        if not guest.end:
             left |= {
                 "wrong": sum(domain.read_u64(at) != value for at, value in guest.stored.items()),
                 "protected": domain.protected(),

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.fuzz.decode import decode
-from tests.oracle import Trace, compare, expected, save
 from tests.oracle.corpus_files import corpus
 from tests.oracle.generate import KINDS, generate
-from xengt_dm.daemon import DEFAULT_MAX_TABLES
+from tests.support.replayed import differences
 from xengt_dm.errors import DataError
 from xengt_dm.observe.trace import read_trace
 from xengt_dm.ppgtt.engine import Sync
@@ -22,18 +20,6 @@ from xengt_dm.replay import replay
 
 CORPUS = corpus()
 MODES = ("strict", "relaxed")
-
-
-def differences(path: Path, trace: Trace, mode: str, max_tables: int | None = None) -> list[str]:
-    save(path, trace)
-    header, events = read_trace(path)
-    outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables or DEFAULT_MAX_TABLES)
-    output: dict[str, Any] = {"dumps": outcome.dumps, "counters": outcome.counters}
-    for dump in output["dumps"]:
-        for space in dump["spaces"]:
-            if space["mappings"] is not None:
-                space["mappings"] = [list(run) for run in space["mappings"]]
-    return compare(expected(trace), output, mode, max_tables)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -36,7 +36,7 @@ from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.attempts import released, twice
 from xengt_dm.ioreq.bus import ALL_ONES
-from xengt_dm.ioreq.request import Request
+from xengt_dm.ioreq.request import Request, RequestType
 
 #: How often a wake-up looks for more before it lets other tasks run.
 ROUNDS = 256
@@ -211,12 +211,12 @@ class IoreqServer:
         """Frames that a vCPU may be in the middle of a store to while it waits for us.
 
         From its request to where it takes the answer, a slot is not NONE. What is left of the store lies further up,
-        and a store has 64 bytes at most.
+        and a store has 64 bytes at most. Requests of other types name no frame: INVALIDATE has 0 for an address.
         """
         slots = ffi.cast("xd_ioreq *", self._page)
         frames: set[int] = set()
         for vcpu in range(self.vcpus):
-            if lib.xd_slot_state(self._page, vcpu) != lib.XD_STATE_NONE:
+            if lib.xd_slot_state(self._page, vcpu) != lib.XD_STATE_NONE and slots[vcpu].type == RequestType.COPY:
                 gfn = slots[vcpu].addr >> _FRAME_SHIFT
                 frames.update((gfn, gfn + 1))
         return frames

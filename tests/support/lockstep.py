@@ -1,0 +1,220 @@
+"""Two engines, one strict and one relaxed, on two guests that do the same; and an independent walker that judges both.
+
+After everything that happens, :meth:`Lockstep.check` looks at what must always hold; :meth:`Lockstep.look` submits a
+space on both sides and compares what they map with each other and with a walk of the guest's tables.
+"""
+
+from __future__ import annotations
+
+from tests.oracle.compare import _minus as minus
+from tests.oracle.tables import Table, Walker
+from tests.support.guest import FRAME, FakeGuest, make_engine
+from xengt_dm._core import lib
+from xengt_dm.cdata import CData
+from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.space import Mode, Space
+
+Key = tuple[Mode, tuple[int, ...]]
+
+
+class WatchedGuest(FakeGuest):
+    """Notices when protection is asked for, to tell how often stores may trap."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(frames)
+        self.protect_calls = 0
+        #: Leaf frames that a store has trapped on since they were last protected.
+        self.trapped: set[int] = set()
+
+    def protect(self, gfns, count, errors):  # type: ignore[no-untyped-def]
+        self.protect_calls += 1
+        self.trapped.difference_update(gfns[0:count])
+        return super().protect(gfns, count, errors)
+
+    def verify(self, gfns, count):  # type: ignore[no-untyped-def]
+        self.trapped.difference_update(gfns[0:count])
+        super().verify(gfns, count)
+
+
+class GuestRam:
+    """A FakeGuest's memory as tests.oracle.ram.Ram shows it."""
+
+    def __init__(self, guest: FakeGuest) -> None:
+        self.guest = guest
+
+    def has(self, frame: int) -> bool:
+        return frame < self.guest.frames and frame not in self.guest.holes
+
+    def parts(self, first: int, count: int) -> list[tuple[int, int]]:
+        found: list[tuple[int, int]] = []
+        for frame in (frame for frame in range(first, min(first + count, self.guest.frames)) if self.has(frame)):
+            if found and sum(found[-1]) == frame:
+                found[-1] = (found[-1][0], found[-1][1] + 1)
+            else:
+                found.append((frame, 1))
+        return found
+
+    def words(self, frame: int) -> tuple[int, ...]:
+        view = memoryview(self.guest.memory)[frame * FRAME : (frame + 1) * FRAME].cast("Q")
+        return tuple(view)
+
+
+class RefusingWalker(Walker):
+    """Frames in ``refused`` cannot be protected, so nothing is seen of them as tables."""
+
+    refused: frozenset[int] = frozenset()
+
+    def below(self, table: Table, entry: int) -> Table | None:
+        found = super().below(table, entry)
+        return None if found and found.frame in self.refused else found
+
+    def roots(self, mode: str, root: int | list[int]) -> list[Table | None]:
+        return [None if table and table.frame in self.refused else table for table in super().roots(mode, root)]
+
+
+class Side:
+    """One engine and its guest."""
+
+    def __init__(self, sync: Sync, frames: int, generation: int, max_tables: int, refused: frozenset[int]) -> None:
+        self.sync = sync
+        self.guest = WatchedGuest(frames)
+        self.guest.refuse = set(refused)
+        self.engine: Engine = make_engine(self.guest, sync=sync, generation=generation, max_tables=max_tables)
+        self.shadow: CData = self.engine._tables.pointer
+
+    def tables(self) -> dict[int, CData]:
+        """Every shadow by its number."""
+        shadow = self.shadow
+        return {number: shadow.tables[number] for number in range(1, shadow.used + 1) if shadow.tables[number].kind}
+
+    def frames(self) -> dict[int, list[CData]]:
+        """The shadows of each frame that is a table."""
+        found: dict[int, list[CData]] = {}
+        for table in self.tables().values():
+            if not table.kind & lib.XD_KIND_SPLIT:
+                found.setdefault(table.gfn, []).append(table)
+        return found
+
+    def is_leaf(self, gfn: int) -> bool:
+        tables = self.frames().get(gfn, [])
+        return bool(tables) and all(table.kind & lib.XD_LEVEL_MASK == 1 for table in tables)
+
+    def store(self, gpa: int, size: int, value: int) -> None:
+        """A CPU's store. On a leaf table in relaxed mode only the first one since it was protected may trap."""
+        gfn = gpa // FRAME
+        leaf, calls = self.is_leaf(gfn), self.guest.protect_calls
+        if self.guest.store(self.engine, gpa, size, value) and leaf:
+            assert self.guest.protect_calls == calls, f"a store to leaf table {gfn} had frames protected"
+            if self.sync is Sync.RELAXED:
+                assert gfn not in self.guest.trapped, f"a second store to leaf table {gfn} trapped"
+                self.guest.trapped.add(gfn)
+
+    def references(self) -> dict[int, int]:
+        """How many references each shadow should have: entries, and roots of live spaces."""
+        tables = self.tables()
+        counts = dict.fromkeys(tables, 0)
+        for space in self.engine.spaces:
+            for number in space.numbers:
+                if number:
+                    counts[number] += 1
+        for number, table in tables.items():
+            if table.kind & lib.XD_LEVEL_MASK > 1:
+                for entry in self.shadow.pages[number * 512 : number * 512 + 512]:
+                    if entry & 0x81 == 1:
+                        counts[entry >> 12] += 1
+        return counts
+
+    def check(self) -> None:
+        guest, shadow, counters = self.guest, self.shadow, self.engine.counters
+        tables, frames = self.tables(), self.frames()
+        assert shadow.dying == 0
+        assert shadow.live == len(tables) == counters.tables <= shadow.max_tables
+        assert {number: table.refs for number, table in tables.items()} == self.references()
+        assert all(table.refs for table in tables.values())
+        is_open = {gfn for gfn, of_frame in frames.items() if of_frame[0].flags & lib.XD_TABLE_OPEN}
+        assert guest.open_frames == is_open
+        assert all(table.flags & lib.XD_TABLE_OPEN for gfn in is_open for table in frames[gfn])
+        assert all(self.is_leaf(gfn) for gfn in is_open)
+        assert self.sync is Sync.RELAXED or not is_open
+        assert guest.protected <= set(frames)
+        if not shadow.stale_tables:
+            assert guest.protected == set(frames) - is_open
+            assert counters.protected_pages == len(guest.protected)
+        assert shadow.waiting_tables == sum(table.waiting != 0 for table in tables.values())
+        assert shadow.stale_tables == sum(table.era != shadow.era for table in tables.values())
+        assert counters.spaces == len(self.engine.spaces)
+
+    def space(self, key: Key) -> Space:
+        (space,) = [space for space in self.engine.spaces if space.key == key]
+        return space
+
+    def end(self) -> None:
+        """Nothing is left."""
+        self.engine.destroy_all_spaces()
+        guest, shadow = self.guest, self.shadow
+        assert (shadow.live, shadow.open_tables, shadow.waiting_tables, shadow.stale_tables) == (0, 0, 0, 0)
+        assert (guest.protected, guest.open_frames) == (set(), set())
+        assert (self.engine.counters.protected_pages, self.engine.counters.spaces) == (0, 0)
+        self.engine.close()
+        assert guest.maps >= guest.unmaps
+        assert not self.engine._frames._mapped
+
+
+class Lockstep:
+    def __init__(self, frames: int, generation: int, max_tables: int, refused: frozenset[int] = frozenset()) -> None:
+        self.sides = [Side(sync, frames, generation, max_tables, refused) for sync in Sync]
+        self.strict = self.sides[0]
+        self.generation = generation
+        self.max_tables = max_tables
+        self.refused = refused
+        self.register = 0
+        #: Something changed that only a submission finds out.
+        self.doubtful = False
+
+    def walker(self, side: Side) -> RefusingWalker:
+        walker = RefusingWalker(GuestRam(side.guest), self.generation, self.register)  # type: ignore[arg-type]
+        walker.refused = self.refused
+        return walker
+
+    def judge(self, side: Side, key: Key, mapped: object) -> None:
+        """Compare with the walker; a space that the quota has no room for may map less."""
+        mode, roots = key[0].value, list(key[1])
+        root = roots[0] if len(roots) == 1 else roots
+        walker = self.walker(side)
+        want = walker.mappings(mode, root)
+        if mapped is None:
+            assert want is None
+            return
+        got = [list(run) for run in mapped]  # type: ignore[attr-defined]
+        fits = len(walker.tables(mode, root)) + walker.broken_pages(mode, root) <= self.max_tables
+        if fits:
+            assert got == want, f"{key}: too much {minus(got, want or [])[:3]}, too little {minus(want or [], got)[:3]}"
+        elif want is not None:
+            assert minus(got, want) == [], f"{key}: mapped and should not be: {minus(got, want)[:3]}"
+
+    def look(self, key: Key) -> None:
+        """Submit a live space on both sides, compare, and audit."""
+        found = []
+        for side in self.sides:
+            space = side.space(key)
+            mapped = side.engine.mappings(space)
+            self.judge(side, key, mapped)
+            found.append(None if mapped is None else [tuple(run) for run in mapped])
+            assert side.engine.audit(space) == 0
+        if self.max_tables >= 1024:
+            assert found[0] == found[1]
+
+    def look_at_all(self) -> None:
+        for space in self.strict.engine.spaces:
+            self.look(space.key)
+        self.doubtful = False
+
+    def check(self) -> None:
+        for side in self.sides:
+            side.check()
+        strict, relaxed = self.sides
+        assert strict.guest.memory[:] == relaxed.guest.memory[:]
+        assert [space.key for space in strict.engine.spaces] == [space.key for space in relaxed.engine.spaces]
+        if not self.doubtful and self.max_tables >= 1024:
+            for space in strict.engine.spaces:  # as it is, without a submission
+                self.judge(strict, space.key, strict.engine._walker.mappings(space))

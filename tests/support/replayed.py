@@ -1,0 +1,30 @@
+"""What replay makes of a trace, in this process, against what the reference in tests/oracle says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.oracle import Trace, compare, expected, save
+from xengt_dm.daemon import DEFAULT_MAX_TABLES
+from xengt_dm.observe.trace import read_trace
+from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.replay import replay
+
+
+def differences(
+    path: Path, trace: Trace, mode: str, max_tables: int | None = None, want: dict[str, Any] | None = None
+) -> list[str]:
+    """All that is wrong with how the trace is replayed; ``path`` is where it is written for that.
+
+    ``want``: what the reference says, if that is known already.
+    """
+    save(path, trace)
+    header, events = read_trace(path)
+    outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables or DEFAULT_MAX_TABLES)
+    output: dict[str, Any] = {"dumps": outcome.dumps, "counters": outcome.counters}
+    for dump in output["dumps"]:
+        for space in dump["spaces"]:
+            if space["mappings"] is not None:
+                space["mappings"] = [list(run) for run in space["mappings"]]
+    return compare(want or expected(trace), output, mode, max_tables)
