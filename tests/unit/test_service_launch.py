@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from xengt_dm.cli.configured import name_of
 from xengt_dm.config.files import assign
-from xengt_dm.errors import ConfigError
+from xengt_dm.errors import ConfigError, DomainGoneError, ExitCode, HostError
 from xengt_dm.service import instances, toolstack
 from xengt_dm.service.instances import InstanceError, Spawner, Systemd
 from xengt_dm.service.toolstack import ToolstackError, Xl
@@ -261,3 +263,23 @@ def test_wrapper_without_a_domain_is_qemu(tmp_path: Path, words: list[str]) -> N
 
 def test_wrapper_does_not_become_qemu_without_an_instance(tmp_path: Path) -> None:
     assert wrapped(tmp_path, "-xen-domid", "12", status=69) == (69, ["start", "--domid", "12"], [])
+
+
+def test_a_restart_after_the_domain_went_is_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With files of domains to choose from, the store is asked for the name; without a domain it has none."""
+
+    class Store:
+        def __enter__(self) -> Store:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def read(self, path: str) -> str:
+            raise HostError(f"xenstore read {path}", None, errno.ENOENT)
+
+    monkeypatch.setattr("xengt_dm.hypervisor.xenstore.XenStore", Store)
+    (tmp_path / "domains").mkdir()
+    (tmp_path / "domains" / "other.toml").touch()
+    with pytest.raises(DomainGoneError, match="there is no such domain") as caught:
+        name_of(tmp_path, DOMID, None)
+    assert caught.value.exit_code is ExitCode.NO_DOMAIN

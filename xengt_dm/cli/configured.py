@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from errno import ENOENT
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +11,7 @@ import click
 
 from xengt_dm.config.files import Assignment, read_setting
 from xengt_dm.config.merge import DEFAULT_DIRECTORY, domain_file, domain_files
-from xengt_dm.errors import UsageError
+from xengt_dm.errors import DomainGoneError, HostError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,7 +54,7 @@ def check_name(directory: Path, name: str) -> None:
 def name_of(directory: Path, domid: int, name: str | None) -> str | None:
     """The name that chooses a domain's file: the one given, or, if there are files to choose from, what xenstore says.
 
-    Raises UsageError, ConfigError or HostError.
+    Raises UsageError, ConfigError or HostError; DomainGoneError if there is no such domain.
     """
     if name is not None:
         check_name(directory, name)
@@ -63,4 +64,9 @@ def name_of(directory: Path, domid: int, name: str | None) -> str | None:
     from xengt_dm.hypervisor.xenstore import XenStore
 
     with XenStore() as store:
-        return store.read(f"/local/domain/{domid}/name")
+        try:
+            return store.read(f"/local/domain/{domid}/name")
+        except HostError as error:
+            if error.errno != ENOENT:
+                raise
+            raise DomainGoneError("xenstore read", domid, ENOENT, "there is no such domain") from error
