@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import build, memory, replaying, stores, structure, sync
+from tests.bench import build, memory, metrics, replaying, stores, structure, sync
 from tests.bench.measure import Figure, table
 
 BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
@@ -19,6 +19,7 @@ BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "replay": replaying.run,
     "memory": memory.run,
     "structure": structure.run,
+    "metrics": metrics.run,
 }
 
 
