@@ -10,14 +10,18 @@ int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t siz
     uint64_t gfn = gpa >> XD_FRAME_SHIFT;
     uint32_t offset = (uint32_t)(gpa & (XD_FRAME_SIZE - 1));
     uint64_t *route = &shadow->counters->timing.route;
-    int error = xd_frames_store(shadow->frames, gpa, value, size);
+    uint32_t number = xd_first_of_frame(shadow, gfn);
+    /* A page that traps is still the guest's, whatever it gave back. A straggler comes by address, so it proves nothing. */
+    bool straggler = !number || shadow->tables[number].flags & XD_TABLE_OPEN;
+    int error = straggler && xd_frames_state(shadow->frames, gfn) == XD_FRAME_UNKNOWN
+                    ? -EAGAIN
+                    : xd_frames_store(shadow->frames, gpa, value, size);
     if (error) {
         if (error == -EAGAIN)
             xd_need_frame(need, gfn);
         *route = XD_ROUTE_DROPPED_STORE;
         return error;
     }
-    uint32_t number = xd_first_of_frame(shadow, gfn);
     *route = XD_ROUTE_UNTRACKED_STORE;
     if (!number)
         return XD_STORE_UNTRACKED;

@@ -221,6 +221,28 @@ def frames_removed_round_about() -> Script:
     return s
 
 
+@case("the covers of xengt_dm/ioreq/protection.py: a range brings a device model stores to what is no RAM")
+def store_to_a_table_just_removed() -> Script:
+    """Tables let go a moment ago are given back: stores to them are dropped, and the frames come back zero."""
+    s = Script(frames=8)
+    s.entry(6, 511, 1, DIRECTORY)
+    s.submit(6)
+    s.remove(1)
+    s.fill(1, 0, 1, 5 << 12 | PTE)
+    s.dump("nothing is live")
+    s.path(2, 3, 4, 1)
+    s.entry(1, 1, 5, PTE)
+    s.add(1)
+    s.path(2, 3, 4, 1)
+    s.create(2)
+    s.dump("an empty table")
+    s.entry(1, 0, 5, PTE)
+    s.remove(1)
+    s.entry(1, 1, 5, PTE)
+    s.dump("nothing")
+    return s
+
+
 @case("relaxed mode; xen/arch/x86/hvm/emulate.c `hvmemul_do_io` looks at the type twice")
 def leaf_stored_to_many_times() -> Script:
     """Many stores to a leaf table between submissions: one trap each in relaxed mode, and no store is lost."""
