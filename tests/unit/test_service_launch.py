@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -269,7 +270,7 @@ def test_a_restart_after_the_domain_went_is_the_last(tmp_path: Path, monkeypatch
     """With files of domains to choose from, the store is asked for the name; without a domain it has none."""
 
     class Store:
-        def __enter__(self) -> Store:
+        def __enter__(self) -> Self:
             return self
 
         def __exit__(self, *_: object) -> None: ...
