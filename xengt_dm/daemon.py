@@ -35,6 +35,7 @@ from xengt_dm.ioreq.protection_ranges import RangeProtection
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, open_server
 from xengt_dm.observe import report, rundir
 from xengt_dm.observe.control_server import serve_control
+from xengt_dm.observe.guest_log import GuestLog
 from xengt_dm.observe.log import get_logger
 from xengt_dm.observe.stats_page import StatsPage
 from xengt_dm.ppgtt.engine import Engine, Sync
@@ -206,16 +207,21 @@ async def _watch_domain(instance: Instance, running: Running, recording: Recordi
     frames that the guest gave back, write down what was recorded.
     """
     server = instance.server
-    while True:
-        await trio.sleep(running.config.integer("domain.check_interval_ms") / 1000)
-        instance.tell_stats()
-        if not server.port.server_exists(server.id):
-            get_logger().info("daemon.stopping", reason="domain gone")
-            scope.cancel()
-            return
-        instance.engine.settle()
-        instance.protection.settle()
-        recording.flush()
+    guest_log = GuestLog(instance.stats.counters)
+    with ExitStack() as stack:
+        stack.callback(guest_log.flush)
+        stack.callback(guest_log.look)
+        while True:
+            await trio.sleep(running.config.integer("domain.check_interval_ms") / 1000)
+            instance.tell_stats()
+            if not server.port.server_exists(server.id):
+                get_logger().info("daemon.stopping", reason="domain gone")
+                scope.cancel()
+                return
+            instance.engine.settle()
+            instance.protection.settle()
+            recording.flush()
+            guest_log.look()
 
 
 async def _run(instance: Instance, control: Path, running: Running, recording: Recording, notifier: Notifier) -> None:

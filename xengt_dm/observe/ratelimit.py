@@ -54,6 +54,8 @@ class Logger(Protocol):
 
     def warning(self, event: str, **fields: Any) -> Any: ...
 
+    def error(self, event: str, **fields: Any) -> Any: ...
+
 
 class LimitedLog:
     """A logger for what a guest can cause; an event that others were held back before has ``suppressed`` in it."""
@@ -67,6 +69,9 @@ class LimitedLog:
 
     def warning(self, event: str, **fields: Any) -> None:
         self._log(self._logger.warning, event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._log(self._logger.error, event, fields)
 
     def flush(self) -> None:
         """Tell what was held back and has found no later event to be told with; for now and then, and for the end."""
