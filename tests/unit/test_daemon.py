@@ -41,8 +41,9 @@ def life(base: Path, mode: str, end: Callable[[subprocess.Popen[str]], object], 
         assert first == "storing\n", err
         assert process.returncode == 0, err
         events = [json.loads(line) for line in err.splitlines()]
-        assert [event["event"] for event in events] == ["daemon.serving", "daemon.stopping"]
-        return {"reason": events[-1]["reason"], **json.loads(out)}
+        serving, stopping = [event for event in events if not event["event"].startswith("guest.")]
+        assert (serving["event"], stopping["event"]) == ("daemon.serving", "daemon.stopping")
+        return {"reason": stopping["reason"], **json.loads(out)}
 
 
 ENDS: dict[str, Callable[[Path], Callable[[subprocess.Popen[str]], object]]] = {
