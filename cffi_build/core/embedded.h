@@ -151,9 +151,12 @@ enum {
     XD_OP_ADD = 9,      /* `count` frames from gfn `gpa` are RAM again, zero */
     XD_OP_OUT = 10,     /* port I/O of 1, 2 or 4 bytes; 0xcf8 and 0xcfc reach PCI configuration space */
     XD_OP_IN = 11,
-    XD_OP_KINDS = 12
+    XD_OP_MODIFY = 12,    /* or, and, xor, add (XD_MODIFY_*, in `data`) of value, locked or not; the old value comes out */
+    XD_OP_HYPERCALL = 13, /* a hypercall that gives back `size` bytes at `data`; 0 or EFAULT comes out */
+    XD_OP_KINDS = 14
 };
 enum { XD_REP_DOWN = 1 }; /* the direction flag */
+enum { XD_MODIFY_OR = 0, XD_MODIFY_AND = 1, XD_MODIFY_XOR = 2, XD_MODIFY_ADD = 3, XD_MODIFY_KINDS = 4 };
 
 typedef struct xd_emb_op {
     uint64_t gpa;

@@ -55,7 +55,6 @@ typedef struct emb_pending {
     emb_page *page;
     uint32_t server, port;
     uint64_t born;
-    uint32_t seen_state;
 } emb_pending;
 
 typedef struct emb_vcpu {
@@ -200,6 +199,7 @@ int emb_load(emb_vcpu *v, uint64_t gpa, uint8_t *to, uint32_t size);
 int emb_rmw(emb_vcpu *v, xd_emb_op *op);
 int emb_repeat(emb_vcpu *v, const xd_emb_op *op);
 int emb_port_io(emb_vcpu *v, xd_emb_op *op);
+int emb_hypercall_output(emb_vcpu *v, xd_emb_op *op);
 int emb_invalidate(emb_vcpu *v);
 
 #endif

@@ -79,8 +79,9 @@ static int remove_frames(emb_vcpu *v, const xd_emb_op *op)
 static int run_one(emb_vcpu *v, xd_emb_op *op)
 {
     int rc;
-    if (op->kind != XD_OP_STORE && op->kind != XD_OP_COPY && op->kind != XD_OP_REMOVE && op->kind != XD_OP_ADD &&
-        !is_width(op->size))
+    bool any_size = op->kind == XD_OP_STORE || op->kind == XD_OP_COPY || op->kind == XD_OP_REMOVE ||
+                    op->kind == XD_OP_ADD || op->kind == XD_OP_HYPERCALL;
+    if (!any_size && !is_width(op->size))
         return -EINVAL;
     switch (op->kind) {
     case XD_OP_STORE:
@@ -100,6 +101,10 @@ static int run_one(emb_vcpu *v, xd_emb_op *op)
     case XD_OP_XCHG:
     case XD_OP_CMPXCHG:
         return read_modify_write(v, op);
+    case XD_OP_MODIFY:
+        return op->data < XD_MODIFY_KINDS ? read_modify_write(v, op) : -EINVAL;
+    case XD_OP_HYPERCALL:
+        return op->data ? emb_hypercall_output(v, op) : -EINVAL;
     case XD_OP_OUT:
     case XD_OP_IN:
         return op->size <= 4 && op->gpa <= UINT16_MAX ? emb_port_io(v, op) : -EINVAL;

@@ -246,7 +246,7 @@ static int post_locked(emb_vcpu *v, uint32_t id, const xd_ioreq *request)
         return -EFAULT;
     s->page->refs++;
     v->pending[v->nr_pending++] = (emb_pending){
-        .page = s->page, .server = id, .port = s->ports[v->id], .born = s->born, .seen_state = XD_STATE_NONE
+        .page = s->page, .server = id, .port = s->ports[v->id], .born = s->born
     };
     return 0;
 }

@@ -10,30 +10,49 @@ static int request_and_wait(emb_vcpu *v, int server, const xd_ioreq *request, ui
     return rc ? rc : emb_wait_for_answers(v, data);
 }
 
+/* What a read-modify-write leaves where it found `old`. */
+static uint64_t result_of(const xd_emb_op *op, uint64_t old)
+{
+    if (op->kind != XD_OP_MODIFY)
+        return op->value;
+    switch (op->data) {
+    case XD_MODIFY_OR: return old | op->value;
+    case XD_MODIFY_AND: return old & op->value;
+    case XD_MODIFY_XOR: return old ^ op->value;
+    default: return old + op->value;
+    }
+}
+
+static uint64_t mask_of(const xd_emb_op *op)
+{
+    return op->size == 8 ? ~0ull : (1ull << op->size * 8) - 1;
+}
+
+static bool stores(const xd_emb_op *op, uint64_t old)
+{
+    return op->kind != XD_OP_CMPXCHG || old == (op->data & mask_of(op));
+}
+
 /* Read-modify-write on memory: atomic if it is aligned. (A split lock, that an x86 would honour, is not.) */
 static uint64_t rmw_memory(xd_emb *d, const xd_emb_op *op, bool *stored)
 {
     void *at = d->ram + op->gpa;
-    uint64_t old = 0;
-    bool always = op->kind == XD_OP_XCHG;
-    *stored = true;
+    uint64_t old = 0, new;
     if (op->gpa & (op->size - 1)) {
         emb_ram_load(d, op->gpa, (uint8_t *)&old, op->size);
-        uint64_t expected = 0;
-        memcpy(&expected, &op->data, op->size);
-        *stored = always || expected == old;
+        *stored = stores(op, old);
+        new = result_of(op, old);
         if (*stored)
-            emb_ram_store(d, op->gpa, (const uint8_t *)&op->value, op->size);
+            emb_ram_store(d, op->gpa, (const uint8_t *)&new, op->size);
         return old;
     }
 #define RMW(type)                                                                                                  \
     do {                                                                                                           \
-        type was = (type)op->data;                                                                                 \
-        if (always)                                                                                                \
-            was = __atomic_exchange_n((type *)at, (type)op->value, __ATOMIC_SEQ_CST);                              \
-        else                                                                                                       \
-            *stored = __atomic_compare_exchange_n((type *)at, &was, (type)op->value, false, __ATOMIC_SEQ_CST,      \
-                                                  __ATOMIC_SEQ_CST);                                               \
+        type was = __atomic_load_n((type *)at, __ATOMIC_SEQ_CST);                                                  \
+        while ((*stored = stores(op, was)) &&                                                                      \
+               !__atomic_compare_exchange_n((type *)at, &was, (type)result_of(op, was), false, __ATOMIC_SEQ_CST,   \
+                                            __ATOMIC_SEQ_CST))                                                     \
+            ;                                                                                                      \
         old = was;                                                                                                 \
     } while (0)
     switch (op->size) {
@@ -55,8 +74,7 @@ static uint64_t rmw_memory(xd_emb *d, const xd_emb_op *op, bool *stored)
 static int rmw_emulated(emb_vcpu *v, emb_access *a, xd_emb_op *op)
 {
     const xd_emb_rules *rules = &v->domain->rules;
-    uint64_t mask = op->size == 8 ? ~0ull : (1ull << op->size * 8) - 1;
-    uint64_t old = 0, value = op->value;
+    uint64_t old = 0, value;
     emb_access read = { .v = v, .bytes = (uint8_t *)&old, .fault_part = a->fault_part };
     emb_split(&read, op->gpa, op->size);
     if (rules->copy_load[XD_P2M_IOREQ_SERVER] == XD_LOOK_DIRECT)
@@ -72,8 +90,9 @@ static int rmw_emulated(emb_vcpu *v, emb_access *a, xd_emb_op *op)
         a->locked = false;
         rc = emb_emulate(&read);
     }
-    bool store = op->kind == XD_OP_XCHG || old == (op->data & mask);
+    bool store = stores(op, old);
     if (rc == EMB_DONE && store) {
+        value = result_of(op, old);
         a->bytes = (uint8_t *)&value;
         for (uint32_t i = 0; i < a->nr_parts; i++) {
             uint32_t look = emb_look(v->domain, rules->copy_store, a->parts[i].gpa);
@@ -242,6 +261,31 @@ int emb_port_io(emb_vcpu *v, xd_emb_op *op)
     if (!rc && read)
         op->value = data & mask;
     return rc;
+}
+
+/*
+ * What a hypercall hands back to the guest: hvm_copy_to_guest, page by page. A page that it cannot copy to ends it with
+ * EFAULT, the pages before that have theirs.
+ */
+int emb_hypercall_output(emb_vcpu *v, xd_emb_op *op)
+{
+    xd_emb *d = v->domain;
+    const uint8_t *from = (const uint8_t *)(uintptr_t)op->data;
+    emb_access a = { .v = v, .write = true };
+    int rc = emb_enter(v, XD_PHASE_XEN);
+    if (rc)
+        return rc;
+    emb_split(&a, op->gpa, op->size);
+    op->value = 0;
+    for (uint32_t i = 0; i < a.nr_parts && !op->value; i++) {
+        const emb_part *p = &a.parts[i];
+        uint32_t look = emb_look(d, d->rules.copy_store, p->gpa);
+        if (look == XD_LOOK_DIRECT)
+            emb_ram_store(d, p->gpa, from + p->offset, p->size);
+        else if (look != XD_LOOK_DISCARD)
+            op->value = EFAULT;
+    }
+    return 0;
 }
 
 /* The end of a hypercall that took frames from the guest. */

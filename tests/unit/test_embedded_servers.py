@@ -264,9 +264,9 @@ def test_a_notify_without_an_answer_changes_nothing(domain: EmbeddedDomain) -> N
     assert domain.join(PATIENCE)
 
 
-@pytest.mark.parametrize(("state", "crashes"), [(0, False), (1, True), (4, True), (15, True)])
-def test_states_only_go_forward(domain: EmbeddedDomain, state: int, crashes: bool) -> None:
-    """From INPROCESS, which the vCPU has seen; NONE is a device model that died, and gives all ones."""
+@pytest.mark.parametrize(("state", "crashes"), [(0, False), (4, True), (15, True)])
+def test_states_that_end_a_wait(domain: EmbeddedDomain, state: int, crashes: bool) -> None:
+    """NONE is a device model that died, and gives all ones; what is no state crashes the domain."""
     model = DeviceModel(domain, ranges=[(BAR, BAR + 7)])
     values: list[int] = []
     model.start(lambda v: values.append(v.load(BAR, 4)))

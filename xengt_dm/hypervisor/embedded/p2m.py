@@ -131,6 +131,19 @@ def members(predicate: str, claim: bool) -> Types:
     raise KeyError(predicate)
 
 
+def reported(p2m_type: P2mType, claim: bool) -> HvmMem:
+    """What HVMOP_get_mem_type says of a frame (xen/arch/x86/hvm/hvm.c hvmop_get_mem_type)."""
+    if p2m_type in (T.MMIO_DM, T.MMIO_DIRECT):
+        return HvmMem.MMIO_DM
+    if p2m_type == T.IOREQ_SERVER:
+        return HvmMem.IOREQ_SERVER if claim else HvmMem.MMIO_WRITE_DM
+    if p2m_type in members("p2m_is_readonly", claim):
+        return HvmMem.RAM_RO
+    if p2m_type in members("p2m_is_ram", claim) | members("p2m_is_grant", claim) | {T.POPULATE_ON_DEMAND}:
+        return HvmMem.RAM_RW
+    return HvmMem.MMIO_DM
+
+
 class Straddle(enum.IntEnum):
     """How the emulator treats a store over a page's end; see embedded.h."""
 
@@ -215,9 +228,12 @@ LOOKS: Final = (
     LookRow(_only(T.POPULATE_ON_DEMAND), _EVERY, S, S, D, D, V, V, 0, "p2m-pod.c p2m_pod_demand_populate"),
     LookRow(_only(T.RAM_RO), _EVERY, X, D, X, D, V, V, 0, f"{_HAP}: p2m_is_discard_write; {_COPY}; {_MAP}"),
     LookRow(_only(T.MMIO_DM), _EVERY, V, V, V, V, V, V, errno.EINVAL, f"{_HAP}; emulate.c hvmemul_do_io; {_MAP}"),
-    LookRow(_only(T.MMIO_DIRECT, T.MAP_FOREIGN), _EVERY, D, D, F, F, V, V, errno.EINVAL, f"{_COPY}; {_MAP}"),
-    LookRow(_only(T.GRANT_MAP_RW), _EVERY, D, D, F, F, V, V, errno.EINVAL, f"{_COPY}: p2m_is_grant; {_MAP}"),
-    LookRow(_only(T.GRANT_MAP_RO), _EVERY, X, D, F, F, V, V, errno.EINVAL, f"{_HAP}; {_COPY}: p2m_is_grant; {_MAP}"),
+    LookRow(_only(T.MMIO_DIRECT), _EVERY, D, D, V, V, V, V, errno.EINVAL, f"{_COPY}; {_MAP}"),
+    LookRow(_only(T.MAP_FOREIGN), _EVERY, D, D, D, D, V, V, errno.EINVAL, f"{_COPY}; {_MAP}: it is a control domain's"),
+    # The page is another domain's, so get_page gives the emulator none, nor a foreign mapping. (A domain may grant
+    # pages to itself; then the copy is unhandleable, a fault, and the mapping succeeds. Nobody does.)
+    LookRow(_only(T.GRANT_MAP_RW), _EVERY, D, D, V, V, V, V, errno.EINVAL, f"{_COPY}; {_MAP}: get_page"),
+    LookRow(_only(T.GRANT_MAP_RO), _EVERY, X, D, V, V, V, V, errno.EINVAL, f"{_HAP}; {_COPY}; {_MAP}: get_page"),
     LookRow(
         _only(T.RAM_PAGING_OUT, T.RAM_PAGED, T.RAM_PAGING_IN),
         _EVERY,
@@ -230,8 +246,8 @@ LOOKS: Final = (
         errno.ENOENT,
         f"{_COPY}; {_MAP}",
     ),
-    LookRow(_only(T.RAM_SHARED), _EVERY, R, D, R, D, V, V, errno.EINVAL, f"{_HAP}: sharing_enomem; {_COPY}; {_MAP}"),
-    LookRow(_only(T.INVALID, T.RAM_BROKEN), _EVERY, F, F, F, F, V, V, errno.EINVAL, _HAP),
+    LookRow(_only(T.RAM_SHARED), _EVERY, R, D, R, D, V, V, errno.ENOMEM, f"{_HAP}: sharing_enomem; {_COPY}; {_MAP}"),
+    LookRow(_only(T.INVALID, T.RAM_BROKEN), _EVERY, F, F, V, V, V, V, errno.EINVAL, f"{_HAP}; {_COPY}; {_MAP}"),
     LookRow(
         _only(T.IOREQ_SERVER),
         _CLAIM - {"4.9"},

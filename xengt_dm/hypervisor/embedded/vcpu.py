@@ -72,6 +72,17 @@ class Vcpu:
         self._one(lib.XD_OP_CMPXCHG, gpa, size, value, expected)
         return int(self._op.value), bool(self._op.count)
 
+    def modify(self, which: int, gpa: int, size: int, operand: int) -> int:
+        """``or``, ``and``, ``xor`` or ``add`` (XD_MODIFY_*), locked or not. Returns the old value."""
+        self._one(lib.XD_OP_MODIFY, gpa, size, operand, which)
+        return int(self._op.value)
+
+    def hypercall_output(self, gpa: int, data: bytes) -> int:
+        """A hypercall that writes ``data``, at most a page, to the guest. Returns 0 or EFAULT."""
+        buffer = ffi.from_buffer(data)
+        self._one(lib.XD_OP_HYPERCALL, gpa, len(data), 0, int(ffi.cast("uintptr_t", buffer)))
+        return int(self._op.value)
+
     def outp(self, port: int, size: int, value: int) -> None:
         """``out`` of 1, 2 or 4 bytes. 0xcf8 latches a PCI address, 0xcfc..0xcff then reach configuration space."""
         self._one(lib.XD_OP_OUT, port, size, value)

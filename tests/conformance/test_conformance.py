@@ -1,0 +1,44 @@
+"""The table on the embedded hypervisor; on real Xen it is tests/lab/scenarios/conformance.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.conformance.embedded import EmbeddedSide
+from tests.conformance.runner import DisagreementError, run
+from tests.conformance.table import Case, for_flavour, load
+from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
+
+CASES = load()
+RUNS = [(flavour, case) for flavour in FLAVOURS for case in for_flavour(CASES, flavour)]
+
+
+@pytest.mark.parametrize(("flavour", "case"), RUNS, ids=[f"{flavour}-{case.name}" for flavour, case in RUNS])
+def test_case(flavour: str, case: Case) -> None:
+    with EmbeddedSide(flavour) as side:
+        try:
+            run(case, side)
+        finally:
+            side.domain.destroy()
+
+
+def test_the_table_names_flavours_that_exist() -> None:
+    assert {flavour for case in CASES for flavour in case.flavours} <= set(FLAVOURS)
+
+
+def test_every_case_has_its_source() -> None:
+    assert all(case.source for case in CASES)
+
+
+@pytest.mark.parametrize("flavour", ["4.17", "4.20"])
+def test_real_xen_can_show_most_of_it(flavour: str) -> None:
+    assert len(for_flavour(CASES, flavour, lab=True)) >= 250
+
+
+def test_a_flipped_case_fails() -> None:
+    case = next(case for case in CASES if any("-> EBUSY" in step.text for step in case.steps))
+    steps = tuple(replace(step, results=("ok",) if step.results else ()) for step in case.steps)
+    with EmbeddedSide("4.17") as side, pytest.raises(DisagreementError):
+        run(replace(case, steps=steps), side)
