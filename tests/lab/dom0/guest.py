@@ -34,20 +34,28 @@ kernel = "{kernel}"
 memory = {memory}
 vcpus = {vcpus}
 tsc_mode = "native"
-on_poweroff = "destroy"
+on_poweroff = "{on_poweroff}"
 on_reboot = "preserve"
 on_crash = "preserve"
+{more}
 """
 
 
 class Guest:
     """A created domain; it starts paused."""
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, on_poweroff: str = "destroy", more: str = "") -> None:
         self.program = program
         config = Path(f"/run/{program}.cfg")
         config.write_text(
-            _CONFIG.format(name=program, kernel=_GUESTS / f"{program}.elf", memory=RAM_SIZE >> 20, vcpus=VCPUS)
+            _CONFIG.format(
+                name=program,
+                kernel=_GUESTS / f"{program}.elf",
+                memory=RAM_SIZE >> 20,
+                vcpus=VCPUS,
+                on_poweroff=on_poweroff,
+                more=more,
+            )
         )
         _xl("create", "-p", str(config))
         self.domid = int(_xl("domid", program))
@@ -124,10 +132,13 @@ class Guest:
 
 
 @contextlib.contextmanager
-def created(program: str) -> Iterator[Guest]:
-    """A paused domain running guest/PROGRAM.c, destroyed at the end if it is still there."""
+def created(program: str, on_poweroff: str = "destroy", more: str = "") -> Iterator[Guest]:
+    """A paused domain running guest/PROGRAM.c, destroyed at the end if it is still there.
+
+    `more` is what its configuration has besides.
+    """
     say(f"creating a guest that runs {program}")
-    guest = Guest(program)
+    guest = Guest(program, on_poweroff, more)
     try:
         yield guest
     except BaseException:

@@ -1,6 +1,7 @@
 #include "lab.h"
 
 #include <xen/xen.h>
+#include <xen/event_channel.h>
 #include <xen/hvm/hvm_vcpu.h>
 #include <xen/memory.h>
 #include <xen/sched.h>
@@ -17,7 +18,7 @@ static u8 hypercall_page[PAGE_SIZE] __attribute__((aligned(4096)));
 static lock_t console_lock, failure_lock;
 static volatile u32 arrived, round;
 
-static long hypercall3(u32 number, u32 a, const volatile void *b, const volatile void *c)
+long hypercall3(u32 number, u32 a, const volatile void *b, const volatile void *c)
 {
     long result;
     u32 entry = (u32)hypercall_page + number * 32;
@@ -114,6 +115,17 @@ void doze(void)
     struct sched_poll nap = { .timeout = system_time() + NAP_NANOSECONDS };
 
     hypercall3(__HYPERVISOR_sched_op, SCHEDOP_poll, &nap, NULL);
+}
+
+void wait_event(u32 port)
+{
+    volatile struct shared_info *shared = (struct shared_info *)SHARED_INFO_GPA;
+    evtchn_port_t ports[1] = { port };
+    struct sched_poll wait = { .nr_ports = 1, .timeout = system_time() + NAP_NANOSECONDS };
+
+    set_xen_guest_handle(wait.ports, ports);
+    hypercall3(__HYPERVISOR_sched_op, SCHEDOP_poll, &wait, NULL);
+    __atomic_fetch_and(&shared->evtchn_pending[port / 32], ~(1ul << port % 32), __ATOMIC_SEQ_CST);
 }
 
 void acquire(lock_t *lock)

@@ -81,6 +81,12 @@ void release(lock_t *lock);
 /* Let the host's other vCPUs run for some time: for waiting. */
 void doze(void);
 
+/* Wait until an event channel of this guest fires, or for some time. */
+void wait_event(u32 port);
+
+/* A hypercall (xen.h) of up to three arguments; 0 or more, or a negative errno. */
+long hypercall3(u32 number, u32 a, const volatile void *b, const volatile void *c);
+
 /* The next pseudo-random number below `bound`; each vCPU has its own fixed sequence. */
 u32 random_below(struct vcpu *self, u32 bound);
 

@@ -115,6 +115,8 @@ def _run_disks(name: str, scenario: ModuleType, tree: Path, work: Path, progress
     content = work / "lab"
     for part in ("dom0", "scenarios"):
         shutil.copytree(_LAB / part, content / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in getattr(scenario, "FOLDERS", ()):
+        shutil.copytree(_LAB.parent / part, content / part, ignore=shutil.ignore_patterns("__pycache__", "test_*"))
     with progress.phase("compiling the guest programs"):
         guests.compile_all(scenario.GUESTS, content / "guests")
     with progress.phase("building the project"):
