@@ -29,6 +29,7 @@ FRAME = 4096
 FRAMES = 1024
 #: A run that waits longer than this hangs.
 PATIENCE = 20.0
+GLANCE = 0.05
 
 ROOT, POINTERS, DIRECTORY, LEAF, SHARED, FAR = 16, 17, 18, 20, 21, 600
 OTHER_ROOT, OTHER_POINTERS, OTHER_DIRECTORY = 40, 42, 44
@@ -243,6 +244,19 @@ class Serving:
             if any(fd == self._done for fd, _ in ready):
                 return
 
+    def until_it_waits(self) -> None:
+        """Until the step waits for an answer, or is over."""
+        poll = select.poll()
+        poll.register(self._done, select.POLLIN)
+        for _ in range(int(PATIENCE / GLANCE)):
+            try:
+                wait_until_blocked(self._domain, 0, GLANCE)
+                return
+            except TimeoutError:
+                if poll.poll(0):
+                    return
+        raise AssertionError("a vCPU neither waits nor finishes")
+
     def finish(self) -> None:
         """Wait for the step without serving it."""
         assert self._domain.join(PATIENCE), "a vCPU waits for ever"
@@ -273,7 +287,7 @@ def run(domain: EmbeddedDomain, sync: Sync, port: TrackedPort, meanwhile: HostSt
             with open_instance(port, Settings(sync=sync)) as instance:
                 for after in steps:
                     if after is None:
-                        wait_until_blocked(domain, 0, PATIENCE)
+                        serving.until_it_waits()
                         break
                     serving.serve(instance)
                     serving.finish()

@@ -6,6 +6,7 @@ what the guest stored. The device model may end with a HostError, and nothing el
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 from collections.abc import Callable
@@ -13,13 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.whole_run import FRAME, FRAMES, TABLES, Outcome, TrackedPort, run
+from tests.support.whole_run import FRAME, FRAMES, TABLES, HostStep, Outcome, TrackedPort, run
 from xengt_dm._core import ffi, lib
 from xengt_dm.cli import main
 from xengt_dm.daemon import Instance
+from xengt_dm.daemon_control import Operator
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.faults import Call, counting, fail_nth, lose_domain_at, vanish
+from xengt_dm.observe import report
+from xengt_dm.observe.control_protocol import RefusedError
 from xengt_dm.observe.rundir import read_counters
 from xengt_dm.ppgtt.engine import Sync
 
@@ -29,22 +33,32 @@ ERRNOS = (errno.EINVAL, errno.ENOMEM, errno.EBUSY, errno.ENOENT, errno.EAGAIN)
 ALL_CALLS = ~Call(0)
 
 
-def calls_of(flavour: str, sync: Sync, calls: Call) -> int:
+def nothing(instance: Instance) -> None:
+    pass
+
+
+def calls_of(flavour: str, sync: Sync, calls: Call, meanwhile: HostStep = nothing) -> int:
     with EmbeddedDomain(FRAMES, 2, flavour) as domain, counting(domain, calls) as counted:
-        outcome = run(domain, sync, TrackedPort(domain))
+        outcome = run(domain, sync, TrackedPort(domain), meanwhile)
         assert (outcome.error, outcome.wrong, domain.dropped_stores) == (None, [], 0)
         assert not any(outcome.left.values())
     return counted[0]
 
 
-def every_call(flavour: str, sync: Sync, calls: Call, arm: Callable[[EmbeddedDomain, int], None]) -> list[Outcome]:
+def every_call(
+    flavour: str,
+    sync: Sync,
+    calls: Call,
+    arm: Callable[[EmbeddedDomain, int], None],
+    meanwhile: HostStep = nothing,
+) -> list[Outcome]:
     """An outcome for each n; outcomes[0] is of the first call."""
     outcomes = []
-    for n in range(1, calls_of(flavour, sync, calls) + 1):
+    for n in range(1, calls_of(flavour, sync, calls, meanwhile) + 1):
         with EmbeddedDomain(FRAMES, 2, flavour) as domain:
             port = TrackedPort(domain)
             arm(domain, n)
-            outcome = run(domain, sync, port)
+            outcome = run(domain, sync, port, meanwhile)
             assert not any(outcome.left.values()), f"call {n}: {outcome}"
             assert outcome.wrong == [], f"call {n}: {outcome}"
             assert domain.crash_reason == ""
@@ -64,6 +78,25 @@ def test_every_call_can_fail(flavour: str, sync: Sync, number: int) -> None:
     failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     assert failed
     assert {error.errno for error in failed} == {number}
+
+
+def quiesce_and_resume(instance: Instance) -> None:
+    """What an operator may ask for at any time; that it is refused is no harm."""
+    operator = Operator(instance.server, instance.engine, instance.protection)
+    commands = operator.extend(report.control_handlers(instance.engine, report.Instance(1, 0, 2, 0.0)))
+    with contextlib.suppress(RefusedError):
+        commands["quiesce"]({})
+        commands["resume"]({})
+        commands["mode"]({"mode": "relaxed" if instance.engine.sync is Sync.STRICT else "strict"})
+
+
+@pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_every_call_can_fail_when_an_operator_is_at_work(flavour: str, sync: Sync) -> None:
+    def arm(domain: EmbeddedDomain, n: int) -> None:
+        fail_nth(domain, n, errno.ENOMEM, ALL_CALLS)
+
+    assert len(every_call(flavour, sync, ALL_CALLS, arm, quiesce_and_resume)) > 200
 
 
 @pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])
