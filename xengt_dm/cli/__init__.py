@@ -40,6 +40,8 @@ COMMANDS: Final = {
     "record": "Record what a guest does, for `replay`.",
     "stop": "Stop a daemon; its domain goes on, untrapped.",
 }
+#: Commands that help does not mention: what the package's build needs.
+HIDDEN: Final = ("manual",)
 
 
 class LazyGroup(click.Group):
@@ -49,7 +51,7 @@ class LazyGroup(click.Group):
         return [*COMMANDS]  # `list` is a submodule here once it was imported
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
             return None
         command = importlib.import_module(f"xengt_dm.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
