@@ -16,6 +16,7 @@ from xengt_dm.cli import main
 from xengt_dm.daemon import DEFAULT_MAX_TABLES
 from xengt_dm.demo import demo
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, why_unusable
+from xengt_dm.ioreq.frame_ranges import MOST
 from xengt_dm.observe.trace import read_trace
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.replay import Outcome, replay
@@ -120,3 +121,42 @@ def test_replay_command(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in GIVEN_BACK))
     assert CliRunner().invoke(main, ["replay", "--xen", "v7", str(path)]).exit_code == 0
     assert "--xen" not in CliRunner().invoke(main, ["replay", "--help"]).output
+
+
+def scattered(tables: int) -> list[dict[str, Any]]:
+    """A space of so many leaf tables, no two of them neighbours, each mapping one page; then all but three are unlinked."""
+    root, pointers, directory, first, data = 2, 4, 6, 10, 3
+
+    def entry(gfn: int, slot: int, target: int) -> dict[str, Any]:
+        return {"op": "store", "gpa": gfn * 4096 + 8 * slot, "size": 8, "value": target * 4096 | 3}
+
+    links = [entry(root, 0, pointers), entry(pointers, 0, directory)]
+    for slot in range(tables):
+        links += [entry(directory, slot, first + 2 * slot), entry(first + 2 * slot, 0, data)]
+    unlink = {"op": "fill", "gpa": directory * 4096, "count": tables - 3, "value": 0}
+    return [
+        {"trace": 1, "generation": 9, "ram_frames": 1024},
+        *links,
+        {"op": "mmio", "offset": 0x78838, "size": 8, "value": root * 4096},
+        {"op": "mmio", "offset": 0x78818, "size": 4, "value": 4},
+        {"op": "dump", "id": "all"},
+        {"op": "store", "gpa": (first + 2 * tables - 2) * 4096 + 8, "size": 8, "value": data * 4096 | 3},
+        unlink,
+        {"op": "dump", "id": "three"},
+    ]
+
+
+@SYNCS
+def test_tables_that_find_no_range_map_nothing_until_there_is_room(tmp_path: Path, sync: Sync) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in scattered(300)))
+    today, series = (play(path, sync, flavour) for flavour in ("4.17", "v7"))
+    full, short = plain(today), plain(series)
+    assert len(full[0][3]) == 300
+    assert len(short[0][3]) == MOST - 3  # three are for the directories
+    assert set(short[0][3]) < set(full[0][3])
+    assert short[1] == full[1]
+    assert len(full[1][3]) == 4  # the last table has two
+    assert series.counters["unprotectable_entries"] >= 300 - (MOST - 3)
+    assert series.counters["audit_mismatches"] == 0
+    assert today.counters["unprotectable_entries"] == 0
