@@ -28,7 +28,8 @@ def fuzz(data: bytes) -> None:
 
 
 def main() -> None:
-    for directory in (Path(word) for word in sys.argv[1:] if not word.startswith("-")):
+    words = [Path(word) for word in sys.argv[1:] if not word.startswith("-")]
+    for directory in (path for path in words if not path.is_file()):
         directory.mkdir(parents=True, exist_ok=True)
         for data in corpus():
             (directory / hashlib.sha1(data).hexdigest()).write_bytes(data)
