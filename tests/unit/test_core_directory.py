@@ -219,17 +219,23 @@ def test_frames_that_leave(page: list[int], level: int, ips: bool, gone: set[int
     directory.check(range(ENTRIES), [])
 
 
-def test_counters() -> None:
-    """2 of no RAM, 1 partly no RAM, 1 of 1 GiB; twice is once."""
-    directory = Directory(2, False, page=page_of({0: 0x7003, 1: 2 * CHUNK << 12 | 3, 2: 0x83, 3: CHUNK << 12 | 0x83}))
+@pytest.mark.parametrize(
+    ("level", "page", "invalid", "unsupported"),
+    [
+        (2, page_of({0: 0x7003, 1: 2 * CHUNK << 12 | 3, 2: 0x83, 3: CHUNK << 12 | 0x83}), 3, 0),  # a table each, a page
+        (2, [0x7003] * ENTRIES, ENTRIES, 0),
+        (2, [0x83] * 7 + [0] * 505, 7, 0),
+        (3, page_of({9: 0x83}), 0, 1),
+        (3, [0x83] * ENTRIES, 0, ENTRIES),
+        (4, page_of({9: 0x83}), 0, 0),
+    ],
+)
+def test_what_cannot_be_honoured_is_counted_once(level: int, page: list[int], invalid: int, unsupported: int) -> None:
+    directory = Directory(level, False, page=page)
+    counters = directory.arena.counters
     for _ in range(2):
         directory.follow()
-        assert directory.arena.counters.invalid_entries == 3
-        assert directory.arena.counters.unsupported_entries == 0
-    upper = Directory(3, False, page=page_of({9: 0x83}))
-    for _ in range(2):
-        upper.follow()
-        assert upper.arena.counters.unsupported_entries == 1
+        assert (counters.invalid_entries, counters.unsupported_entries) == (invalid, unsupported)
 
 
 def test_frames_to_protect_are_those_without_a_shadow_until_now() -> None:

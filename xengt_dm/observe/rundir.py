@@ -44,7 +44,7 @@ class ServerIdFile:
             text = self._path.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):
             return None
-        return int(text) if text.isdecimal() and int(text) <= 0xFFFF else None
+        return int(text) if text.isdecimal() and len(text) <= 5 and int(text) <= 0xFFFF else None
 
     def write(self, server: int) -> None:
         new = self._path.with_suffix(".new")
