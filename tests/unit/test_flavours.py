@@ -124,7 +124,7 @@ def test_replay_command(tmp_path: Path) -> None:
 
 
 def scattered(tables: int) -> list[dict[str, Any]]:
-    """A space of so many leaf tables, no two of them neighbours, each mapping one page; then all but three are unlinked."""
+    """A space of so many leaf tables, no two of them neighbours, each with one page; then all but three go."""
     root, pointers, directory, first, data = 2, 4, 6, 10, 3
 
     def entry(gfn: int, slot: int, target: int) -> dict[str, Any]:
