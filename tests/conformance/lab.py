@@ -10,7 +10,7 @@ from dom0.guest import created
 from xengt_dm.hypervisor import xen_library
 
 from .runner import run as run_case
-from .table import Case, for_flavour, load
+from .table import Case, flipped, for_flavour, load
 from .xen import CONFIG, READY, XenSide
 
 _STEP_SECONDS = 60
@@ -62,6 +62,9 @@ def run() -> dict[str, int | float | str]:
                     say(f"{done} cases")
                 if not agrees:
                     break
+            if not common:
+                say("and a case that is wrong on purpose")
+                require(not _try(flipped(cases), side), "a case that is wrong on purpose agrees: this tests nothing")
     for case in lost:
         guests += 1
         with _side() as side:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,12 @@ def load(folder: Path = FOLDER) -> list[Case]:
     if twice:
         raise BadCaseError(f"names that are there twice: {', '.join(sorted(twice))}")
     return cases
+
+
+def flipped(cases: list[Case]) -> Case:
+    """A case that says the contrary of what is so: a refusal succeeds. A side on which it holds tests nothing."""
+    case = next(case for case in cases if case.steps[-1].results == ("EBUSY",))
+    return replace(case, steps=(*case.steps[:-1], replace(case.steps[-1], results=("ok",))))
 
 
 def for_flavour(cases: list[Case], flavour: str, lab: bool = False) -> list[Case]:

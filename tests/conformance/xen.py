@@ -44,6 +44,8 @@ class Guest(Protocol):
     program: str
     memory: Any
 
+    def close(self) -> None: ...
+
 
 class _Command(Structure):
     _fields_ = [
@@ -101,10 +103,13 @@ class XenSide:
         self._controls = self._control.xc_interface_open(None, None, 0)
 
     def close(self) -> None:
-        """Let go of the guest's memory, without which it stays half-dead."""
+        """Let go of the guest's memory, without which it stays half-dead. Safe to call twice."""
+        if not self._commands:
+            return
         self._events.close()
         self._grants.xengntshr_close(self._grant_handle)
         self._guest.memory.unmap(self._commands, 1)
+        self._commands = 0
         self._lib.xendevicemodel_close(self._models)
 
     def _command(self, vcpu: int) -> _Command:
@@ -196,6 +201,9 @@ class XenSide:
         self.start(1, Op("shutdown"))
 
     def destroy(self) -> None:
+        """Xen knows a domain for as long as somebody has its memory mapped, so ours goes first."""
+        self.close()
+        self._guest.close()
         subprocess.run(["xl", "destroy", self._guest.program], capture_output=True, timeout=60, check=True)
 
     def condition(self, expected: str) -> str:

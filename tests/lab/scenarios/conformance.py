@@ -4,7 +4,7 @@ import importlib
 
 GUESTS = ("conformance",)
 FOLDERS = ("conformance",)
-SECONDS = 1200
+SECONDS = 900
 
 
 def run() -> dict[str, int | float | str]:
