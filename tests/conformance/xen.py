@@ -177,6 +177,7 @@ class XenSide:
         return int(self._ffi.errno) if rc else 0
 
     def change_range(self, port: Any, server: int, kind: int, first: int, last: int, add: bool) -> int:
+        where: tuple[int, ...]
         if kind == RANGES["pci"]:
             call = "map_pcidev_to" if add else "unmap_pcidev_from"
             where = (0, first >> 8, first >> 3 & 31, first & 7)

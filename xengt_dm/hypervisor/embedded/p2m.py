@@ -82,6 +82,10 @@ class TypeClass:
     source: str
 
 
+def _same(name: str, predicate: str, source: str, *types: P2mType) -> TypeClass:
+    return TypeClass(name, predicate, frozenset(types), frozenset(types), source)
+
+
 #: Membership by release line. All from P2M_*_TYPES of p2m.h: b4986813c5 (the 2014 series) and stable-4.17.
 CLASSES: Final = (
     TypeClass("P2M_RAM_TYPES", "p2m_is_ram", _RAM_BUT_TRAP, _RAM_BUT_TRAP | {T.IOREQ_SERVER}, "p2m.h; ca2b511d3f"),
@@ -92,34 +96,13 @@ CLASSES: Final = (
         _RO_BUT_TRAP,
         "p2m.h; b4986813c5, ca2b511d3f",
     ),
-    TypeClass(
-        "P2M_DISCARD_WRITE_TYPES",
-        "p2m_is_discard_write",
-        frozenset({T.RAM_RO, T.GRANT_MAP_RO}),
-        frozenset({T.RAM_RO, T.GRANT_MAP_RO}),
-        "p2m.h; 1c02cce0ed",
-    ),
-    TypeClass(
-        "P2M_HOLE_TYPES",
-        "p2m_is_hole",
-        frozenset({T.MMIO_DM, T.INVALID, T.RAM_PAGING_IN, T.RAM_PAGED}),
-        frozenset({T.MMIO_DM, T.INVALID, T.RAM_PAGING_IN, T.RAM_PAGED}),
-        "p2m.h",
-    ),
-    TypeClass(
-        "P2M_GRANT_TYPES",
-        "p2m_is_grant",
-        frozenset({T.GRANT_MAP_RW, T.GRANT_MAP_RO}),
-        frozenset({T.GRANT_MAP_RW, T.GRANT_MAP_RO}),
-        "p2m.h",
-    ),
-    TypeClass(
-        "P2M_PAGING_TYPES",
-        "p2m_is_paging",
-        frozenset({T.RAM_PAGING_OUT, T.RAM_PAGED, T.RAM_PAGING_IN}),
-        frozenset({T.RAM_PAGING_OUT, T.RAM_PAGED, T.RAM_PAGING_IN}),
-        "p2m.h",
-    ),
+    _same("P2M_DISCARD_WRITE_TYPES", "p2m_is_discard_write", "p2m.h; 1c02cce0ed", T.RAM_RO, T.GRANT_MAP_RO),
+    _same("P2M_HOLE_TYPES", "p2m_is_hole", "p2m.h", T.MMIO_DM, T.INVALID, T.RAM_PAGING_IN, T.RAM_PAGED),
+    _same("P2M_MMIO_TYPES", "p2m_is_mmio", "p2m.h", T.MMIO_DM, T.MMIO_DIRECT),
+    _same("P2M_POD_TYPES", "p2m_is_pod", "p2m.h", T.POPULATE_ON_DEMAND),
+    _same("P2M_GRANT_TYPES", "p2m_is_grant", "p2m.h", T.GRANT_MAP_RW, T.GRANT_MAP_RO),
+    _same("P2M_PAGING_TYPES", "p2m_is_paging", "p2m.h", T.RAM_PAGING_OUT, T.RAM_PAGED, T.RAM_PAGING_IN),
+    _same("P2M_SHARED_TYPES", "p2m_is_shared", "p2m.h", T.RAM_SHARED),
 )
 
 
@@ -133,13 +116,13 @@ def members(predicate: str, claim: bool) -> Types:
 
 def reported(p2m_type: P2mType, claim: bool) -> HvmMem:
     """What HVMOP_get_mem_type says of a frame (xen/arch/x86/hvm/hvm.c hvmop_get_mem_type)."""
-    if p2m_type in (T.MMIO_DM, T.MMIO_DIRECT):
+    if p2m_type in members("p2m_is_mmio", claim):
         return HvmMem.MMIO_DM
     if p2m_type == T.IOREQ_SERVER:
         return HvmMem.IOREQ_SERVER if claim else HvmMem.MMIO_WRITE_DM
     if p2m_type in members("p2m_is_readonly", claim):
         return HvmMem.RAM_RO
-    if p2m_type in members("p2m_is_ram", claim) | members("p2m_is_grant", claim) | {T.POPULATE_ON_DEMAND}:
+    if any(p2m_type in members(predicate, claim) for predicate in ("p2m_is_ram", "p2m_is_pod", "p2m_is_grant")):
         return HvmMem.RAM_RW
     return HvmMem.MMIO_DM
 
@@ -304,7 +287,7 @@ CHANGES: Final = (
     ChangeRow(_ALL, HvmMem.MMIO_WRITE_DM, _EVERY - _V7, errno.EINVAL, f"{_DM}: HVMMEM_unused; c858e932c1"),
     ChangeRow(_ALL, HvmMem.IOREQ_SERVER, _EVERY - _CLAIM, errno.EINVAL, f"{_OP}: ARRAY_SIZE(memtype)"),
     ChangeRow(members("p2m_is_paging", True), None, _EVERY, errno.EAGAIN, f"{_DM}: p2m_is_paging; {_OP}"),
-    ChangeRow(_only(T.RAM_SHARED), None, _EVERY, errno.EAGAIN, f"{_DM}: p2m_is_shared; {_OP}"),
+    ChangeRow(members("p2m_is_shared", True), None, _EVERY, errno.EAGAIN, f"{_DM}: p2m_is_shared; {_OP}"),
     # get_gfn_unshare populates the frame before its type is looked at.
     ChangeRow(_only(T.RAM_RW, T.POPULATE_ON_DEMAND), None, _EVERY, 0, f"{_ALLOW}: old == p2m_ram_rw; {_OP}"),
     ChangeRow(_ALL, HvmMem.IOREQ_SERVER, _CLAIM, errno.EINVAL, f"{_ALLOW}: old == p2m_ram_rw"),
