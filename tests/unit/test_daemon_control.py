@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from xengt_dm.daemon_record import Recording
 from xengt_dm.errors import UsageError
 from xengt_dm.hypervisor.embedded.faults import Call, fail_nth
 from xengt_dm.observe import report
-from xengt_dm.observe.control_protocol import RefusedError, reply_pieces
+from xengt_dm.observe.control_protocol import ErrorCode, RefusedError, reply_pieces
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.vgpu import registers as reg
 
@@ -180,3 +182,13 @@ def test_wrong_arguments(command: str, arguments: Mapping[str, object]) -> None:
             Console(live)(command, **arguments)
 
     with_live(body)
+
+
+def test_the_document_has_every_command_and_every_code() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "control.md").read_text()
+
+    async def body(live: Live) -> None:
+        assert set(re.findall(r"(?m)^\| `(\w+)` \|", text)) == {*Console(live).handlers, "stop"}
+
+    with_live(body)
+    assert all(f"`{code}`" in text for code in ErrorCode)
