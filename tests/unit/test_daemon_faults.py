@@ -19,6 +19,7 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.cli import main
 from xengt_dm.daemon import Instance
 from xengt_dm.daemon_control import Operator
+from xengt_dm.daemon_record import Recording
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.faults import Call, counting, fail_nth, lose_domain_at, vanish
@@ -82,7 +83,8 @@ def test_every_call_can_fail(flavour: str, sync: Sync, number: int) -> None:
 
 def quiesce_and_resume(instance: Instance) -> None:
     """What an operator may ask for at any time; that it is refused is no harm."""
-    operator = Operator(instance.server, instance.engine, instance.protection)
+    recording = Recording(instance.engine, instance.device, instance.bus, FRAMES)
+    operator = Operator(instance.server, instance.engine, instance.protection, recording)
     commands = operator.extend(report.control_handlers(instance.engine, report.Instance(1, 0, 2, 0.0)))
     with contextlib.suppress(RefusedError):
         commands["quiesce"]({})
