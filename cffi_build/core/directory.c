@@ -136,6 +136,7 @@ static void fill_split(xd_shadow *shadow, uint32_t number)
         bool ram = xd_frames_state(shadow->frames, gfn) == XD_FRAME_RAM;
         entries[i] = ram ? xd_gpu_leaf((gfn << XD_FRAME_SHIFT) | table->attributes | XD_PRESENT) : 0;
     }
+    shadow->tables[number].flags &= (uint8_t)~XD_TABLE_BLANK;
 }
 
 static uint64_t link_2m(xd_shadow *shadow, uint64_t before, uint64_t guest, xd_need *need)
@@ -175,8 +176,10 @@ static uint64_t link_table(xd_shadow *shadow, uint64_t before, uint64_t gfn, uin
     if (state != XD_FRAME_RAM)
         return xd_without_ram(shadow, before, gfn, state, need);
     uint32_t child = xd_find(shadow, gfn, kind);
-    if (child)
+    if (child) {
+        xd_clear_blank(shadow, child);
         return xd_link(child);
+    }
     shadow->counters->quota_entries += before != XD_WAITING;
     return XD_WAITING;
 }

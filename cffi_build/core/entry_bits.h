@@ -60,6 +60,8 @@ static inline uint64_t xd_attributes_of_2m(uint64_t entry)
     return kept | (entry & XD_MASK(XD_BIT_PAT_HUGE) ? XD_MASK(XD_BIT_PAT) : 0);
 }
 
+void xd_clear_blank(xd_shadow *shadow, uint32_t number);
+
 static inline void xd_set_waiting(xd_shadow *shadow, xd_table *table, uint16_t waiting)
 {
     shadow->waiting_tables += (waiting != 0) - (uint32_t)(table->waiting != 0);

@@ -14,15 +14,27 @@
 enum { XD_CHUNK_FRAMES = 512, XD_CHUNK_SHIFT = 9, XD_FRAME_SIZE = 4096, XD_FRAME_SHIFT = 12, XD_ENTRIES = 512 };
 enum { XD_FRAME_UNKNOWN = 0, XD_FRAME_RAM = 1, XD_FRAME_HOLE = 2 };
 
+/* Chunks `first`..`end`-1. */
+typedef struct xd_run_of_chunks {
+    uint64_t first, end;
+} xd_run_of_chunks;
+
+/*
+ * A guest's RAM lies below 4 GiB, up to a hole for devices, and above. So two runs of chunks that are RAM throughout hold
+ * about all frames that a leaf names, and a kernel asks no more of most of them. What lies in neither may be RAM as well.
+ */
+enum { XD_RAM_RUNS = 2 };
+
 typedef struct xd_frames {
     uint64_t limit;  /* frames at and above it are holes */
     uint64_t chunks; /* chunks that cover `limit` */
-    uint8_t *state;  /* one a frame */
+    uint8_t *state;  /* one a frame, of chunks that are not whole */
     char **mapped;   /* one a chunk: its address, or NULL */
     uint32_t *asked; /* one a chunk: the clock when it was learnt */
     uint32_t *whole; /* one a chunk: the same clock if all its frames were RAM then, else 0 */
+    xd_run_of_chunks ram[XD_RAM_RUNS]; /* chunks whose whole is not before ram_since */
     uint32_t clock;
-    uint32_t ram_since;  /* RAM learnt before this is doubtful */
+    uint32_t ram_since;  /* RAM learnt before this is doubtful; never 0 */
     uint32_t hole_since; /* so are holes */
     uint32_t padding;
 } xd_frames;
@@ -48,5 +60,7 @@ int xd_frames_state(const xd_frames *frames, uint64_t gfn);
 int xd_frames_store(const xd_frames *frames, uint64_t gpa, uint64_t value, uint32_t size);
 int xd_frames_load(const xd_frames *frames, uint64_t gpa, uint32_t size, uint64_t *value);
 int xd_frames_read_page(const xd_frames *frames, uint64_t gfn, void *to);
+/* As xd_guarded, on a frame where it lies. */
+int xd_frames_on_page(const xd_frames *frames, uint64_t gfn, void (*work)(const void *page, void *more), void *more);
 
 #endif

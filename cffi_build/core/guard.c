@@ -140,3 +140,8 @@ int xd_read_words(uint64_t *to, const uint64_t *from, uint64_t count)
 {
     GUARDED((const char *)from, count * sizeof(*from), read_words_now(to, from, count));
 }
+
+int xd_guarded(const void *address, uint64_t size, void (*work)(const void *address, void *more), void *more)
+{
+    GUARDED(address, size, work(address, more));
+}

@@ -32,6 +32,8 @@ int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t 
  * stops early when `need` is full.
  */
 uint32_t xd_leaf_update_many(xd_shadow *shadow, uint32_t *numbers, uint32_t count, xd_need *need);
+/* The two above use the widest vectors that the processor has. For tests: of 128, 256 or 512 bits; -ENOTSUP. */
+int xd_leaf_vectors(uint32_t bits);
 
 /* A directory's guest page, once; the functions below work on this copy. 0, -EAGAIN, -ENOENT, -EFAULT. */
 int xd_directory_read(const xd_shadow *shadow, uint32_t number, uint64_t *entries);

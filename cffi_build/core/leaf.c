@@ -32,44 +32,137 @@ static void set_entry(xd_shadow *shadow, uint64_t *entry, uint64_t guest, uint32
 static inline bool in_ram(const xd_frames *frames, uint64_t leaf)
 {
     uint64_t chunk = xd_frame(leaf) >> XD_CHUNK_SHIFT;
-    return chunk < frames->chunks && frames->whole[chunk] > 0 && frames->whole[chunk] >= frames->ram_since;
+    return chunk < frames->chunks && frames->whole[chunk] >= frames->ram_since;
 }
 
 /* Eight entries, in what vectors the target has: what the compiler does not find by itself. */
 typedef uint64_t line __attribute__((vector_size(64), aligned(8), may_alias));
 typedef uint64_t pair __attribute__((vector_size(16)));
+enum { LINE = 8 };
 
-static inline uint64_t any_bit(const line *words)
+static inline bool any_bit(const line *words)
 {
     union {
         line all;
         pair pairs[4];
     } of = {.all = *words};
     pair either = (of.pairs[0] | of.pairs[1]) | (of.pairs[2] | of.pairs[3]);
-    return either[0] | either[1];
+    return (either[0] | either[1]) != 0;
+}
+
+/* Entries `first`..`last` of a leaf are to say what the guest's do. */
+typedef struct change {
+    xd_shadow *shadow;
+    uint64_t *entries;
+    xd_need *need;
+    uint32_t first, last;
+    uint32_t waiting; /* entries of the leaf that are XD_WAITING */
+    bool check;       /* even what says so already: what is RAM may have changed */
+    bool blank;       /* what the leaf says now means nothing */
+} change;
+
+/* The addresses of a run's first byte and of its last. */
+typedef struct bounds {
+    uint64_t first, last;
+} bounds;
+
+static bounds bounds_of(const xd_run_of_chunks *run)
+{
+    enum { SHIFT = XD_CHUNK_SHIFT + XD_FRAME_SHIFT };
+    return (bounds){.first = run->first << SHIFT, .last = (run->end << SHIFT) - 1};
 }
 
 /*
- * Eight entries of which none waits: most are as they were, or lie in one chunk that is RAM, or are all not present.
- * `good` is a leaf in a chunk that is known to be RAM, or 0. False if they need to be looked at one by one.
+ * From line `i` on, of a leaf of which no entry waits: lines whose present entries all lie in chunks that are RAM, and
+ * those that need no check. Returns the first that is neither.
  */
-static inline bool set_line(const xd_frames *frames, line *entries, const line *guest, bool check, uint64_t *good)
+static inline __attribute__((always_inline)) uint32_t follow_lines(const change *one, const uint64_t *guest, uint32_t i)
 {
-    line value = *guest & XD_LEAF_BITS & -(*guest & XD_PRESENT);
-    line difference = value ^ *entries;
-    if (!check && !any_bit(&difference))
-        return true;
-    line elsewhere = (((value ^ *good) & XD_ADDRESS_2M) | (XD_PRESENT & ~*good)) & -(value & XD_PRESENT);
-    if (any_bit(&elsewhere))
-        for (int i = 0; i < 8; i++) {
-            if (!value[i])
+    const xd_frames *frames = one->shadow->frames;
+    const bounds one_run = bounds_of(&frames->ram[0]), other_run = bounds_of(&frames->ram[1]);
+    for (; i + LINE - 1 <= one->last; i += LINE) {
+        line value = *(const line *)&guest[i];
+        __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the guest may write it: this was the only look */
+        value &= XD_LEAF_BITS & -(value & XD_PRESENT);
+        /* Bit 63 of each word that is a present entry below the first or above the last of either run. */
+        line elsewhere = ((value - one_run.first) | (one_run.last - value)) &
+                         ((value - other_run.first) | (other_run.last - value)) & (value << (63 - XD_BIT_PRESENT));
+        line *entries = (line *)&one->entries[i];
+        if (any_bit(&elsewhere)) {
+            line difference = value ^ *entries;
+            if (!one->check && !any_bit(&difference))
                 continue;
-            if (!in_ram(frames, value[i]))
-                return false;
-            *good = value[i];
+            for (int k = 0; k < LINE; k++)
+                if (value[k] && !in_ram(frames, value[k]))
+                    return i;
         }
-    *entries = value;
-    return true;
+        *entries = value;
+    }
+    return i;
+}
+
+/* The same for each width of vectors. */
+static uint32_t follow_lines_128(const change *one, const uint64_t *guest, uint32_t i)
+{
+    return follow_lines(one, guest, i);
+}
+
+#if defined(__x86_64__)
+static __attribute__((target("avx2"))) uint32_t follow_lines_256(const change *one, const uint64_t *guest, uint32_t i)
+{
+    return follow_lines(one, guest, i);
+}
+
+static __attribute__((target("avx512f"))) uint32_t follow_lines_512(const change *one, const uint64_t *guest, uint32_t i)
+{
+    return follow_lines(one, guest, i);
+}
+#endif
+
+static uint32_t (*best_follow_lines)(const change *one, const uint64_t *guest, uint32_t i);
+
+int xd_leaf_vectors(uint32_t bits)
+{
+#if defined(__x86_64__)
+    if (bits == 512 && __builtin_cpu_supports("avx512f")) {
+        best_follow_lines = follow_lines_512;
+        return 0;
+    }
+    if (bits == 256 && __builtin_cpu_supports("avx2")) {
+        best_follow_lines = follow_lines_256;
+        return 0;
+    }
+#endif
+    if (bits != 128)
+        return -ENOTSUP;
+    best_follow_lines = follow_lines_128;
+    return 0;
+}
+
+static void choose_vectors(void)
+{
+    for (uint32_t bits = 512; xd_leaf_vectors(bits);)
+        bits /= 2;
+}
+
+static void follow(const void *page, void *more)
+{
+    change *one = more;
+    const uint64_t *guest = page;
+    uint32_t i = one->first;
+    if (!best_follow_lines)
+        choose_vectors();
+    while (i <= one->last) {
+        if (i % LINE == 0 && !one->waiting)
+            i = best_follow_lines(one, guest, i);
+        if (i <= one->last && one->blank)
+            memset(&one->entries[i], 0, LINE * sizeof(*one->entries));
+        for (uint32_t end = i + LINE - i % LINE; i < end && i <= one->last; i++) {
+            uint64_t entry = __atomic_load_n(&guest[i], __ATOMIC_RELAXED);
+            if (one->check || if_ram(entry) != one->entries[i])
+                set_entry(one->shadow, &one->entries[i], entry, &one->waiting, one->need);
+        }
+    }
 }
 
 /* Spread each 64 KiB entry over the 16 4 KiB entries it stands for; the other 15 of the guest's mean nothing. */
@@ -100,41 +193,45 @@ int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t 
 {
     xd_table *table = &shadow->tables[number];
     bool whole = first == 0 && last == XD_ENTRIES - 1;
-    bool all = whole && table->era != shadow->era;
-    if (table->kind & XD_KIND_64K) {
+    bool wide = table->kind & XD_KIND_64K;
+    bool in_place = whole && !wide;
+    if (wide) {
         first -= first % GROUP;
         last += GROUP - 1 - last % GROUP;
     }
-    uint64_t guest[XD_ENTRIES];
-    int error = read_entries(shadow, table->gfn, first, last, guest);
+    if (!in_place)
+        xd_clear_blank(shadow, number);
+    bool blank = table->flags & XD_TABLE_BLANK;
+    change one = {.shadow = shadow,
+                  .entries = xd_page(shadow, number),
+                  .need = need,
+                  .first = first,
+                  .last = last,
+                  .waiting = table->waiting,
+                  .check = blank || (whole && table->era != shadow->era),
+                  .blank = blank};
+    need->lacking = 0;
+    int error;
+    if (in_place) {
+        error = xd_frames_on_page(shadow->frames, table->gfn, follow, &one);
+    } else {
+        uint64_t guest[XD_ENTRIES];
+        error = read_entries(shadow, table->gfn, first, last, guest);
+        if (!error && wide)
+            spread_64k(guest, first, last);
+        if (!error)
+            follow(guest, &one);
+    }
     if (error == -EAGAIN) {
         xd_need_frame(need, table->gfn);
         return error;
     }
+    table->flags &= (uint8_t)~XD_TABLE_BLANK;
     if (error) {
         clear(shadow, number);
         return error;
     }
-    if (table->kind & XD_KIND_64K)
-        spread_64k(guest, first, last);
-
-    uint64_t *entries = xd_page(shadow, number);
-    uint32_t waiting = table->waiting;
-    need->lacking = 0;
-    uint64_t good = 0;
-    uint32_t i = first;
-    while (i <= last) {
-        bool whole_line = i % 8 == 0 && i + 7 <= last;
-        if (whole_line && !waiting &&
-            set_line(shadow->frames, (line *)&entries[i], (const line *)&guest[i], all, &good)) {
-            i += 8;
-            continue;
-        }
-        for (uint32_t end = whole_line ? i + 8 : i + 1; i < end; i++)
-            if (all || if_ram(guest[i]) != entries[i])
-                set_entry(shadow, &entries[i], guest[i], &waiting, need);
-    }
-    xd_set_waiting(shadow, table, (uint16_t)waiting);
+    xd_set_waiting(shadow, table, (uint16_t)one.waiting);
     if (need->lacking)
         return -EAGAIN;
     if (whole)

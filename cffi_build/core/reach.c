@@ -8,26 +8,34 @@ static bool to_be_attended(const xd_shadow *shadow, const xd_table *table)
            !(table->kind & XD_KIND_SPLIT) && table->attended != shadow->submission;
 }
 
+static void attend(xd_shadow *shadow, uint32_t number, uint32_t *numbers, uint32_t *count, uint32_t capacity)
+{
+    xd_table *table = &shadow->tables[number];
+    if (*count == capacity || !to_be_attended(shadow, table))
+        return;
+    table->attended = shadow->submission;
+    numbers[(*count)++] = number;
+}
+
+/* Below a directory. Of leaves there are many, most of them need nothing, and looking at one twice costs little. */
 static void reach(xd_shadow *shadow, uint32_t number, xd_reached *reached)
 {
     xd_table *table = &shadow->tables[number];
-    bool leaf = xd_level(table) == 1;
-    uint32_t *count = leaf ? &reached->leaf_count : &reached->directory_count;
     if (table->seen == shadow->traversal)
         return;
     table->seen = shadow->traversal;
-    if (to_be_attended(shadow, table) && *count < reached->capacity) {
-        table->attended = shadow->submission;
-        (leaf ? reached->leaves : reached->directories)[(*count)++] = number;
-    }
-    if (leaf)
-        return;
+    attend(shadow, number, reached->directories, &reached->directory_count, reached->capacity);
     const uint64_t *entries = xd_page(shadow, number);
+    bool above_leaves = xd_level(table) == 2;
     uint64_t same = 0;
     for (uint32_t i = 0; i < XD_ENTRIES; i++) {
-        if (entries[i] != same && xd_is_link(entries[i]))
-            reach(shadow, xd_child(entries[i]), reached);
+        if (entries[i] == same || !xd_is_link(entries[i]))
+            continue;
         same = entries[i];
+        if (above_leaves)
+            attend(shadow, xd_child(same), reached->leaves, &reached->leaf_count, reached->capacity);
+        else
+            reach(shadow, xd_child(same), reached);
     }
 }
 

@@ -93,12 +93,10 @@ uint32_t xd_find(const xd_shadow *shadow, uint64_t gfn, uint32_t kind)
 static uint32_t take_number(xd_shadow *shadow)
 {
     uint32_t number = shadow->free_list;
-    if (number) {
+    if (number)
         shadow->free_list = shadow->tables[number].same_frame;
-        memset(xd_page(shadow, number), 0, XD_FRAME_SIZE);
-    } else if (shadow->used < shadow->max_tables) {
+    else if (shadow->used < shadow->max_tables)
         number = ++shadow->used;
-    }
     return number;
 }
 
@@ -142,8 +140,12 @@ uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind)
     if (!number)
         return 0;
     xd_table *table = &shadow->tables[number];
+    bool leaf = (kind & XD_LEVEL_MASK) == 1;
+    if (!leaf)
+        memset(xd_page(shadow, number), 0, XD_FRAME_SIZE);
     *table = (xd_table){.gfn = gfn,
                         .kind = (uint8_t)kind,
+                        .flags = leaf ? XD_TABLE_BLANK : 0,
                         .era = shadow->era,
                         .attended = shadow->submission};
     if (!(kind & XD_KIND_SPLIT))
@@ -166,6 +168,14 @@ void xd_remove(xd_shadow *shadow, uint32_t number)
     shadow->free_list = number;
     shadow->live--;
     shadow->counters->tables = shadow->live;
+}
+
+void xd_clear_blank(xd_shadow *shadow, uint32_t number)
+{
+    if (!(shadow->tables[number].flags & XD_TABLE_BLANK))
+        return;
+    memset(xd_page(shadow, number), 0, XD_FRAME_SIZE);
+    shadow->tables[number].flags &= (uint8_t)~XD_TABLE_BLANK;
 }
 
 void xd_ref(xd_shadow *shadow, uint32_t number)

@@ -23,7 +23,7 @@
  */
 enum { XD_WAITING = 2, XD_REFUSED = 4 };
 enum { XD_LEVEL_MASK = 7, XD_KIND_64K = 8, XD_KIND_SPLIT = 16 };
-enum { XD_TABLE_OPEN = 1, XD_TABLE_DYING = 2 };
+enum { XD_TABLE_OPEN = 1, XD_TABLE_DYING = 2, XD_TABLE_BLANK = 4 /* a leaf, its page not yet written since it was new */ };
 
 typedef struct xd_table {
     uint64_t gfn;        /* of the guest's table; of a SPLIT, the first frame of the 2 MiB page it stands for */
@@ -67,7 +67,10 @@ void xd_shadow_free(xd_shadow *shadow);
 /* The first shadow of a frame, and the one of a kind; 0 if there is none. */
 uint32_t xd_first_of_frame(const xd_shadow *shadow, uint64_t gfn);
 uint32_t xd_find(const xd_shadow *shadow, uint64_t gfn, uint32_t kind);
-/* A new empty shadow with no references, or 0 if the quota is used up. */
+/*
+ * A new empty shadow with no references, or 0 if the quota is used up. A leaf's page is not cleared, because all of it is
+ * about to be written; until it was, the leaf is BLANK, and linking clears what is BLANK still.
+ */
 uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind);
 /* Take a shadow without references out at once; its page is given back. */
 void xd_remove(xd_shadow *shadow, uint32_t number);

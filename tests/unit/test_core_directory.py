@@ -264,6 +264,20 @@ def test_replacing_a_subtree_by_its_part_keeps_the_part() -> None:
     assert directory.follow() == {1, 2}
 
 
+def test_a_leaf_that_was_never_filled_maps_nothing_once_it_is_linked() -> None:
+    """If a hypercall fails between a leaf's coming and its first update, it says what a table before it said."""
+    directory = Directory(2, False, page=page_of({0: 0x1003}))
+    arena = directory.arena
+    before = arena.add(9, 1)
+    arena.set_entries(before, [0x6003] * ENTRIES)
+    lib.xd_remove(arena.shadow, before)
+    leaf = lib.xd_add(arena.shadow, 1, 1)
+    assert leaf == before
+    directory.follow()
+    assert arena.entries(directory.number)[0] >> 12 == leaf
+    assert arena.entries(leaf) == [0] * ENTRIES
+
+
 @pytest.mark.parametrize("level", [2, 3, 4])
 def test_a_directory_whose_page_is_gone(level: int) -> None:
     directory = Directory(level, False, page=[0x1003, 0x2003, 2 * CHUNK << 12 | 3, 0] * 128)

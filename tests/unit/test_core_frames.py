@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tests.support.arena import CHUNK, FRAME, Arena
 from tests.support.examples import examples
 from xengt_dm._core import ffi, lib
+from xengt_dm.cdata import CData
 
 UNKNOWN, RAM, HOLE = 0, 1, 2
 #: Two chunks and a bit.
@@ -124,3 +126,66 @@ def test_a_large_limit_costs_no_room_until_it_is_used() -> None:
     assert lib.xd_frames_state(frames, (1 << 32) - 1) == UNKNOWN
     lib.xd_frames_learn(frames, (1 << 23) - 1, ffi.NULL, ffi.new("int[512]", [0, 1] * 256))
     assert [lib.xd_frames_state(frames, (1 << 32) - 2 + i) for i in range(3)] == [RAM, HOLE, HOLE]
+
+
+# Runs of chunks that are RAM throughout
+
+RUN_CHUNKS = 300
+run_chunks = st.integers(0, RUN_CHUNKS - 1)
+run_events = st.one_of(
+    st.tuples(st.just("learn"), run_chunks),
+    st.tuples(st.sampled_from(["lose a frame of", "forget"]), run_chunks),
+    st.tuples(st.just("doubt all"), st.just(0)),
+    st.tuples(st.just("learn from"), run_chunks),
+)
+
+
+def runs_of(frames: CData) -> list[range]:
+    return [range(run.first, run.end) for run in frames.ram]
+
+
+@examples(200)
+@given(st.lists(run_events, max_size=12))
+def test_runs_hold_nothing_but_ram(done: list[tuple[str, int]]) -> None:
+    frames = ffi.gc(lib.xd_frames_new(RUN_CHUNKS * CHUNK), lib.xd_frames_free)
+    whole: set[int] = set()
+    good, bad = ffi.new("int[512]"), ffi.new("int[512]", [0] * 77 + [errno.ENOENT])
+    for what, chunk in done:
+        if what in ("learn", "learn from"):
+            for each in range(chunk, chunk + 1 if what == "learn" else min(chunk + 100, RUN_CHUNKS)):
+                lib.xd_frames_learn(frames, each, ffi.NULL, good)
+                whole.add(each)
+        elif what == "doubt all":
+            lib.xd_frames_doubt_all(frames)
+            whole.clear()
+        else:
+            whole.discard(chunk)
+            if what == "forget":
+                lib.xd_frames_forget(frames, chunk)
+            else:
+                lib.xd_frames_learn(frames, chunk, ffi.NULL, bad)
+        for run in runs_of(frames):
+            assert set(run) <= whole
+
+
+def runs_after(order: list[int], holes: tuple[int, int]) -> list[range]:
+    frames = ffi.gc(lib.xd_frames_new(len(order) * CHUNK), lib.xd_frames_free)
+    good, bad = ffi.new("int[512]"), ffi.new("int[512]", [errno.ENOENT])
+    for chunk in order:
+        lib.xd_frames_learn(frames, chunk, ffi.NULL, bad if chunk in holes else good)
+    return sorted((run for run in runs_of(frames) if run), key=lambda run: run.start)
+
+
+def test_runs_grow_as_their_chunks_are_learnt() -> None:
+    """A page missing at the start and a hole for devices, as real guests have."""
+    for order in (list(range(200)), list(range(199, -1, -1))):
+        assert runs_after(order, (0, 60)) == [range(1, 60), range(61, 200)]
+
+
+@examples(30)
+@given(st.randoms(use_true_random=False), st.integers(2, 100), st.integers(102, 200))
+def test_the_longest_run_is_found_in_whatever_order_it_is_learnt(rng: random.Random, hole: int, end: int) -> None:
+    order = list(range(end))
+    rng.shuffle(order)
+    longest = max(range(1, hole), range(hole + 1, end), key=len)
+    assert any(run.start <= longest.start and longest.stop <= run.stop for run in runs_after(order, (0, hole)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -16,21 +16,36 @@ from tests.support.pages import SLOTS, pages, ranges
 from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
 
-#: Three chunks, the last one in part; the leaf table itself is frame 5.
-LIMIT = 2 * CHUNK + 100
+#: Seven chunks, the last one in part; 2, 4 and 5 are RAM throughout. The leaf table itself is frame 5.
+LIMIT = 6 * CHUNK + 100
 TABLE = 5
-HOLES = (7, 8, 15, 600, 1022)
-FRAMES = (0, 1, 6, 7, 8, 15, 16, 511, 512, 600, 1022, 1024, LIMIT - 1, LIMIT, 1 << 33, (1 << 34) - 1)
+HOLES = (7, 8, 15, 600, 1022, 3 * CHUNK + 1)
+IN_RUNS = (2 * CHUNK, 3 * CHUNK - 1, 4 * CHUNK, 5 * CHUNK - 1, 5 * CHUNK, 6 * CHUNK - 1)
+AT_RUNS = (2 * CHUNK - 1, 3 * CHUNK, 3 * CHUNK + 1, 4 * CHUNK - 1, 6 * CHUNK)
+FRAMES = (0, 1, 6, 7, 8, 15, 16, 511, 512, 600, 1022, *IN_RUNS, *AT_RUNS, LIMIT - 1, LIMIT, 1 << 33, (1 << 34) - 1)
+VECTORS = [bits for bits in (128, 256, 512) if not lib.xd_leaf_vectors(bits)]
 KINDS = {False: 1, True: 1 | twins.WIDE}
 WHOLE = range(ENTRIES)
 
 kinds = st.booleans()
-some_pages = pages(FRAMES)
+some_pages = pages(FRAMES) | pages(IN_RUNS)
+
+
+@pytest.fixture(scope="module", autouse=True, params=VECTORS)
+def _vectors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test once for each width of vectors that this processor has."""
+    assert lib.xd_leaf_vectors(request.param) == 0
+    yield
+    lib.xd_leaf_vectors(VECTORS[-1])
 
 
 def make(page: Sequence[int], wide: bool, known: Sequence[int] | None = None) -> tuple[Arena, int]:
+    """The table's shadow is new, in a page that another one left."""
     arena = Arena(LIMIT, holes=HOLES, known=known)
     arena.put(TABLE, page)
+    other = arena.add(TABLE + 1, 1)
+    arena.set_entries(other, [twins.WAITING, 0x6003] * (ENTRIES // 2))
+    lib.xd_remove(arena.shadow, other)
     return arena, arena.add(TABLE, KINDS[wide])
 
 
@@ -76,7 +91,7 @@ def test_following_a_change(before: list[int], after: list[int], kept: bool, wid
 
 
 @examples(40)
-@given(page=some_pages, wide=kinds, known=st.sets(st.sampled_from([1, 2])), slots=ranges())
+@given(page=some_pages, wide=kinds, known=st.sets(st.sampled_from(range(1, 7))), slots=ranges())
 def test_what_is_not_known_is_asked_for(page: list[int], wide: bool, known: set[int], slots: range) -> None:
     """The guest's page itself is known, some of what it names is not: that maps nothing until it is learnt."""
     arena, number = make(page, wide, known=sorted({0} | known))
@@ -104,7 +119,7 @@ def test_frames_that_come_and_go(page: list[int], wide: bool, gone: set[int], ba
     arena.holes = (arena.holes | gone) - back - {TABLE}
     lib.xd_frames_doubt_all(arena.frames)
     lib.xd_new_era(arena.shadow)
-    for chunk in range(3):
+    for chunk in range(7):
         arena.learn(chunk)
     update(arena, number)
     expected = twins.leaf(page, wide, arena.state)
@@ -133,7 +148,7 @@ def test_a_table_whose_page_was_never_asked_about_is_asked_for() -> None:
 
 
 @examples(40)
-@given(some=st.lists(st.tuples(some_pages, kinds), min_size=1, max_size=4), known=st.sets(st.sampled_from([1, 2])))
+@given(some=st.lists(st.tuples(some_pages, kinds), min_size=1, max_size=4), known=st.sets(st.sampled_from(range(1, 7))))
 def test_many_tables(some: list[tuple[list[int], bool]], known: set[int]) -> None:
     """Those that need more knowledge come to the front, in order, until all is known; what died is passed over."""
     arena = Arena(LIMIT, holes=HOLES, known=sorted({0} | known))
@@ -235,6 +250,7 @@ def test_a_store_to_a_frame_without_shadow() -> None:
 
 def test_a_store_to_a_directory_is_for_the_caller() -> None:
     arena, leaf = make([0] * ENTRIES, False)
+    update(arena, leaf)
     arena.add(TABLE, 2)
     assert lib.xd_guest_store(arena.shadow, TABLE * FRAME, 0x6003, 8, arena.need) == lib.XD_STORE_DIRECTORY
     assert arena.page(TABLE)[0] == 0x6003

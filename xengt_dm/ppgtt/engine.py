@@ -30,11 +30,8 @@ from xengt_dm.cdata import CData
 from xengt_dm.ppgtt.effects import FrameMapper, Observer, Protector
 from xengt_dm.ppgtt.frames import GuestFrames
 from xengt_dm.ppgtt.space import Mode, Space, space_key
-from xengt_dm.ppgtt.tables import LEVEL_MASK, PAGE_SHIFT, ShadowTables
+from xengt_dm.ppgtt.tables import BATCH, LEVEL_MASK, PAGE_SHIFT, ShadowTables
 from xengt_dm.ppgtt.walker import Mapping, Runs, Table, Walker
-
-#: Tables brought in line at a time in a submission; what is left over is found by the next look.
-BATCH = 4096
 
 
 class Sync(enum.Enum):

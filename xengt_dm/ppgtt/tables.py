@@ -24,6 +24,8 @@ LAST = ENTRIES - 1
 LEVEL_MASK: int = lib.XD_LEVEL_MASK
 OPEN: int = lib.XD_TABLE_OPEN
 PAGE_SHIFT: int = lib.XD_FRAME_SHIFT
+#: Tables brought in line at a time in a submission; what is left over is found by the next look.
+BATCH = 4096
 
 
 class _Level:
@@ -68,6 +70,12 @@ class ShadowTables:
         self._errors: CData = ffi.new("int[]", ENTRIES)
         self._numbers: CData = ffi.new("uint32_t[]", ENTRIES)
         self._buried: CData = ffi.new("uint64_t[]", ENTRIES)
+        self._closing: tuple[CData, CData, CData, CData] = (
+            ffi.new("uint64_t[]", BATCH),
+            ffi.new("int[]", BATCH),
+            ffi.new("uint32_t[]", BATCH),
+            ffi.new("uint32_t *"),
+        )
         self._page: CData = ffi.new("uint64_t[]", ENTRIES)
         self.observer: Observer | None = None
 
@@ -270,15 +278,15 @@ class ShadowTables:
             self._counters.protected_pages -= 1
 
     def close_leaves(self, leaves: CData, count: int) -> None:
-        """Protect the open ones among these leaves again, then bring all of them in line with the guest's."""
+        """Protect the open ones among these leaves again, then bring all of them in line with the guest's.
+
+        ``count``: at most :data:`BATCH`.
+        """
         shadow = self.pointer
         if shadow.open_tables:
-            gfns = ffi.new("uint64_t[]", count)
-            others = ffi.new("uint32_t[]", count)
-            other_count = ffi.new("uint32_t *")
+            gfns, errors, others, other_count = self._closing
             closed = lib.xd_close_frames(shadow, leaves, count, gfns, others, other_count)
             if closed:
-                errors = ffi.new("int[]", closed)
                 failures = self._protector.close(gfns, closed, errors)
                 self._counters.syncs += closed
                 self._counters.protected_pages += closed - failures
