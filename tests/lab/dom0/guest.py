@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import struct
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .checks import ScenarioError, require, say, wait_until
@@ -24,12 +24,12 @@ _WHY_SIZE = 96
 _MAILBOX_SIZE = 4 * len(_FIELDS) + _WHY_SIZE
 _INTENT = struct.Struct("<QQ")
 _GUESTS = Path("/lab/guests")
-_TOOL_SECONDS = 60
+_TOOL_SECONDS = 150
 _XENCTX = sorted(Path("/usr/lib").glob("xen-4*/bin/xenctx"))
 
 _CONFIG = """\
 name = "{name}"
-type = "pvh"
+type = "{kind}"
 kernel = "{kernel}"
 memory = {memory}
 vcpus = {vcpus}
@@ -42,29 +42,70 @@ on_crash = "preserve"
 
 
 class Guest:
-    """A created domain; it starts paused."""
+    """A created domain; it starts paused.
 
-    def __init__(self, program: str, on_poweroff: str = "destroy", more: str = "") -> None:
+    `more` are lines for its configuration, `command` is what creates it, but for the name of the file.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        on_poweroff: str = "destroy",
+        more: str = "",
+        *,
+        kind: str = "pvh",
+        vcpus: int = VCPUS,
+        command: Sequence[str] = ("xl", "create", "-p"),
+    ) -> None:
         self.program = program
         config = Path(f"/run/{program}.cfg")
+        kernel = _GUESTS / f"{program}.elf"
         config.write_text(
             _CONFIG.format(
                 name=program,
-                kernel=_GUESTS / f"{program}.elf",
+                kind=kind,
+                kernel=kernel,
                 memory=RAM_SIZE >> 20,
-                vcpus=VCPUS,
+                vcpus=vcpus,
                 on_poweroff=on_poweroff,
                 more=more,
             )
         )
-        _xl("create", "-p", str(config))
-        self.domid = int(_xl("domid", program))
+        run(*command, str(config))
+        self.attach()
+
+    def attach(self) -> None:
+        """Reach into the domain that has its name now."""
+        self.domid = int(_xl("domid", self.program))
         self.memory = ForeignMemory(self.domid)
         self._mailbox = self.memory.map(MAILBOX_GPA // PAGE_SIZE, 1)
 
     def start(self) -> None:
         """Let it run."""
         _xl("unpause", self.program)
+
+    def save(self, image: Path, order: int) -> None:
+        """Have it saved to a file, which ends it; `order` tells its program to suspend.
+
+        A PVH guest is asked by a node of the store, where we answer for it.
+        """
+        node = f"/local/domain/{self.domid}/control/shutdown"
+        with subprocess.Popen(["xl", "save", self.program, str(image)]) as xl:
+            try:
+                wait_until(
+                    "xl to ask the guest", _TOOL_SECONDS, lambda: run("xenstore-read", node).strip() == "suspend"
+                )
+                run("xenstore-write", node, "")
+                self.order(order)
+                self.close()
+                require(xl.wait(_TOOL_SECONDS) == 0, f"xl save ended with status {xl.returncode}")
+            finally:
+                xl.kill()
+
+    def restore(self, image: Path) -> None:
+        """Restore it from a file, paused, as another domain."""
+        _xl("restore", "-p", str(image))
+        self.attach()
 
     def close(self) -> None:
         """Let its memory go: a domain stays half-dead while anything of it is mapped."""
@@ -132,13 +173,18 @@ class Guest:
 
 
 @contextlib.contextmanager
-def created(program: str, on_poweroff: str = "destroy", more: str = "") -> Iterator[Guest]:
-    """A paused domain running guest/PROGRAM.c, destroyed at the end if it is still there.
-
-    `more` is what its configuration has besides.
-    """
+def created(
+    program: str,
+    on_poweroff: str = "destroy",
+    more: str = "",
+    *,
+    kind: str = "pvh",
+    vcpus: int = VCPUS,
+    command: Sequence[str] = ("xl", "create", "-p"),
+) -> Iterator[Guest]:
+    """A domain running guest/PROGRAM.c, destroyed at the end if it is still there; arguments as for Guest."""
     say(f"creating a guest that runs {program}")
-    guest = Guest(program, on_poweroff, more)
+    guest = Guest(program, on_poweroff, more, kind=kind, vcpus=vcpus, command=command)
     try:
         yield guest
     except BaseException:
@@ -150,7 +196,12 @@ def created(program: str, on_poweroff: str = "destroy", more: str = "") -> Itera
 
 
 def _xl(*arguments: str) -> str:
-    done = subprocess.run(["xl", *arguments], capture_output=True, text=True, timeout=_TOOL_SECONDS, check=False)
+    return run("xl", *arguments)
+
+
+def run(*words: str) -> str:
+    """What a command printed. Raises ScenarioError with what it complained about if it fails."""
+    done = subprocess.run(words, capture_output=True, text=True, timeout=_TOOL_SECONDS, check=False)
     if done.returncode != 0:
-        raise ScenarioError(f"xl {arguments[0]}: {' '.join((done.stderr or done.stdout).split())}")
+        raise ScenarioError(f"{' '.join(words[:2])}: {' '.join((done.stderr or done.stdout).split())[-400:]}")
     return done.stdout

@@ -22,13 +22,12 @@ _LOG_LINES = 40
 
 
 def _install() -> None:
-    """Install the wheel over the distribution's Python packages, as a user of dom0 would."""
+    """Install the project's package, as a user of dom0 would."""
     say("installing the project")
-    wheels = [str(path) for path in _LAB.glob("*.whl")]
-    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--break-system-packages"]
-    done = subprocess.run([*pip, *wheels], capture_output=True, text=True, check=False)
+    packages = [str(path) for path in _LAB.glob("*.deb")]
+    done = subprocess.run(["dpkg", "--install", *packages], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ScenarioError(f"pip could not install the project: {' '.join(done.stderr.split())}")
+        raise ScenarioError(f"dpkg could not install the project: {' '.join(done.stderr.split())}")
 
 
 def _report(why: str | None, figures: dict[str, int | float | str]) -> None:

@@ -143,7 +143,7 @@ void barrier(void)
 {
     u32 mine = __atomic_load_n(&round, __ATOMIC_ACQUIRE);
 
-    if (__atomic_add_fetch(&arrived, 1, __ATOMIC_ACQ_REL) == VCPUS) {
+    if (__atomic_add_fetch(&arrived, 1, __ATOMIC_ACQ_REL) == RUNNING_VCPUS) {
         arrived = 0;
         __atomic_store_n(&round, mine + 1, __ATOMIC_RELEASE);
         return;
@@ -215,6 +215,14 @@ static void start_second(void)
         fail("Xen did not start the second vCPU");
 }
 
+void suspend(void)
+{
+    struct sched_shutdown order = { .reason = SHUTDOWN_suspend };
+
+    hypercall3(__HYPERVISOR_sched_op, SCHEDOP_shutdown, &order, NULL);
+    map_shared_info();
+}
+
 static __attribute__((noreturn)) void run(struct vcpu *self)
 {
     struct sched_shutdown power_off = { .reason = SHUTDOWN_poweroff };
@@ -235,7 +243,8 @@ void first_main(void)
     map_shared_info();
     MAILBOX->size = sizeof(struct mailbox);
     MAILBOX->magic = MAILBOX_MAGIC;
-    start_second();
+    if (RUNNING_VCPUS > 1)
+        start_second();
     run(&vcpus[0]);
 }
 

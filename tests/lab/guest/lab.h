@@ -15,6 +15,10 @@ typedef uint64_t u64;
 
 #define PAGE_SIZE 4096u
 #define VCPUS 2u
+/* How many of them there really are. */
+#ifndef RUNNING_VCPUS
+#define RUNNING_VCPUS VCPUS
+#endif
 
 /* Guest memory; tests/lab/dom0/guest.py has the same values. */
 #define RAM_SIZE 0x04000000u
@@ -24,7 +28,9 @@ typedef uint64_t u64;
 #define POOL_GPA 0x00800000u
 
 /* BAR0 of the device, and its PVINFO page (i915_pvinfo.h). */
+#ifndef BAR0_GPA
 #define BAR0_GPA 0xF0000000u
+#endif
 #define PVINFO 0x78000u
 
 /*
@@ -77,6 +83,9 @@ void checkpoint(struct vcpu *self, u32 number, const char *name);
 typedef volatile u32 lock_t;
 void acquire(lock_t *lock);
 void release(lock_t *lock);
+
+/* Have the whole guest saved, and go on as the restored one. One vCPU calls it, the others wait for it meanwhile. */
+void suspend(void);
 
 /* Let the host's other vCPUs run for some time: for waiting. */
 void doze(void);

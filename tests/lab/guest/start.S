@@ -20,6 +20,12 @@
     movl %eax, %cr4
     .endm
 
+/* An HVM guest's SeaBIOS has QEMU's loader enter the same way (Multiboot 0.6.96). */
+#define MULTIBOOT_MAGIC 0x1BADB002
+    .section .multiboot, "a", @progbits
+    .align 4
+    .long MULTIBOOT_MAGIC, 0, -MULTIBOOT_MAGIC
+
     .text
     .code32
     .globl _start, second_start, stack_of_first

@@ -1,14 +1,14 @@
 /*
  * Two vCPUs store to their tables without end, each store read back at once, until dom0 says that it is enough: it ends
- * the daemon in the middle. tests/lab/scenarios/stop.py watches.
+ * the daemon in the middle. tests/lab/scenarios/stop.py watches. service.py has the guest saved and restored, too.
  */
 #include "space.h"
 
 #define LEAVES 3u
 
-/* Checkpoints and orders; tests/lab/scenarios/stop.py has the same. */
-enum { ANNOUNCED = 1, FINISHED };
-enum { ORDER_FINISH = 1 };
+/* Checkpoints and orders; tests/lab/scenarios/stop.py and service.py have the same. */
+enum { ANNOUNCED = 1, FINISHED, RESUMED };
+enum { ORDER_FINISH = 1, ORDER_SUSPEND };
 
 static struct {
     struct table *root, *l3, *l2, *leaf[LEAVES];
@@ -27,12 +27,28 @@ static void make_space(struct vcpu *self, u32 number)
     }
 }
 
+/* The domain that goes on afterwards has another device model, which knows of no space. */
+static void be_saved(struct vcpu *self)
+{
+    barrier();
+    if (self->id == 0) {
+        suspend();
+        MAILBOX->order = 0;
+    }
+    checkpoint(self, RESUMED, "restored");
+    space_create(spaces[self->id].root);
+    barrier();
+}
+
 /* A lost store shows as a page that differs from what it should hold. */
 static void store_without_end(struct vcpu *self)
 {
     struct table *const *leaf = spaces[self->id].leaf;
+    u32 order;
 
-    for (u32 turn = 0; __atomic_load_n(&MAILBOX->order, __ATOMIC_ACQUIRE) != ORDER_FINISH; turn++) {
+    for (u32 turn = 0; (order = __atomic_load_n(&MAILBOX->order, __ATOMIC_ACQUIRE)) != ORDER_FINISH; turn++) {
+        if (order == ORDER_SUSPEND)
+            be_saved(self);
         struct table *table = leaf[turn % LEAVES];
         enum store_way way = turn % STORE_WAYS;
         u32 entry = random_below(self, ENTRIES / 2) * 2;

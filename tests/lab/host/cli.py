@@ -74,7 +74,7 @@ def _run(name: str, release: Release, keep: bool, progress: Progress) -> dict[st
         raise LabError("root is needed: the images are made with mmdebstrap and chroot")
     scenario = importlib.import_module(f"scenarios.{name}")
     packages.require(release, progress)
-    base = image.dom0(release, progress)
+    base = image.dom0(release, getattr(scenario, "PACKAGES", ()), progress)
     tree = image.build_tree(release, progress)
     runs = cache.directory() / "runs"
     runs.mkdir(exist_ok=True)
@@ -120,7 +120,7 @@ def _run_disks(name: str, scenario: ModuleType, tree: Path, work: Path, progress
     with progress.phase("compiling the guest programs"):
         guests.compile_all(scenario.GUESTS, content / "guests")
     with progress.phase("building the project"):
-        shutil.copy(project.build(tree, work / "build"), content)
+        shutil.copy(project.build(tree), content)
     (content / "scenario").write_text(name)
     disks = machine.Disks(work / "lab.img", work / "result.img")
     image.make_disk(content, disks.lab, _RUN_DISK_SIZE)

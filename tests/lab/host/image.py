@@ -2,6 +2,7 @@
 
 import gzip
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +38,11 @@ class Dom0Image:
     disk: Path
 
 
-def dom0(release: Release, progress: Progress) -> Dom0Image:
-    """The bootable image of a release, from the cache or built now."""
+def dom0(release: Release, more: Iterable[str], progress: Progress) -> Dom0Image:
+    """The bootable image of a release with `more` packages, from the cache or built now."""
+    packages = release.dom0_packages(more)
     inputs = {
-        "packages": release.dom0_packages(),
+        "packages": packages,
         "suite": release.suite,
         "init": _INIT,
         "hook": _ESSENTIAL_HOOK,
@@ -50,7 +52,7 @@ def dom0(release: Release, progress: Progress) -> Dom0Image:
 
     def build(target: Path) -> None:
         with progress.phase(f"building the dom0 image of Debian {release.suite} (Xen {release.xen})"):
-            _build_dom0(release, target)
+            _build_dom0(release, packages, target)
 
     path = cache.entry(f"dom0-{release.suite}", inputs, build)
     return Dom0Image(path / "xen.elf", path / "vmlinuz", path / "initrd", path / "disk.img")
@@ -67,9 +69,9 @@ def build_tree(release: Release, progress: Progress) -> Path:
     return cache.entry(f"build-{release.suite}", inputs, build) / "root"
 
 
-def _build_dom0(release: Release, target: Path) -> None:
+def _build_dom0(release: Release, packages: list[str], target: Path) -> None:
     tree = target / "tree"
-    _bootstrap(release, release.dom0_packages(), tree, f"--essential-hook={_ESSENTIAL_HOOK}")
+    _bootstrap(release, packages, tree, f"--essential-hook={_ESSENTIAL_HOOK}")
     init = tree / "sbin" / "lab-init"
     init.write_text(_INIT)
     init.chmod(0o755)

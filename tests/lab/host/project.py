@@ -1,52 +1,72 @@
-"""The project as dom0's user gets it: a wheel, built with the release's own compiler and Python."""
+"""The project as dom0's user gets it: a Debian package, built and judged by the release's own tools."""
 
+import hashlib
 import shutil
+import tempfile
 from pathlib import Path
 
-from . import command
+from . import cache, command
 from .errors import LabError
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
-# The tree is shared between runs, so it is only read: sources, result and temporary files live in the run's own
-# directory, bound to /mnt in a mount namespace that ends with the build.
+# What a package is not made from.
+_NOT_PACKAGED = ("tests/", ".ci/")
+
+# The tree is shared between runs, so it is only read: sources, result and temporary files live in a directory of this
+# build, bound to /mnt in a mount namespace that ends with it.
 _BUILD = """\
 set -e
 mount --bind "$WORK" "$TREE/mnt"
 mount --bind /dev "$TREE/dev"
-exec chroot "$TREE" /usr/bin/env -i PATH=/usr/bin:/bin HOME=/mnt/home TMPDIR=/mnt/tmp LC_ALL=C.UTF-8 \
-    python3 -m pip wheel --no-index --no-deps --no-build-isolation --no-cache-dir --wheel-dir /mnt/out /mnt/source
+mount -t proc proc "$TREE/proc"
+exec chroot "$TREE" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/mnt/home TMPDIR=/mnt/tmp LC_ALL=C.UTF-8 \
+    sh -c 'cd /mnt/source && dpkg-buildpackage -us -uc -b && lintian --allow-root --fail-on error ../*.changes'
 """
 
 
-def build(tree: Path, work: Path) -> Path:
-    """Build the checkout's wheel in the chroot `tree`, using `work` for all that is written; return the wheel.
+def build(tree: Path) -> Path:
+    """The checkout's package, built in the chroot `tree` unless this state of the sources was built before.
 
-    Raises LabError with the end of pip's output if it does not build.
+    Raises LabError with the end of the output if it does not build, or if lintian finds an error in it.
     """
-    for name in ("source", "out", "home", "tmp"):
-        (work / name).mkdir(parents=True)
-    _copy_checkout(work / "source")
+    files = _files()
+    hashes = {name: hashlib.sha256((CHECKOUT / name).read_bytes()).hexdigest() for name in files}
+
+    def make(target: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="build-", dir=cache.directory()) as scratch:
+            shutil.copy2(_build(tree, Path(scratch), files), target)
+
+    return _only(cache.entry("package", {"tree": tree.parent.name, "sources": hashes, "how": _BUILD}, make))
+
+
+def _build(tree: Path, work: Path, files: list[str]) -> Path:
+    for name in ("source", "home", "tmp"):
+        (work / name).mkdir()
+    for name in files:
+        (work / "source" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(CHECKOUT / name, work / "source" / name)
     command.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", _BUILD],
-        what="building the project",
+        what="building the project's package",
         env={"WORK": str(work), "TREE": str(tree)},
     )
-    wheels = sorted((work / "out").glob("*.whl"))
-    if len(wheels) != 1:
-        raise LabError(f"building the project gave {len(wheels)} wheels instead of one")
-    return wheels[0]
+    return _only(work)
 
 
-def _copy_checkout(target: Path) -> None:
+def _only(folder: Path) -> Path:
+    packages = sorted(folder.glob("xengt-dm_*.deb"))
+    if len(packages) != 1:
+        raise LabError(f"building the project gave {len(packages)} packages instead of one")
+    return packages[0]
+
+
+def _files() -> list[str]:
     # The checkout may belong to another user than root.
     listing = command.run(
         ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         what="listing the checkout",
         cwd=CHECKOUT,
     )
-    for name in filter(None, listing.split("\0")):
-        source = CHECKOUT / name
-        if source.is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target / name)
+    names = sorted(name for name in listing.split("\0") if name and not name.startswith(_NOT_PACKAGED))
+    return [name for name in names if (CHECKOUT / name).is_file()]

@@ -1,6 +1,11 @@
 """Which Debian release carries which Xen, and what each image is made of."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+_CONTROL = Path(__file__).resolve().parents[3] / "debian" / "control"
 
 
 @dataclass(frozen=True)
@@ -10,8 +15,12 @@ class Release:
     xen: str
     suite: str
 
-    def dom0_packages(self) -> list[str]:
-        """What dom0 has: Xen, a kernel, and the daemon's dependencies from the distribution."""
+    def dom0_packages(self, more: Iterable[str] = ()) -> list[str]:
+        """What dom0 has: Xen, a kernel, and the daemon's dependencies from the distribution; `more` is a scenario's."""
+        extra = [*more]
+        # The project's package makes its users with either of them, and they exclude each other.
+        if "systemd-sysv" not in extra:
+            extra.append("systemd-standalone-sysusers")
         return [
             f"xen-hypervisor-{self.xen}-amd64",
             f"xen-utils-{self.xen}",
@@ -27,21 +36,19 @@ class Release:
             "python3-structlog",
             "python3-click",
             "python3-prometheus-client",
+            *extra,
         ]
 
     def build_packages(self) -> list[str]:
-        """What turns a checkout into a wheel with both extension modules."""
-        return [
-            "gcc",
-            "libc6-dev",
-            "libxen-dev",
-            "pkg-config",
-            "python3-cffi",
-            "python3-dev",
-            "python3-pip",
-            "python3-setuptools",
-            "python3-wheel",
-        ]
+        """What makes the project's package of a checkout, and judges it."""
+        return ["build-essential", "lintian", *_build_depends()]
+
+
+def _build_depends() -> list[str]:
+    """Build-Depends of debian/control, a name a line; the compatibility level of debhelper stands for debhelper."""
+    text = re.split(r"^Build-Depends:", _CONTROL.read_text(), maxsplit=1, flags=re.MULTILINE)[1]
+    names = [re.match(r" [a-z0-9.+-]+", line) for line in text.partition("\n\n")[0].splitlines()]
+    return [name[0].strip().replace("debhelper-compat", "debhelper") for name in names if name]
 
 
 RELEASES = {release.xen: release for release in (Release("4.17", "bookworm"), Release("4.20", "trixie"))}
