@@ -1,0 +1,230 @@
+"""dom0 under systemd, with a PVH and an HVM guest served at once: what an operator does to them, and what is left."""
+
+import json
+import re
+import subprocess
+import time
+import urllib.request
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dom0.checks import require, say, wait_until
+from dom0.guest import Guest, created
+from dom0.guest import run as command
+from dom0.libxen import DeviceModel
+
+GUESTS = ("stop", "stop_hvm")
+PACKAGES = ("systemd-sysv", "qemu-system-xen")
+SECONDS = 600
+
+# The same as in tests/lab/guest/stop.c.
+_ANNOUNCED, _FINISHED, _RESUMED = 1, 2, 3
+_ORDER_FINISH, _ORDER_SUSPEND = 1, 2
+_STEP_SECONDS = 90
+_END_SECONDS = 5
+_STORES_SERVED = 50
+_STORES_ALONE = 5000
+_METRICS = "http://127.0.0.1:9917/metrics"
+# xengt_dm/service/sandbox.py.
+_UID_BASE = 0x70000000
+
+_HVM_CONFIG = """\
+vga = "none"
+serial = "none"
+usb = 0
+device_model_override = "/usr/libexec/xengt-dm/qemu-wrapper"
+"""
+_HVM_SETTINGS = """\
+[device]
+bar0_gpa = 0xf8000000
+"""
+
+
+def _unit(guest: Guest) -> str:
+    return f"xengt-dm@{guest.domid}.service"
+
+
+def _show(unit: str, *names: str) -> dict[str, str]:
+    text = command("systemctl", "show", unit, f"--property={','.join(names)}")
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def _state(guest: Guest) -> str:
+    return _show(_unit(guest), "ActiveState")["ActiveState"]
+
+
+def _unit_is_inactive(unit: str) -> bool:
+    return _show(unit, "ActiveState")["ActiveState"] == "inactive"
+
+
+def _status(guest: Guest) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(command("xengt-dm", "status", "--domid", str(guest.domid), "--json"))
+    return answer
+
+
+def _more_stores(guest: Guest, more: int, what: str) -> None:
+    start = guest.read("progress0")
+
+    def enough() -> bool:
+        guest.check()
+        return guest.read("progress0") >= start + more
+
+    wait_until(f"{more} stores of {guest.program} {what}", _STEP_SECONDS, enough)
+
+
+def _check_confined(guest: Guest) -> None:
+    """The running instance is nobody, and has nothing."""
+    pid = _show(_unit(guest), "MainPID")["MainPID"]
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    uid = str(_UID_BASE + guest.domid)
+    require(status["Uid"].split() == [uid] * 4, f"the instance of domain {guest.domid} runs as {status['Uid'].split()}")
+    require(not status["Groups"].split(), f"the instance has the groups {status['Groups']}")
+    for name in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+        require(int(status[name], 16) == 0, f"the instance has capabilities: {name} {status[name]}")
+    require(status["NoNewPrivs"].strip() == "1", "the instance can get new privileges")
+
+
+def _check_reach(guest: Guest, other: Guest) -> None:
+    """What an instance of one domain becomes reaches that domain, and nothing of another."""
+    pid = _show(_unit(other), "MainPID")["MainPID"]
+    reached = json.loads(command("python3", "/lab/dom0/confined.py", str(guest.domid), str(other.domid), pid))
+    for what, error in reached["own"].items():
+        require(error is None, f"a confined process cannot {what} of its own domain: {error}")
+    for what, error in reached["other"].items():
+        require(error in ("EPERM", "EACCES"), f"a confined process could {what} of another domain: {error}")
+
+
+def _scrape() -> dict[int, float]:
+    """Trapped stores by domain, as Prometheus would get them."""
+    with urllib.request.urlopen(_METRICS, timeout=_STEP_SECONDS) as answer:
+        text = answer.read().decode()
+    pattern = r'^xengt_traps_total\{domid="(\d+)",target="memory"\} (\S+)$'
+    return {int(domid): float(count) for domid, count in re.findall(pattern, text, re.MULTILINE)}
+
+
+def _check_stopped(guest: Guest, servers: int) -> None:
+    model = DeviceModel(guest.domid)
+    found = model.servers()
+    model.close()
+    require(len(found) == servers, f"domain {guest.domid} has the ioreq servers {found}")
+    left = Path(f"/run/xengt-dm/{guest.domid}")
+    require(not left.exists(), f"{left} is left")
+
+
+def _save_and_restore(guest: Guest) -> None:
+    """Quiesce, save, restore, serve again: the guest announces its spaces anew, and the shadows are right."""
+    image = Path("/run/saved")
+    old = str(guest.domid)
+    say(f"quiescing, saving and restoring {guest.program}")
+    command("xengt-dm", "quiesce", "--domid", old)
+    _more_stores(guest, _STORES_ALONE, "while it is quiesced")
+    command("xengt-dm", "resume", "--domid", old)
+    command("xengt-dm", "quiesce", "--domid", old)
+    guest.save(image, _ORDER_SUSPEND)
+    wait_until(f"the end of xengt-dm@{old}", _END_SECONDS, partial(_unit_is_inactive, f"xengt-dm@{old}.service"))
+    guest.restore(image)
+    require(str(guest.domid) != old, "the restored domain has the id of the saved one")
+    command("xengt-dm", "start", "--domid", str(guest.domid))
+    guest.start()
+    guest.reach(_RESUMED, _STEP_SECONDS)
+    guest.leave(_RESUMED)
+    _more_stores(guest, _STORES_SERVED, "after it was restored")
+    counters = _status(guest)["counters"]
+    require(counters["store_traps"] > 0, "no store of the restored guest was trapped")
+    audit = json.loads(command("xengt-dm", "audit", "--domid", str(guest.domid), "--json"))
+    require(audit["audit_mismatches"] == 0, f"after it was restored, the audit found: {audit}")
+    image.unlink()
+
+
+def run_service(pvh: Guest, hvm: Guest) -> dict[str, int | float | str]:
+    """The steps, with both guests created."""
+    hvm.start()
+    for guest in (pvh, hvm):
+        guest.reach(_ANNOUNCED, _STEP_SECONDS)
+        require(_state(guest) == "active", f"{_unit(guest)} is {_state(guest)}")
+        _check_confined(guest)
+    require(_status(pvh)["mode"] == "relaxed", "the instance does not know what the guest's xl file said")
+    pvh.leave(_ANNOUNCED)
+    hvm.leave(_ANNOUNCED)
+    for guest in (pvh, hvm):
+        _more_stores(guest, _STORES_SERVED, "under its instance")
+    scraped = _scrape()
+    for guest in (pvh, hvm):
+        require(scraped.get(guest.domid, 0) > 0, f"the metrics of domain {guest.domid} show no traps: {scraped}")
+    _check_reach(pvh, hvm)
+    traps = {guest.program: _status(guest)["counters"]["store_traps"] for guest in (pvh, hvm)}
+    require(all(traps.values()), f"no store was trapped: {traps}")
+
+    say("killing the HVM guest's instance")
+    before = _show(_unit(hvm), "MainPID")["MainPID"]
+    command("systemctl", "kill", "--signal=KILL", _unit(hvm))
+    wait_until(
+        "systemd to start it again",
+        _STEP_SECONDS,
+        lambda: _state(hvm) == "active" and _show(_unit(hvm), "MainPID")["MainPID"] not in ("0", before),
+    )
+    _more_stores(hvm, _STORES_SERVED, "under the successor")
+
+    say("stopping both instances")
+    started = time.monotonic()
+    command("systemctl", "stop", _unit(pvh), _unit(hvm))
+    stop_seconds = time.monotonic() - started
+    _check_stopped(pvh, 0)
+    _check_stopped(hvm, 1)  # QEMU's
+    for guest in (pvh, hvm):
+        _more_stores(guest, _STORES_ALONE, "on its own")
+
+    say("starting both again")
+    command("systemctl", "start", _unit(pvh), _unit(hvm))
+    require(_status(pvh)["mode"] == "relaxed", "a new start has forgotten what the guest's xl file said")
+    for guest in (pvh, hvm):
+        _more_stores(guest, _STORES_SERVED, "under its new instance")
+        fields = (f"XENGT_DOMID={guest.domid}", "XENGT_EVENT=daemon.serving")
+        entries = command("journalctl", "--quiet", "--output=json", *fields)
+        require(len(entries.splitlines()) >= 2, f"the journal has {entries!r} of domain {guest.domid}")
+
+    _save_and_restore(pvh)
+    for guest in (pvh, hvm):
+        say(f"destroying {guest.program}")
+        guest.check()
+        guest.close()
+        guest.destroy()
+        wait_until(f"the end of {_unit(guest)}", _END_SECONDS, partial(_unit_is_inactive, _unit(guest)))
+        left = [str(path) for path in Path("/run/xengt-dm").rglob(f"*{guest.domid}*")]
+        require(not left, f"of domain {guest.domid} is left: {left}")
+    failed = command("systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "xengt*")
+    require(not failed.strip(), f"units failed: {failed}")
+    return {
+        "pvh_traps": traps[pvh.program],
+        "hvm_traps": traps[hvm.program],
+        "stop_seconds": round(stop_seconds, 1),
+    }
+
+
+def _show_logs() -> None:
+    """Print to the console what an operator would look at."""
+    commands = [
+        ["systemctl", "--no-pager", "list-units", "--all", "xengt*", "lab*", "xen*"],
+        ["journalctl", "--no-pager", "--lines=120", "--unit=xengt*"],
+        ["sh", "-c", "tail -n 25 /var/log/xen/*.log"],
+        ["xl", "list"],
+    ]
+    for words in commands:
+        shown = subprocess.run(words, capture_output=True, text=True, timeout=_STEP_SECONDS, check=False)
+        print(" ".join(words), shown.stdout + shown.stderr, sep="\n", flush=True)
+
+
+def run() -> dict[str, int | float | str]:
+    """The scenario, in dom0."""
+    require(Path("/proc/1/comm").read_text().strip() == "systemd", "dom0's first process is not systemd")
+    Path("/etc/xengt-dm/domains/stop_hvm.toml").write_text(_HVM_SETTINGS)
+    try:
+        with (
+            created("stop", more='xengt = [ "shadow.mode=relaxed" ]', command=("xengt-dm", "create")) as pvh,
+            created("stop_hvm", kind="hvm", vcpus=1, more=_HVM_CONFIG) as hvm,
+        ):
+            return run_service(pvh, hvm)
+    except BaseException:
+        _show_logs()
+        raise
