@@ -112,6 +112,8 @@ class Guest:
 
     def verify(self, gfns: CData, count: int) -> None: ...
 
+    def frames_changed(self) -> None: ...
+
     def _no_errors(self, errors: CData, count: int) -> None:
         if 4 * count > len(self._zeros):
             self._zeros = bytes(4 * count)
