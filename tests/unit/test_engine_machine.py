@@ -15,6 +15,7 @@ from xengt_dm.ppgtt.space import Mode
 #: Tables are made of these frames; entries name them mostly. 7 and 8 may be refused by the hypervisor.
 TABLES = (1, 2, 3, 4, 5, 6, 7, 8)
 SLOTS = (0, 1, 2, 16, 17, 511)
+FIRST: Key = (Mode.L4, (1 << 12,))
 FLAGS = (0x003, 0x003, 0x001, 0x013, 0x083, 0x803, 0x883, 0x1083, 0x000)
 VALUES = (0, (1 << 64) - 1, 0x4141414141414141)
 
@@ -41,11 +42,12 @@ class EngineMachine(RuleBasedStateMachine):
         refused = data.draw(st.sampled_from([frozenset(), frozenset(), frozenset({7}), frozenset({7, 8})]))
         self.both = Lockstep(count, generation, data.draw(self.quotas), refused)
         self.live: dict[Key, int] = {}
-        prepared = data.draw(st.dictionaries(st.tuples(frames, st.sampled_from(SLOTS)), named, max_size=16))
+        prepared = {(gfn, 0): gfn + 1 << 12 | 3 for gfn in (1, 2, 3, 4)}  # a tree to begin with
+        prepared |= data.draw(st.dictionaries(st.tuples(frames, st.sampled_from(SLOTS)), named, max_size=12))
         for (gfn, slot), entry in prepared.items():
             for side in self.both.sides:
                 side.guest.put(gfn, slot, entry)
-        self.create(data.draw(keys))
+        self.create(data.draw(st.sampled_from([FIRST, FIRST, FIRST]) | keys))
 
     # What CPUs do
 
@@ -53,6 +55,10 @@ class EngineMachine(RuleBasedStateMachine):
     def store_entry(self, gfn: int, slot: int, value: int) -> None:
         for side in self.both.sides:
             side.store(gfn * FRAME + slot * 8, 8, value)
+
+    @rule(parent=st.sampled_from(TABLES[:4]), slot=st.sampled_from(SLOTS[:3]), child=st.sampled_from(TABLES[:5]))
+    def link(self, parent: int, slot: int, child: int) -> None:
+        self.store_entry(parent, slot, child << 12 | 3)
 
     @rule(
         gfn=frames,
@@ -194,6 +200,6 @@ class QuotaMachine(EngineMachine):
 
 
 TestEngineMachine = EngineMachine.TestCase
-TestEngineMachine.settings = examples(25)
+TestEngineMachine.settings = examples(20)
 TestQuotaMachine = QuotaMachine.TestCase
-TestQuotaMachine.settings = examples(20)
+TestQuotaMachine.settings = examples(12)
