@@ -101,7 +101,7 @@ class Vcpu:
         self._one(lib.XD_OP_REMOVE, gfn, 0, 0, 0, count)
 
     def add(self, gfn: int, count: int) -> None:
-        """Have frames back (XENMEM_populate_physmap), zero."""
+        """Have frames back (XENMEM_populate_physmap), zero; on Xen they hold anything."""
         self._one(lib.XD_OP_ADD, gfn, 0, 0, 0, count)
 
     def run(self, ops: CData, count: int) -> int:
