@@ -12,8 +12,8 @@ from .checks import ScenarioError, require, say, wait_until
 
 LOGS = Path("/run/lab-logs")
 _PROGRAM = "xengt-dm"
-_START_SECONDS = 60
-_COMMAND_SECONDS = 90
+_START_SECONDS = 180
+_COMMAND_SECONDS = 180
 
 
 class Daemon:

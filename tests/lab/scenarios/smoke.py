@@ -8,11 +8,11 @@ from dom0.guest import Guest, created
 from dom0.walk import difference, of_intents, of_runs, of_tables
 
 GUESTS = ("smoke",)
-SECONDS = 300
+SECONDS = 600
 
 # The same as in tests/lab/guest/smoke.c.
 _ANNOUNCED, _STORED, _UNLINKED, _REUSED, _RELINKED, _DESTROYED, _FREED = range(1, 8)
-_STEP_SECONDS = 120
+_STEP_SECONDS = 240
 _END_SECONDS = 60
 
 

@@ -6,12 +6,12 @@ from dom0.guest import VCPUS, Guest, created
 from dom0.libxen import DeviceModel
 
 GUESTS = ("stop",)
-SECONDS = 240
+SECONDS = 600
 
 # The same as in tests/lab/guest/stop.c.
 _ANNOUNCED, _FINISHED = 1, 2
 _ORDER_FINISH = 1
-_STEP_SECONDS = 60
+_STEP_SECONDS = 180
 _STORES_BEFORE = 300
 _STORES_AFTER = 20000
 
