@@ -67,8 +67,8 @@ install_for_bench = _installed(Kind.NEWEST)
 
 PYTEST_PARTS = {
     Part.LINT: PytestPart(["tests/lint"], _installed(Kind.NEWEST), 600),
-    Part.UNIT: PytestPart(_ALL_OTHERS, _installed(Kind.NEWEST), 1200),
-    Part.FLOOR: PytestPart(_ALL_OTHERS, _installed(Kind.FLOOR), 1200),
+    Part.UNIT: PytestPart(_ALL_OTHERS, _installed(Kind.NEWEST), 1800),
+    Part.FLOOR: PytestPart(_ALL_OTHERS, _installed(Kind.FLOOR), 1800),
     Part.SANITIZE: PytestPart(
         ["tests/unit", "-m", "not python_heavy", "-k", _LOOKS_AT_C],
         lambda: projects.install_sanitized(make(Kind.NEWEST)),
