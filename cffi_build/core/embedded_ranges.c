@@ -77,32 +77,29 @@ static int cut(emb_ranges *r, uint32_t limit, uint64_t first, uint64_t last)
     return 0;
 }
 
-int xd_emb_range_map(xd_emb *d, uint32_t id, uint32_t kind, uint64_t first, uint64_t last)
+static int change(xd_emb *d, int call, __typeof__(add) *how, uint32_t id, uint32_t kind, uint64_t first,
+                  uint64_t last)
 {
-    int rc = xd_emb_call(d, XD_CALL_MAP_RANGE);
+    int rc = xd_emb_call(d, call);
     if (rc)
         return rc;
     if (first > last || kind >= XD_RANGE_KINDS)
         return -EINVAL;
     pthread_mutex_lock(&d->servers_lock);
     emb_server *s = emb_find_server(d, id);
-    rc = s ? add(&s->ranges[kind], d->rules.max_ranges, first, last) : -ENOENT;
+    rc = s ? how(&s->ranges[kind], d->rules.max_ranges, first, last) : -ENOENT;
     pthread_mutex_unlock(&d->servers_lock);
     return rc;
 }
 
+int xd_emb_range_map(xd_emb *d, uint32_t id, uint32_t kind, uint64_t first, uint64_t last)
+{
+    return change(d, XD_CALL_MAP_RANGE, add, id, kind, first, last);
+}
+
 int xd_emb_range_unmap(xd_emb *d, uint32_t id, uint32_t kind, uint64_t first, uint64_t last)
 {
-    int rc = xd_emb_call(d, XD_CALL_UNMAP_RANGE);
-    if (rc)
-        return rc;
-    if (first > last || kind >= XD_RANGE_KINDS)
-        return -EINVAL;
-    pthread_mutex_lock(&d->servers_lock);
-    emb_server *s = emb_find_server(d, id);
-    rc = s ? cut(&s->ranges[kind], d->rules.max_ranges, first, last) : -ENOENT;
-    pthread_mutex_unlock(&d->servers_lock);
-    return rc;
+    return change(d, XD_CALL_UNMAP_RANGE, cut, id, kind, first, last);
 }
 
 int xd_emb_range_count(xd_emb *d, uint32_t id, uint32_t kind)

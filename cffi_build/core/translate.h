@@ -6,8 +6,8 @@
  *
  * Facts: stock Xen tells user space no machine frame numbers. What follows: the shadow's consumer works on guest
  * frames, and the translation is the identity; the entry's frame stays and everything that has no meaning goes. A host
- * that can tell machine frames puts its lookup into xd_gpu_leaf, and lets xd_leaf_mask be used no more: it is the
- * shortcut that an identity allows, comparing eight entries at a time without translating one.
+ * that can tell machine frames puts its lookup into xd_gpu_leaf, and lets leaf.c mask whole lines with XD_LEAF_BITS no
+ * more: that is the shortcut that an identity allows, following eight entries at a time without translating one.
  */
 #include "entry.h"
 
@@ -21,12 +21,6 @@
 static inline uint64_t xd_gpu_leaf(uint64_t guest)
 {
     return guest & XD_LEAF_BITS;
-}
-
-/* The bits of a guest entry, present or not, that its shadow has if its frame is RAM. */
-static inline uint64_t xd_leaf_mask(uint64_t guest)
-{
-    return XD_LEAF_BITS & -(guest & 1);
 }
 
 #endif
