@@ -16,7 +16,7 @@ MODES = ("strict", "relaxed")
 MOST_RUNS = 100_000
 #: The second byte has the generation in its lowest bit, and which of these in the next three.
 QUOTAS = (None, None, None, 20, 8, 4, 2, 1)
-#: Inputs that between them reach all that an hour of fuzzing reached, a line each, in hexadecimal.
+#: Inputs that fuzzing kept because each reached something new, a line each, in hexadecimal.
 CORPUS = Path(__file__).with_name("corpus.txt")
 
 

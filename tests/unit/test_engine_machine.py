@@ -203,3 +203,26 @@ TestEngineMachine = EngineMachine.TestCase
 TestEngineMachine.settings = examples(20)
 TestQuotaMachine = QuotaMachine.TestCase
 TestQuotaMachine.settings = examples(12)
+
+
+def test_a_table_that_is_open_in_two_kinds_and_submitted_in_one() -> None:
+    """As a table of 4 KiB entries in one space, of 64 KiB ones in the other: closing it is closing both."""
+    both = Lockstep(600, 9, 1024)
+    both.register = 0xF
+    table = 20
+    keys = [(Mode.L3, (root << 12, 0, 0, 0)) for root in (10, 11)]
+    for side in both.sides:
+        side.guest.put(10, 0, table << 12 | 3)
+        side.guest.put(11, 0, table << 12 | 0x803)
+        side.engine.set_64k_pages(True)
+        for key in keys:
+            side.engine.create_space(*key)
+            side.engine.submit(*key)
+        for slot in (0, 16):  # the first store opens the frame, the second one is not seen
+            side.store(table * FRAME + slot * 8, 8, 32 + slot << 12 | 3)
+        side.engine.submit(*keys[0])
+    for key in reversed(keys):
+        both.look(key)
+    both.check()
+    for side in both.sides:
+        side.end()
