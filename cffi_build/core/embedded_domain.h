@@ -189,6 +189,7 @@ typedef struct emb_access {
 
 int emb_begin(emb_access *a, uint64_t gpa, uint32_t size, uint32_t *generation);
 int emb_emulate(emb_access *a);
+bool emb_mapping_is_discarded(const emb_access *a);
 void emb_split(emb_access *a, uint64_t gpa, uint32_t size);
 void emb_unlock(emb_access *a);
 uint32_t emb_look(const xd_emb *d, const uint8_t *table, uint64_t gpa);

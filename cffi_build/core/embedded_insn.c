@@ -145,14 +145,11 @@ static int io_part(emb_access *a, emb_part *p, uint32_t *chunk)
     return EMB_DONE;
 }
 
-/*
- * A store over the page's end is first tried as one mapping of both pages (hvmemul_map_linear_addr, 8cbd4fb0b7):
- * read-only memory in it, found before any page that is none, swallows all of it.
- */
-static bool swallowed(const emb_access *a)
+/* Whether hvmemul_map_linear_addr, where there is one, ends an instruction: it meets read-only memory before none. */
+bool emb_mapping_is_discarded(const emb_access *a)
 {
     const xd_emb *d = a->v->domain;
-    if (!a->write || a->nr_parts < 2 || a->parts[0].io || d->rules.straddle != XD_STRADDLE_SPLIT)
+    if (d->rules.straddle != XD_STRADDLE_SPLIT)
         return false;
     for (uint32_t i = 0; i < a->nr_parts; i++) {
         uint32_t look = emb_look(d, d->rules.copy_store, a->parts[i].gpa);
@@ -160,6 +157,15 @@ static bool swallowed(const emb_access *a)
             return look == XD_LOOK_DISCARD;
     }
     return false;
+}
+
+/*
+ * A store over the page's end is first tried as one mapping of both pages (hvmemul_map_linear_addr, 8cbd4fb0b7):
+ * read-only memory in it, found before any page that is none, swallows all of it.
+ */
+static bool swallowed(const emb_access *a)
+{
+    return a->write && a->nr_parts > 1 && !a->parts[0].io && emb_mapping_is_discarded(a);
 }
 
 /*

@@ -66,6 +66,22 @@ static uint64_t rmw_memory(xd_emb *d, const xd_emb_op *op, bool *stored)
 }
 
 /*
+ * Facts: all but cmpxchg is done on a mapping of the memory (hvmemul_rmw, 0e8147c465), and read-only memory ends it
+ * there, with success. What follows: not only the write is dropped, the register of an xchg does not change either. We
+ * do as Xen does; the value that comes out is then the one that went in.
+ */
+static bool rmw_discarded(emb_access *a, xd_emb_op *op)
+{
+    if (op->kind == XD_OP_CMPXCHG || !emb_mapping_is_discarded(a))
+        return false;
+    a->v->discarded = true;
+    emb_unlock(a);
+    op->value &= mask_of(op);
+    op->count = 0;
+    return true;
+}
+
+/*
  * Facts: on a page that it cannot map, the emulator does a locked read-modify-write as a read and then a plain write by
  * request (hvmemul_cmpxchg); Xen's own comment admits that this is not atomic. The value read is kept over the passes
  * (hvmemul_cache, 2efbc2d446; before, the hardware's say that the fault was a read as well did the same). A cmpxchg
@@ -124,6 +140,8 @@ int emb_rmw(emb_vcpu *v, xd_emb_op *op)
             op->count = stored;
             return 0;
         }
+        if (rmw_discarded(&a, op))
+            return 0;
         rc = rmw_emulated(v, &a, op);
         if (rc != EMB_RETRY)
             return rc;

@@ -63,7 +63,7 @@ class Vcpu:
         return int(self._op.value)
 
     def xchg(self, gpa: int, size: int, value: int) -> int:
-        """Returns the old value. Atomic on plain RAM only, as on Xen."""
+        """Returns the old value, or on read-only memory ``value``, as Xen does. Atomic on plain RAM only."""
         self._one(lib.XD_OP_XCHG, gpa, size, value)
         return int(self._op.value)
 
