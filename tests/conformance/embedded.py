@@ -12,6 +12,7 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.hypervisor.embedded.errors import GuestFaultError, VcpuStoppedError
 from xengt_dm.hypervisor.embedded.p2m import P2mType, reported
+from xengt_dm.hypervisor.port import DomainPort
 
 from .language import VCPUS, Op
 from .side import Outcome
@@ -44,6 +45,9 @@ class EmbeddedSide:
 
     def open(self) -> EmbeddedPort:
         return self.domain.port()
+
+    def give_back(self, port: DomainPort) -> None:
+        port.close()
 
     def frames(self, count: int) -> int:
         first = self._next_frame

@@ -48,8 +48,8 @@ class Model:
     def __init__(self, side: Side, names: Names) -> None:
         self._side = side
         self._names = names
-        #: Frames that this case may have changed.
-        self.touched = list(names.frames.values())
+        #: Frames whose type this case may have changed.
+        self._typed: set[int] = set()
         self.port: DomainPort = side.open()
         self.is_open = True
         self._servers: dict[str, _Server] = {}
@@ -97,6 +97,8 @@ class Model:
 
     def _create(self, name: str) -> None:
         server = self.port.create_server()
+        if name in self._servers:
+            self._unbind_all(self._servers[name])
         self._servers[name] = _Server(server)
         self._numbers[server] = name
 
@@ -148,6 +150,10 @@ class Model:
     def _bind(self, server: _Server, vcpu: str) -> None:
         port = lib.xd_slot_port(self._page(server), int(vcpu))
         server.channels[int(vcpu)] = self.port.events.bind(port)
+
+    def _unbind_all(self, server: _Server) -> None:
+        for port in server.channels.values():
+            self.port.events.unbind(port)
 
     def _vp_eport(self, server: _Server, vcpu: str, *value: str) -> list[str]:
         port = lib.xd_slot_port(self._page(server), int(vcpu))
@@ -216,18 +222,21 @@ class Model:
 
     def _commit(self, one: Request) -> None:
         """Store what the guest stored, if it stored to memory: Xen does not."""
-        if one.read or one.pointer or one.type != KINDS["copy"] or one.addr >> 12 not in self.touched:
+        if one.read or one.pointer or one.type != KINDS["copy"] or one.addr // FRAME not in self._names.frames.values():
             return
         self._memory(one.addr, one.data.to_bytes(8, "little")[: one.size])
 
     def clean_up(self) -> None:
-        """Every server goes, and every frame that is RAM is plain again."""
+        """Every server goes, and every frame that is RAM is plain again; the port holds nothing of this case."""
         if not self.is_open:
             self.on_process("starts")
         for server in self._servers.values():
             with contextlib.suppress(HostError):
                 self.port.destroy_server(server.number)
-        for gfn in self.touched:
+            self._unbind_all(server)
+            if server.page:
+                self._unslots(server)
+        for gfn in self._typed:
             self.set_type(TYPES["ram_rw"], gfn)
 
     def serve(self) -> list[Request]:
@@ -248,9 +257,10 @@ class Model:
             case "state", _:
                 gfn = self._side.put(gfn, " ".join(args), do)
                 self._names.frames[place] = gfn
-                self.touched.append(gfn)
+                self._typed.add(gfn)
                 return ["ok"]
             case "type", (wanted,):
+                self._typed.add(gfn)
                 return [errno_name(self.set_type(TYPES[wanted] if wanted in TYPES else number(wanted), gfn))]
             case "is", (wanted,):
                 had = self._side.reported(gfn)

@@ -72,11 +72,11 @@ class _Runner:
         port = self._model.port
         server = port.create_server()
         result = self._side.claim(port, server, TYPES["ioreq_server"], _WRITE)
-        if not result:
-            self._side.claim(port, server, TYPES["ioreq_server"], 0)
         port.destroy_server(server)
         if result not in (0, EOPNOTSUPP) or server:
             raise DisagreementError(f"the case leaves something: server {server} is free, claim {errno_name(result)}")
+        self._model.is_open = False
+        self._side.give_back(port)
 
     def close(self) -> None:
         """The device model's process ends."""

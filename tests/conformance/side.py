@@ -27,7 +27,10 @@ class Side(Protocol):
         """Readable after an operation ended."""
 
     def open(self) -> DomainPort:
-        """A device model's handles, new ones."""
+        """A device model's handles, with nothing bound or mapped."""
+
+    def give_back(self, port: DomainPort) -> None:
+        """Take back handles that a device model holds nothing by any more."""
 
     def frames(self, count: int) -> int:
         """The first of so many consecutive frames of RAM that no case has touched, zero."""

@@ -276,7 +276,10 @@ static void execute(struct command *c)
     case HYPERCALL:
         c->result = (u64)-hypercall3(__HYPERVISOR_xen_version, XENVER_extraversion, (void *)(u32)c->addr, NULL);
         return;
-    case SHUTDOWN: hypercall3(__HYPERVISOR_sched_op, SCHEDOP_shutdown, &power_off, NULL); return;
+    case SHUTDOWN:
+        c->result = 1;
+        hypercall3(__HYPERVISOR_sched_op, SCHEDOP_shutdown, &power_off, NULL);
+        return;
     default: no_such();
     }
 }
