@@ -20,6 +20,7 @@ _LAB = Path(__file__).resolve().parents[1]
 _RUN_DISK_SIZE = "64M"
 _CONSOLE_LINES = 30
 _BOOTS = 3
+_CPUS = 2
 
 
 def main() -> int:
@@ -83,7 +84,7 @@ def _run(name: str, release: Release, keep: bool, progress: Progress) -> dict[st
     passed = False
     try:
         disks = _run_disks(name, scenario, tree, work, progress)
-        figures = _boot(base, disks, console, scenario.SECONDS, progress)
+        figures = _boot(base, disks, getattr(scenario, "CPUS", _CPUS), console, scenario.SECONDS, progress)
         passed = True
         return figures
     finally:
@@ -91,14 +92,14 @@ def _run(name: str, release: Release, keep: bool, progress: Progress) -> dict[st
 
 
 def _boot(
-    base: image.Dom0Image, disks: machine.Disks, console: Path, limit: float, progress: Progress
+    base: image.Dom0Image, disks: machine.Disks, cpus: int, console: Path, limit: float, progress: Progress
 ) -> dict[str, int | float | str]:
     """Boot until the scenario has ended on a machine that worked; its figures. Raises LabError if it failed."""
     for boot in range(1, _BOOTS + 1):
         progress.say("booting Xen")
         result.create(disks.result)
         try:
-            machine.run(base, disks, console, limit, progress)
+            machine.run(base, disks, cpus, console, limit, progress)
             outcome = result.read(disks.result)
             if outcome.why is not None:
                 raise LabError(outcome.why)
