@@ -36,6 +36,12 @@ enum {
     XD_STRADDLE_ALIGNED = 2 /* like that, in chunks that divide the address; but the page at fault comes first */
 };
 
+enum {
+    XD_AGAIN_NEVER = 0, /* none: by request once, by request to the end */
+    XD_AGAIN_FIRST = 1, /* one of which no chunk was done before */
+    XD_AGAIN_ALWAYS = 2
+};
+
 typedef struct xd_emb_rules {
     uint16_t change_errno[16][5]; /* [old p2m type][hvmmem type] of set_mem_type */
     uint8_t change_to[5];         /* [hvmmem type] -> p2m type */
@@ -51,6 +57,7 @@ typedef struct xd_emb_rules {
     uint32_t has_claim;           /* map_mem_type_to_ioreq_server exists, and the type can only be set while claimed */
     uint32_t unlocked_looks;      /* the emulator's first look is not under the lock of the hardware's */
     uint32_t straddle;            /* how a store over a page's end, or to a page known to be at fault, is emulated */
+    uint32_t looks_again;         /* which parts of an access, once answered, are tried as memory again */
     uint32_t newest_first;        /* servers are asked newest first; else highest id first */
     uint32_t has_default_server;
 } xd_emb_rules;

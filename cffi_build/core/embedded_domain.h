@@ -185,11 +185,12 @@ typedef struct emb_access {
     uint32_t chunk;      /* all requests are of this size; 0: as large as can be */
     bool write;
     bool locked;  /* p2m is held */
+    bool no_copy; /* the emulator does not look whether it is memory by now */
 } emb_access;
 
 int emb_begin(emb_access *a, uint64_t gpa, uint32_t size, uint32_t *generation);
 int emb_emulate(emb_access *a);
-bool emb_mapping_is_discarded(const emb_access *a);
+uint32_t emb_mapping_look(const emb_access *a);
 void emb_split(emb_access *a, uint64_t gpa, uint32_t size);
 void emb_unlock(emb_access *a);
 uint32_t emb_look(const xd_emb *d, const uint8_t *table, uint64_t gpa);

@@ -12,7 +12,8 @@
  * Facts: since Xen 4.9 (d909cb9999) the first pass runs under the p2m lock that the hardware's look was made under, so
  * no type can change between that look and the first chunk. Every later pass looks without a lock. What follows: a page
  * that becomes plain RAM while a chunk is being served takes the rest of that store out of its owner's sight, to the
- * server with a range there or to nobody. We do as Xen does: this is what a device model has to be safe against.
+ * server with a range there or to nobody; or into memory past everybody, see mapped() and look_again(). We do as Xen
+ * does: this is what a device model has to be safe against.
  */
 #include "embedded_domain.h"
 
@@ -145,27 +146,29 @@ static int io_part(emb_access *a, emb_part *p, uint32_t *chunk)
     return EMB_DONE;
 }
 
-/* Whether hvmemul_map_linear_addr, where there is one, ends an instruction: it meets read-only memory before none. */
-bool emb_mapping_is_discarded(const emb_access *a)
+/* What hvmemul_map_linear_addr, where there is one, finds: DIRECT, or the first page that is in its way. */
+uint32_t emb_mapping_look(const emb_access *a)
 {
     const xd_emb *d = a->v->domain;
-    if (d->rules.straddle != XD_STRADDLE_SPLIT)
-        return false;
-    for (uint32_t i = 0; i < a->nr_parts; i++) {
-        uint32_t look = emb_look(d, d->rules.copy_store, a->parts[i].gpa);
-        if (look != XD_LOOK_DIRECT)
-            return look == XD_LOOK_DISCARD;
-    }
-    return false;
+    uint32_t look = d->rules.straddle == XD_STRADDLE_SPLIT ? XD_LOOK_DIRECT : XD_LOOK_DEVICE;
+    for (uint32_t i = 0; i < a->nr_parts && look == XD_LOOK_DIRECT; i++)
+        look = emb_look(d, d->rules.copy_store, a->parts[i].gpa);
+    return look;
 }
 
 /*
- * A store over the page's end is first tried as one mapping of both pages (hvmemul_map_linear_addr, 8cbd4fb0b7):
- * read-only memory in it, found before any page that is none, swallows all of it.
+ * A store over the page's end is tried in each pass as one mapping of both pages (hvmemul_map_linear_addr, 8cbd4fb0b7).
+ * Read-only memory in it, found before any page that is none, swallows all of it; and where both pages have become
+ * memory by the second pass, all of it is stored, whatever the device models have been asked already.
  */
-static bool swallowed(const emb_access *a)
+static bool mapped(emb_access *a)
 {
-    return a->write && a->nr_parts > 1 && !a->parts[0].io && emb_mapping_is_discarded(a);
+    uint32_t look = a->write && a->nr_parts > 1 ? emb_mapping_look(a) : XD_LOOK_DEVICE;
+    for (uint32_t i = 0; i < a->nr_parts && look == XD_LOOK_DIRECT; i++)
+        memory(a, &a->parts[i]);
+    if (look == XD_LOOK_DISCARD)
+        a->v->discarded = true;
+    return look == XD_LOOK_DIRECT || look == XD_LOOK_DISCARD;
 }
 
 /*
@@ -197,8 +200,7 @@ static int emulate_pass(emb_access *a, emb_part **waiting, uint32_t *chunk)
         int rc = old_first_pass(a);
         if (rc != NEEDS_IO && (rc != EMB_DONE || !a->parts[0].io))
             return rc;
-    } else if (swallowed(a)) {
-        a->v->discarded = true;
+    } else if (mapped(a)) {
         return EMB_DONE;
     }
     for (uint32_t i = 0; i < a->nr_parts; i++) {
@@ -221,6 +223,24 @@ void emb_unlock(emb_access *a)
     a->locked = false;
 }
 
+/*
+ * Facts: an access that was begun by request must be ended so, or its answer is left lying (522a2f3c5c, Xen 4.13). Since
+ * 672894a11f (4.20, 4.19.2, 4.18.5) Xen judges that by the chunks that it has recorded as done, and the one that was
+ * just answered is not yet one of them. What follows: a page that became memory while the first chunk was being served
+ * is stored to by the emulator, all of the access at once. We do as Xen does, but for the answer: on Xen it crashes the
+ * domain if the vCPU has another request before Xen has scheduled it anew, and here it is gone.
+ */
+static void look_again(emb_access *a)
+{
+    const xd_emb_rules *rules = &a->v->domain->rules;
+    for (uint32_t i = 0; i < a->nr_parts && rules->looks_again != XD_AGAIN_NEVER && !a->no_copy; i++) {
+        emb_part *p = &a->parts[i];
+        uint32_t look = emb_look(a->v->domain, a->write ? rules->copy_store : rules->copy_load, p->gpa);
+        if ((look == XD_LOOK_DIRECT || look == XD_LOOK_DISCARD) && (rules->looks_again == XD_AGAIN_ALWAYS || !p->done))
+            p->io = false;
+    }
+}
+
 /* EMB_DONE, EMB_RETRY or -errno, with p2m unlocked; the vCPU is in XEN before and after, unless it failed. */
 int emb_emulate(emb_access *a)
 {
@@ -237,6 +257,7 @@ int emb_emulate(emb_access *a)
             return rc;
         if (!a->write)
             memcpy(a->bytes + waiting->offset + waiting->done, &data, chunk);
+        look_again(a);
         waiting->done += chunk;
     }
 }

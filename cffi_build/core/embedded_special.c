@@ -72,7 +72,7 @@ static uint64_t rmw_memory(xd_emb *d, const xd_emb_op *op, bool *stored)
  */
 static bool rmw_discarded(emb_access *a, xd_emb_op *op)
 {
-    if (op->kind == XD_OP_CMPXCHG || !emb_mapping_is_discarded(a))
+    if (op->kind == XD_OP_CMPXCHG || emb_mapping_look(a) != XD_LOOK_DISCARD)
         return false;
     a->v->discarded = true;
     emb_unlock(a);
@@ -110,6 +110,7 @@ static int rmw_emulated(emb_vcpu *v, emb_access *a, xd_emb_op *op)
     if (rc == EMB_DONE && store) {
         value = result_of(op, old);
         a->bytes = (uint8_t *)&value;
+        a->no_copy = op->kind == XD_OP_CMPXCHG; /* hvmemul_linear_mmio_write */
         for (uint32_t i = 0; i < a->nr_parts; i++) {
             uint32_t look = emb_look(v->domain, rules->copy_store, a->parts[i].gpa);
             a->parts[i].io = look == XD_LOOK_DEVICE;

@@ -74,13 +74,14 @@ def flavours() -> str:
             how,
             "no" if flavour.unlocked_looks else "yes",
             flavour.straddle.name.lower(),
+            flavour.looks_again.name.lower(),
             "newest" if flavour.newest_first else "highest id",
             "yes" if flavour.default_server else "no",
             flavour.source,
         ]
 
     head = ["flavour", "tree", "type that traps", "who gets the store", "one lock for both looks", "straddle"]
-    return table([*head, "server asked first", "default server", "source"], map(row, FLAVOURS.values()))
+    return table([*head, "looks again", "server asked first", "default server", "source"], map(row, FLAVOURS.values()))
 
 
 def usable() -> str:

@@ -138,6 +138,18 @@ class Straddle(enum.IntEnum):
 _SPLIT, _IO, _ALIGNED = Straddle.SPLIT, Straddle.IO, Straddle.ALIGNED
 
 
+class Again(enum.IntEnum):
+    """Which parts of an access by request the emulator tries as memory again, once answered; see embedded.h."""
+
+    NEVER = lib.XD_AGAIN_NEVER
+    FIRST = lib.XD_AGAIN_FIRST
+    ALWAYS = lib.XD_AGAIN_ALWAYS
+
+
+_NEVER, _FIRST, _ALWAYS = Again.NEVER, Again.FIRST, Again.ALWAYS
+_WRITE_DM, _IOREQ = HvmMem.MMIO_WRITE_DM, HvmMem.IOREQ_SERVER
+
+
 @dataclass(frozen=True)
 class Flavour:
     """A release line, as far as it differs from the others."""
@@ -153,6 +165,8 @@ class Flavour:
     unlocked_looks: bool
     #: How a store over a page's end is emulated.
     straddle: Straddle
+    #: What becomes of a store whose page became memory while it was being answered.
+    looks_again: Again
     #: Servers are a list, the newest in front; else an array, searched from the highest id down.
     newest_first: bool
     #: A server can be the default, for what no range claims.
@@ -161,16 +175,17 @@ class Flavour:
 
 
 #: Each column's change: claim ca2b511d3f (4.9), unlocked_looks d909cb9999 (4.9), straddle 3bdec530a5 (4.12) and the
-#: multi-cycle rework of 4.6, newest_first 97a5a3e301 (4.11), default_server 2c257bd69a (4.12), trap c858e932c1 (4.7).
+#: multi-cycle rework of 4.6, looks_again 3bdec530a5, 522a2f3c5c (4.13, 4.12.1) and 672894a11f (4.20, 4.19.2,
+#: 4.18.5), newest_first 97a5a3e301 (4.11), default_server 2c257bd69a (4.12), trap c858e932c1 (4.7).
 FLAVOURS: Final = {
     flavour.name: flavour
     for flavour in (
-        Flavour("v7", "b4986813c5", HvmMem.MMIO_WRITE_DM, False, True, _ALIGNED, True, True, "[PATCH v7 2/2], Xen 4.6"),
-        Flavour("4.7", "RELEASE-4.7.0", None, False, True, _IO, True, True, "c858e932c1"),
-        Flavour("4.9", "RELEASE-4.9.0", HvmMem.IOREQ_SERVER, True, False, _IO, True, True, "ca2b511d3f"),
-        Flavour("4.12", "RELEASE-4.12.0", HvmMem.IOREQ_SERVER, True, False, _SPLIT, False, False, "d7bff2bc00"),
-        Flavour("4.17", "stable-4.17", HvmMem.IOREQ_SERVER, True, False, _SPLIT, False, False, "stable-4.17"),
-        Flavour("4.20", "stable-4.20", HvmMem.IOREQ_SERVER, True, False, _SPLIT, False, False, "stable-4.20"),
+        Flavour("v7", "b4986813c5", _WRITE_DM, False, True, _ALIGNED, _NEVER, True, True, "[PATCH v7 2/2], Xen 4.6"),
+        Flavour("4.7", "RELEASE-4.7.0", None, False, True, _IO, _NEVER, True, True, "c858e932c1"),
+        Flavour("4.9", "RELEASE-4.9.0", _IOREQ, True, False, _IO, _NEVER, True, True, "ca2b511d3f"),
+        Flavour("4.12", "RELEASE-4.12.0", _IOREQ, True, False, _SPLIT, _ALWAYS, False, False, "d7bff2bc00"),
+        Flavour("4.17", "stable-4.17", _IOREQ, True, False, _SPLIT, _NEVER, False, False, "stable-4.17"),
+        Flavour("4.20", "stable-4.20", _IOREQ, True, False, _SPLIT, _FIRST, False, False, "stable-4.20; 672894a11f"),
     )
 }
 
@@ -365,6 +380,7 @@ def compile_rules(flavour: Flavour) -> Any:
     rules.has_claim = flavour.claim
     rules.unlocked_looks = flavour.unlocked_looks
     rules.straddle = flavour.straddle
+    rules.looks_again = flavour.looks_again
     rules.newest_first = flavour.newest_first
     rules.has_default_server = flavour.default_server
     return rules
