@@ -185,6 +185,7 @@ typedef struct emb_access {
     uint32_t chunk;      /* all requests are of this size; 0: as large as can be */
     bool write;
     bool locked;  /* p2m is held */
+    bool lying;   /* an answer that the emulator has not asked for again */
     bool no_copy; /* the emulator does not look whether it is memory by now */
 } emb_access;
 

@@ -68,6 +68,10 @@ static int issue(emb_access *a, const emb_part *p, uint32_t size)
     uint64_t gpa = p->gpa + p->done;
     uint8_t *bytes = a->bytes + p->offset + p->done;
     int server;
+    if (a->lying) {
+        xd_emb_crash(d, "a request met the answer to another");
+        return emb_why_stopped(d);
+    }
     switch (emb_look(d, a->write ? d->rules.io_store : d->rules.io_load, gpa)) {
     case XD_LOOK_OWNER:
         server = xd_emb_owner(d);
@@ -227,10 +231,12 @@ void emb_unlock(emb_access *a)
  * Facts: an access that was begun by request must be ended so, or its answer is left lying (522a2f3c5c, Xen 4.13). Since
  * 672894a11f (4.20, 4.19.2, 4.18.5) Xen judges that by the chunks that it has recorded as done, and the one that was
  * just answered is not yet one of them. What follows: a page that became memory while the first chunk was being served
- * is stored to by the emulator, all of the access at once. We do as Xen does, but for the answer: on Xen it crashes the
- * domain if the vCPU has another request before Xen has scheduled it anew, and here it is gone.
+ * is stored to by the emulator, and the answer is left lying. On Xen the vCPU's next request meets it, and the domain
+ * crashes, unless Xen has scheduled the vCPU anew before. We do as Xen does within one instruction, where nothing comes
+ * between; after it the answer is gone. Cost: a device model that crashes a domain only by its next instruction does
+ * not show here.
  */
-static void look_again(emb_access *a)
+static void look_again(emb_access *a, const emb_part *answered)
 {
     const xd_emb_rules *rules = &a->v->domain->rules;
     for (uint32_t i = 0; i < a->nr_parts && rules->looks_again != XD_AGAIN_NEVER && !a->no_copy; i++) {
@@ -239,6 +245,7 @@ static void look_again(emb_access *a)
         if ((look == XD_LOOK_DIRECT || look == XD_LOOK_DISCARD) && (rules->looks_again == XD_AGAIN_ALWAYS || !p->done))
             p->io = false;
     }
+    a->lying = !answered->io;
 }
 
 /* EMB_DONE, EMB_RETRY or -errno, with p2m unlocked; the vCPU is in XEN before and after, unless it failed. */
@@ -257,7 +264,7 @@ int emb_emulate(emb_access *a)
             return rc;
         if (!a->write)
             memcpy(a->bytes + waiting->offset + waiting->done, &data, chunk);
-        look_again(a);
+        look_again(a, waiting);
         waiting->done += chunk;
     }
 }
