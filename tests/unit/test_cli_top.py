@@ -16,7 +16,7 @@ import pytest
 import trio
 
 from tests.support.control import with_server
-from xengt_dm.cli.top import Sample, _lines
+from xengt_dm.cli.top import SPARED, Sample, _fitting, _lines
 from xengt_dm.observe.control_protocol import SOCKET_NAME
 
 #: A test that waits longer than this hangs.
@@ -49,6 +49,20 @@ def test_a_daemon_that_is_new_or_does_not_answer_has_no_rates() -> None:
     _, first, second = _lines(Path("/none"), before, now)
     assert first.split()[6] == "-"
     assert second.split() == ["2", "dead"]
+
+
+def test_a_narrow_terminal_has_whole_columns_and_what_is_wrong() -> None:
+    sample = Sample(10.0, [instance(1, audit_mismatches=7, dropped_stores=12345)])
+    widths = {}
+    for width in (120, 80, 40):
+        table, spared = _fitting(Path("/none"), sample, sample, width)
+        assert table[0].split()[-2:] == ["DROPPED", "BAD"]
+        assert table[1].split()[-2:] == ["12,345", "7"]
+        assert not {column.rstrip(">") for column in spared} & set(table[0].split())
+        widths[width] = (len(table[0]), len(spared))
+    assert widths[120][1] == 0
+    assert widths[80][0] <= 80
+    assert 0 < widths[80][1] < widths[40][1] == len(SPARED)
 
 
 def top(*arguments: str) -> list[str]:

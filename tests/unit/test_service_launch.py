@@ -217,8 +217,14 @@ def test_without_systemd(spawner: Callable[[str], Spawner], tmp_path: Path) -> N
 
 
 def test_one_that_does_not_come_up(spawner: Callable[[str], Spawner], tmp_path: Path) -> None:
-    with pytest.raises(InstanceError, match=r"domain 7 ended with status 78; see .*7\.log"):
-        spawner("sys.exit(78)").start(DOMID)
+    words = r"domain 7 ended with status 78; its last words in .*7\.log: xengt-dm: bad é\ufffd$"
+    with pytest.raises(InstanceError, match=words):
+        spawner("sys.stdout.buffer.write('xengt-dm: bad é'.encode() + b'\\xff\\n\\n')\nsys.exit(78)").start(DOMID)
+
+
+def test_one_that_ends_without_a_word(tmp_path: Path, launch: Path) -> None:
+    with pytest.raises(InstanceError, match=r"domain 7 ended with status 1; .*7\.log says nothing of it$"):
+        Spawner(["/bin/false"], launch, tmp_path / "logs").start(DOMID)
 
 
 def test_one_that_takes_too_long(spawner: Callable[[str], Spawner], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from xengt_dm.cli.numbers import Domid
 from xengt_dm.observe.control_client import ask
 from xengt_dm.observe.rundir import DEFAULT_BASE
-
-#: DOMID_FIRST_RESERVED - 1, xen/include/public/xen.h.
-DOMID_MAX: Final = 0x7FEF
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,9 +28,7 @@ def run_dir_option(function: F) -> F:
 
 
 def domid_option(function: F) -> F:
-    return click.option(
-        "--domid", type=click.IntRange(0, DOMID_MAX), required=True, help="The domain whose daemon is asked."
-    )(function)
+    return click.option("--domid", type=Domid(), required=True, help="The domain that the daemon serves.")(function)
 
 
 def json_option(function: F) -> F:

@@ -22,6 +22,7 @@ from xengt_dm.cli.check_xen import (
     check_xen,
     check_xenstore,
 )
+from xengt_dm.cli.numbers import Domid
 from xengt_dm.errors import ExitCode
 
 CHECKS: Final[tuple[Callable[[Host], Iterator[Finding]], ...]] = (
@@ -62,7 +63,7 @@ def report(findings: list[Finding]) -> Iterator[str]:
 
 
 @click.command("check")
-@click.option("--domid", type=click.IntRange(0, 0x7FEF), help="Also look at this domain.")
+@click.option("--domid", type=Domid(), help="Also look at this domain.")
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),

@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from xengt_dm.cli.numbers import Integer, Seconds
 from xengt_dm.demo import GuestFault, Result, demo
 from xengt_dm.errors import ExitCode
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
@@ -14,11 +15,11 @@ from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
 
 @click.command(name="demo", short_help="Show the whole path at work, without Xen.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-@click.option("--seconds", type=click.FloatRange(min=0, max=3600), default=2.0, show_default=True, help="How long.")
+@click.option("--seconds", type=Seconds(min=0, max=3600), default=2.0, show_default=True, help="How long.")
 @click.option(
     "--xen", "flavour", type=click.Choice(list(FLAVOURS)), default="4.17", show_default=True, help="Behave as this Xen."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of the guest's choices.")
+@click.option("--seed", type=Integer(min=0), default=1, show_default=True, help="Of the guest's choices.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool, seconds: float, flavour: str, seed: int) -> None:
     """Run a guest with two vCPUs, each the driver of a GPU address space, and shadow what it does.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from xengt_dm.cli.numbers import Integer
 from xengt_dm.daemon import DEFAULT_MAX_TABLES
 from xengt_dm.errors import DataError, ExitCode
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
@@ -27,7 +28,7 @@ from xengt_dm.replay import replay
 @click.option("--dump", "dump_path", type=click.Path(path_type=Path), help="Write dumps and counters here, as JSON.")
 @click.option(
     "--max-tables",
-    type=click.IntRange(min=1, max=1 << 24),
+    type=Integer(min=1, max=1 << 24),
     default=DEFAULT_MAX_TABLES,
     show_default=True,
     help="Shadow tables at most.",

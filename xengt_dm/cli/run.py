@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import click
 
-from xengt_dm.cli.asking import DOMID_MAX, run_dir_option
+from xengt_dm.cli.asking import run_dir_option
 from xengt_dm.cli.configured import config_dir_option, name_of, set_option, settings_of
+from xengt_dm.cli.numbers import Domid
 from xengt_dm.config.files import Assignment
 from xengt_dm.config.keys import KEYS, Key, show
 from xengt_dm.config.merge import load
@@ -52,7 +53,7 @@ def _short_options(function: Any) -> Any:
 
 
 @click.command(name="run", short_help="Serve a domain.")
-@click.option("--domid", type=click.IntRange(0, DOMID_MAX), required=True, help="The domain to serve.")
+@click.option("--domid", type=Domid(), required=True, help="The domain to serve.")
 @click.option("--name", metavar="NAME", help="The domain's name, which chooses its file; else xenstore says it.")
 @click.option("--record", metavar="FILE", help="Record what the guest does, for `replay`; gzip if FILE ends in .gz.")
 @_short_options

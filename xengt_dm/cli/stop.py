@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from xengt_dm.cli.asking import instance_options
+from xengt_dm.cli.numbers import Seconds
 from xengt_dm.observe import control_client
 from xengt_dm.observe.control_protocol import ControlError
 
@@ -15,7 +16,7 @@ from xengt_dm.observe.control_protocol import ControlError
 @click.command("stop")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, max=86400),
+    type=Seconds(min=0, max=86400),
     default=30.0,
     show_default=True,
     metavar="SECONDS",

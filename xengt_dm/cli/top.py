@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -22,6 +22,7 @@ import click
 from xengt_dm.cli import words
 from xengt_dm.cli.asking import json_option, run_dir_option
 from xengt_dm.cli.list import instances
+from xengt_dm.cli.numbers import Domid, Integer, Seconds
 
 #: ECMA-48, and xterm's alternate screen, which leaves what was on the terminal before as it was.
 ENTER: Final = "\x1b[?1049h\x1b[?25l"
@@ -46,6 +47,8 @@ COLUMNS: Final[dict[str, Callable[[dict[str, int], dict[str, float]], str]]] = {
     "DROPPED>": lambda now, rate: f"{now['dropped_stores']:,}",
     "BAD>": lambda now, rate: f"{now['audit_mismatches']:,}",
 }
+#: What a narrow terminal goes without, the first first. What is wrong with a guest is never among it.
+SPARED: Final = ("OPENS/S>", "SYNCS/S>", "PROT>", "SUBMITS/S>", "SPACES>", "MMIO/S>", "TABLES>")
 
 
 @dataclass(frozen=True)
@@ -67,22 +70,23 @@ class Sample:
 @click.command("top")
 @click.option(
     "--interval",
-    type=click.FloatRange(min=0.1, max=3600),
+    type=Seconds(min=0.1, max=3600),
     default=1.0,
     show_default=True,
     metavar="SECONDS",
     help="Between two looks.",
 )
-@click.option("--count", "times", type=click.IntRange(min=1), help="End after so many looks.")
-@click.option("--domid", type=click.IntRange(min=0), multiple=True, help="Only this domain's; may be repeated.")
+@click.option("--count", "times", type=Integer(min=1), help="End after so many looks.")
+@click.option("--domid", type=Domid(), multiple=True, help="Only this domain's; may be repeated.")
 @run_dir_option
 @json_option
 def command(interval: float, times: int | None, domid: tuple[int, ...], base: Path, as_json: bool) -> None:
     """Watch the daemons of this host: what they hold and what they do a second. `q` or Ctrl-C ends.
 
     PROT are protected frames, DROPPED stores that went nowhere, BAD entries that audits found wrong; the busiest daemon
-    comes first. Rates are over the time since the look before. Where standard output is no terminal, each look is a
-    table, or with --json a line, and there is one if --count does not say otherwise.
+    comes first. Rates are over the time since the look before. A narrow terminal shows fewer columns. Where standard
+    output is no terminal, each look is a table, or with --json a line, and there is one if --count does not say
+    otherwise.
     """
 
     def look() -> Sample:
@@ -147,31 +151,44 @@ def _write(text: str) -> None:
 
 def _draw(base: Path, before: Sample, now: Sample) -> None:
     size = shutil.get_terminal_size()
+    table, spared = _fitting(base, before, now, size.columns)
     head = f"xengt-dm top  {time.strftime('%H:%M:%S')}  {words.count(len(now.instances), 'daemon')}   q: quit"
+    if spared:
+        head += f"   if wider: {' '.join(column.rstrip('>') for column in spared)}"
     lines = [BOLD + head[: size.columns] + PLAIN, ""]
-    table = [line[: size.columns] for line in _lines(base, before, now)]
+    table = [line[: size.columns] for line in table]
     lines += [REVERSE + table[0].ljust(size.columns) + PLAIN, *table[1:]] if now.instances else table
     shown = lines[: size.lines - 1]
     _write(HOME + "".join(line + CLEAR_LINE_END + "\n" for line in shown) + CLEAR_BELOW)
 
 
-def _lines(base: Path, before: Sample, now: Sample) -> list[str]:
-    """The busiest first."""
+def _fitting(base: Path, before: Sample, now: Sample, width: int) -> tuple[list[str], Sequence[str]]:
+    """The table with as many columns as fit, and those that it goes without."""
+    for count_spared in range(len(SPARED)):
+        table = _lines(base, before, now, SPARED[:count_spared])
+        if max(map(len, table)) <= width or not now.instances:
+            return table, SPARED[:count_spared]
+    return _lines(base, before, now, SPARED), SPARED
+
+
+def _lines(base: Path, before: Sample, now: Sample, spared: Sequence[str] = ()) -> list[str]:
+    """The busiest first; without the columns ``spared``."""
     if not now.instances:
         return [f"no daemon runs (nothing in {base})"]
     rated = [(each, _rates(before, now, each)) for each in now.instances]
     rated.sort(key=lambda pair: (-pair[1].get("traps", 0.0), pair[0]["domid"]))
+    columns = [column for column in COLUMNS if column not in spared]
     rows = [
-        (str(each["domid"]), each["state"], each["status"]["mode"], *_cells(each, rates))
+        (str(each["domid"]), each["state"], each["status"]["mode"], *_cells(each, rates, columns))
         if each["status"]
-        else (str(each["domid"]), each["state"], "", *[""] * len(COLUMNS))
+        else (str(each["domid"]), each["state"], "", *[""] * len(columns))
         for each, rates in rated
     ]
-    return list(words.table(("DOMID>", "STATE", "MODE", *COLUMNS), rows))
+    return list(words.table(("DOMID>", "STATE", "MODE", *columns), rows))
 
 
-def _cells(instance: dict[str, Any], rates: dict[str, float]) -> Iterator[str]:
-    return (show(instance["status"]["counters"], rates) for show in COLUMNS.values())
+def _cells(instance: dict[str, Any], rates: dict[str, float], columns: Iterable[str]) -> Iterator[str]:
+    return (COLUMNS[column](instance["status"]["counters"], rates) for column in columns)
 
 
 def _rates(before: Sample, now: Sample, instance: dict[str, Any]) -> dict[str, float]:

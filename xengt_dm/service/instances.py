@@ -26,6 +26,8 @@ LOGS: Final = Path("/var/log/xengt-dm")
 VARIABLE: Final = "XENGT_OPTIONS"
 READY_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 30.0
+#: Of a log, to find its last line in.
+LAST_BYTES: Final = 4096
 
 
 class InstanceError(XengtError):
@@ -148,7 +150,7 @@ class Spawner:
                     child.kill()
                     status = child.wait()
                     why = f"ended with status {status}" if ready else f"does not serve after {READY_SECONDS:g} s"
-                    raise InstanceError(f"the instance of domain {domid} {why}; see {log}")
+                    raise InstanceError(f"the instance of domain {domid} {why}; {_last_words(log)}")
         finally:
             os.close(ended)
 
@@ -162,6 +164,14 @@ class Spawner:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+
+def _last_words(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+        lines = file.read().decode("utf-8", "replace").split("\n")
+    said = [line for line in lines if line.strip()]
+    return f"its last words in {log}: {said[-1].strip()}" if said else f"{log} says nothing of it"
 
 
 @contextmanager
