@@ -189,16 +189,16 @@ static bool waits(const xd_shadow *shadow, uint64_t entry)
     return entry == XD_WAITING || (xd_is_link(entry) && shadow->tables[xd_child(entry)].kind & XD_KIND_SPLIT);
 }
 
-static void set_entry(xd_shadow *shadow, uint64_t *entry, uint64_t value)
+static void set_entry(xd_shadow *shadow, uint32_t number, uint64_t *entry, uint64_t value)
 {
     uint64_t before = *entry;
     if (value == before)
         return;
     *entry = value;
     if (xd_is_link(value))
-        xd_ref(shadow, xd_child(value));
+        xd_link_to(shadow, number, xd_child(value));
     if (xd_is_link(before))
-        xd_unref(shadow, xd_child(before));
+        xd_unlink(shadow, number, xd_child(before));
 }
 
 int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entries, uint32_t first, uint32_t last,
@@ -237,7 +237,7 @@ int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entrie
             same_value = value;
             break;
         }
-        set_entry(shadow, &shadow_entries[i], value);
+        set_entry(shadow, number, &shadow_entries[i], value);
         left += value == XD_WAITING;
         waiting += waits(shadow, value) - (uint32_t)waited;
     }
@@ -251,6 +251,6 @@ void xd_directory_clear(xd_shadow *shadow, uint32_t number)
 {
     uint64_t *entries = xd_page(shadow, number);
     for (uint32_t i = 0; i < XD_ENTRIES; i++)
-        set_entry(shadow, &entries[i], 0);
+        set_entry(shadow, number, &entries[i], 0);
     xd_set_waiting(shadow, &shadow->tables[number], 0);
 }

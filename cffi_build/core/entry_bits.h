@@ -61,6 +61,9 @@ static inline uint64_t xd_attributes_of_2m(uint64_t entry)
 }
 
 void xd_clear_blank(xd_shadow *shadow, uint32_t number);
+/* The references that entries of a directory hold. */
+void xd_link_to(xd_shadow *shadow, uint32_t parent, uint32_t child);
+void xd_unlink(xd_shadow *shadow, uint32_t parent, uint32_t child);
 
 static inline void xd_set_waiting(xd_shadow *shadow, xd_table *table, uint16_t waiting)
 {

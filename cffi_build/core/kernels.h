@@ -76,6 +76,7 @@ typedef struct xd_reached {
     uint32_t leaf_count;
     uint32_t capacity;
     uint32_t padding;
+    uint64_t started; /* xd_now() of xd_submit_leaves */
 } xd_reached;
 void xd_reach(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_reached *reached);
 
@@ -85,5 +86,17 @@ void xd_reach(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_reach
  */
 uint32_t xd_close_frames(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, uint64_t *gfns, uint32_t *others,
                          uint32_t *other_count);
+/* What came of protecting them again, an errno or 0 for each; those that failed are open as before. Counts them. */
+void xd_frames_closed(xd_shadow *shadow, const uint64_t *gfns, const int *errors, uint32_t count);
+
+/*
+ * Most submissions find that nothing happened but stores to leaf tables. This begins one, and returns how many leaves
+ * are to be brought in line, which are then in `reached`; or -1 if there may be more to do than that, and the submission
+ * has not begun. `roots` are addresses, 0 for none; `numbers` their shadows.
+ */
+int xd_submit_leaves(xd_shadow *shadow, const uint64_t *roots, const uint32_t *numbers, uint32_t count,
+                     xd_reached *reached);
+/* The end of one, and 0; -1, and the submission has not been, if there is more to do by now. */
+int xd_leaves_submitted(xd_shadow *shadow, const xd_reached *reached);
 
 #endif

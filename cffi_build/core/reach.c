@@ -2,6 +2,8 @@
 #include "entry_bits.h"
 #include "kernels.h"
 
+enum { TOP_LEVEL = 4 }; /* tables of this level are roots, and nothing else */
+
 static bool to_be_attended(const xd_shadow *shadow, const xd_table *table)
 {
     return (table->flags & XD_TABLE_OPEN || table->waiting || table->era != shadow->era) &&
@@ -39,15 +41,73 @@ static void reach(xd_shadow *shadow, uint32_t number, xd_reached *reached)
     }
 }
 
+typedef enum { BELOW, ELSEWHERE, UNCLEAR } place;
+
+/* Whether a table lies below these roots, as far as one way up from it tells. */
+static place place_of(const xd_shadow *shadow, uint32_t number, const uint32_t *roots, uint32_t count)
+{
+    bool only_way = true;
+    for (;;) {
+        const xd_table *table = &shadow->tables[number];
+        for (uint32_t i = 0; i < count; i++)
+            if (roots[i] == number)
+                return BELOW;
+        only_way &= table->refs == 1;
+        if (!table->parent)
+            return only_way && xd_level(table) == TOP_LEVEL ? ELSEWHERE : UNCLEAR;
+        number = table->parent;
+    }
+}
+
+/*
+ * The open tables below the roots, from the tables upwards: they are few, a space has thousands. False if one does not
+ * know all that it is named by; then only the way down tells.
+ */
+static bool reach_open(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_reached *reached)
+{
+    for (uint32_t number = shadow->first_open; number; number = shadow->tables[number].open_after) {
+        place where = place_of(shadow, number, roots, count);
+        if (where == UNCLEAR)
+            return false;
+        if (where == BELOW)
+            attend(shadow, number, reached->leaves, &reached->leaf_count, reached->capacity);
+    }
+    return true;
+}
+
 void xd_reach(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_reached *reached)
 {
     reached->directory_count = reached->leaf_count = 0;
-    if (!shadow->open_tables && !shadow->waiting_tables && !shadow->stale_tables)
+    if (!shadow->waiting_tables && !shadow->stale_tables && reach_open(shadow, roots, count, reached))
         return;
     shadow->traversal++;
     for (uint32_t i = 0; i < count; i++)
         if (roots[i])
             reach(shadow, roots[i], reached);
+}
+
+int xd_submit_leaves(xd_shadow *shadow, const uint64_t *roots, const uint32_t *numbers, uint32_t count,
+                     xd_reached *reached)
+{
+    reached->started = xd_now();
+    xd_frames_doubt_holes(shadow->frames);
+    if (shadow->waiting_tables || shadow->stale_tables || shadow->wants_64k != shadow->has_64k)
+        return -1;
+    for (uint32_t i = 0; i < count; i++)
+        if (roots[i] && (!numbers[i] || xd_frames_state(shadow->frames, roots[i] >> XD_FRAME_SHIFT) != XD_FRAME_RAM))
+            return -1;
+    shadow->submission++;
+    xd_reach(shadow, numbers, count, reached);
+    return reached->leaf_count < reached->capacity ? (int)reached->leaf_count : -1;
+}
+
+int xd_leaves_submitted(xd_shadow *shadow, const xd_reached *reached)
+{
+    if (shadow->stale_tables)
+        return -1;
+    shadow->counters->submissions++;
+    xd_observe(&shadow->counters->timing.syncs, reached->started);
+    return 0;
 }
 
 uint32_t xd_close_frames(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, uint64_t *gfns, uint32_t *others,
@@ -67,4 +127,16 @@ uint32_t xd_close_frames(xd_shadow *shadow, const uint32_t *leaves, uint32_t cou
                 others[(*other_count)++] = number;
     }
     return closed;
+}
+
+void xd_frames_closed(xd_shadow *shadow, const uint64_t *gfns, const int *errors, uint32_t count)
+{
+    uint32_t failed = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (errors[i]) {
+            xd_set_open(shadow, gfns[i], 1);
+            failed++;
+        }
+    shadow->counters->syncs += count;
+    shadow->counters->protected_pages += count - failed;
 }

@@ -155,6 +155,24 @@ uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind)
     return number;
 }
 
+static void join_the_open(xd_shadow *shadow, uint32_t number)
+{
+    xd_table *table = &shadow->tables[number];
+    table->open_before = shadow->last_open;
+    table->open_after = 0;
+    *(shadow->last_open ? &shadow->tables[shadow->last_open].open_after : &shadow->first_open) = number;
+    shadow->last_open = number;
+    shadow->open_tables++;
+}
+
+static void leave_the_open(xd_shadow *shadow, uint32_t number)
+{
+    const xd_table *table = &shadow->tables[number];
+    *(table->open_before ? &shadow->tables[table->open_before].open_after : &shadow->first_open) = table->open_after;
+    *(table->open_after ? &shadow->tables[table->open_after].open_before : &shadow->last_open) = table->open_before;
+    shadow->open_tables--;
+}
+
 void xd_remove(xd_shadow *shadow, uint32_t number)
 {
     xd_table *table = &shadow->tables[number];
@@ -163,7 +181,7 @@ void xd_remove(xd_shadow *shadow, uint32_t number)
     xd_set_waiting(shadow, table, 0);
     xd_set_current(shadow, table);
     if (table->flags & XD_TABLE_OPEN)
-        shadow->open_tables--;
+        leave_the_open(shadow, number);
     *table = (xd_table){.same_frame = shadow->free_list};
     shadow->free_list = number;
     shadow->live--;
@@ -181,6 +199,19 @@ void xd_clear_blank(xd_shadow *shadow, uint32_t number)
 void xd_ref(xd_shadow *shadow, uint32_t number)
 {
     shadow->tables[number].refs++;
+}
+
+void xd_link_to(xd_shadow *shadow, uint32_t parent, uint32_t child)
+{
+    shadow->tables[child].parent = parent;
+    xd_ref(shadow, child);
+}
+
+void xd_unlink(xd_shadow *shadow, uint32_t parent, uint32_t child)
+{
+    if (shadow->tables[child].parent == parent)
+        shadow->tables[child].parent = 0;
+    xd_unref(shadow, child);
 }
 
 /*
@@ -218,7 +249,7 @@ uint32_t xd_bury(xd_shadow *shadow, uint64_t *gfns, uint32_t capacity)
             const uint64_t *entries = xd_page(shadow, number);
             for (int i = 0; i < XD_ENTRIES; i++)
                 if (xd_is_link(entries[i]))
-                    xd_unref(shadow, xd_child(entries[i]));
+                    xd_unlink(shadow, number, xd_child(entries[i]));
         }
         uint64_t gfn = table->gfn;
         xd_remove(shadow, number);
@@ -241,6 +272,9 @@ void xd_set_open(xd_shadow *shadow, uint64_t gfn, int open)
         if (!(table->flags & XD_TABLE_OPEN) == !open)
             continue;
         table->flags ^= XD_TABLE_OPEN;
-        shadow->open_tables += open ? 1u : -1u;
+        if (open)
+            join_the_open(shadow, number);
+        else
+            leave_the_open(shadow, number);
     }
 }

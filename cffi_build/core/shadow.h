@@ -32,6 +32,8 @@ typedef struct xd_table {
     uint32_t bucket_next;
     uint32_t seen;       /* last traversal that came here; of a dying table, the next one */
     uint32_t attended;   /* last submission that brought it up to date */
+    uint32_t parent;     /* a directory that has an entry which points here; 0: not known */
+    uint32_t open_before, open_after; /* of an open table: its neighbours among them */
     uint32_t era;        /* shadow->era when all its entries were last checked */
     uint16_t waiting;    /* entries that are XD_WAITING, or a split that is not whole */
     uint16_t attributes; /* of a SPLIT: the leaf bits of the entry it stands for */
@@ -55,8 +57,10 @@ typedef struct xd_shadow {
     uint32_t traversal;
     uint32_t submission;
     uint32_t open_tables;
+    uint32_t first_open, last_open; /* the open tables, in the order in which they were opened */
     uint32_t waiting_tables;
     uint32_t has_64k;    /* generation 9 with register 0x4080 saying so: the IPS bit counts */
+    uint32_t wants_64k;  /* what has_64k is to be from the next submission on */
     uint32_t era;        /* counts the changes after which every entry must be looked at again */
     uint32_t stale_tables; /* of an earlier era */
 } xd_shadow;

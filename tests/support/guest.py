@@ -135,5 +135,5 @@ def mappings_of(engine: Engine) -> dict[tuple[Mode, tuple[int, ...]], list[tuple
     result = {}
     for space in engine.spaces:
         mapped = engine.mappings(space)
-        result[space.key] = None if mapped is None else [tuple(run) for run in mapped]
+        result[space.mode, space.roots] = None if mapped is None else [tuple(run) for run in mapped]
     return result

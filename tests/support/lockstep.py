@@ -17,6 +17,10 @@ from xengt_dm.ppgtt.space import Mode, Space
 Key = tuple[Mode, tuple[int, ...]]
 
 
+def key_of(space: Space) -> Key:
+    return space.mode, space.roots
+
+
 class WatchedGuest(FakeGuest):
     """Notices when protection is asked for, to tell how often stores may trap."""
 
@@ -57,6 +61,18 @@ class GuestRam:
     def words(self, frame: int) -> tuple[int, ...]:
         view = memoryview(self.guest.memory)[frame * FRAME : (frame + 1) * FRAME].cast("Q")
         return tuple(view)
+
+
+def open_tables(shadow: CData) -> list[int]:
+    """The chain of open tables, and that it is one in both directions."""
+    numbers, number = [], shadow.first_open
+    while number:
+        assert shadow.tables[number].open_before == (numbers[-1] if numbers else 0)
+        numbers.append(number)
+        number = shadow.tables[number].open_after
+    assert shadow.last_open == (numbers[-1] if numbers else 0)
+    assert shadow.open_tables == len(numbers)
+    return numbers
 
 
 class RefusingWalker(Walker):
@@ -140,12 +156,18 @@ class Side:
         if not shadow.stale_tables:
             assert guest.protected == set(frames) - is_open
             assert counters.protected_pages == len(guest.protected)
+        assert set(open_tables(shadow)) == {
+            number for number, table in tables.items() if table.flags & lib.XD_TABLE_OPEN
+        }
+        for number, table in tables.items():
+            entries = shadow.pages[table.parent * 512 : table.parent * 512 + 512] if table.parent else []
+            assert not table.parent or number in (entry >> 12 for entry in entries if entry & 0x81 == 1)
         assert shadow.waiting_tables == sum(table.waiting != 0 for table in tables.values())
         assert shadow.stale_tables == sum(table.era != shadow.era for table in tables.values())
         assert counters.spaces == len(self.engine.spaces)
 
     def space(self, key: Key) -> Space:
-        (space,) = [space for space in self.engine.spaces if space.key == key]
+        (space,) = [space for space in self.engine.spaces if key_of(space) == key]
         return space
 
     def end(self) -> None:
@@ -197,7 +219,8 @@ class Lockstep:
         found = []
         for side in self.sides:
             space = side.space(key)
-            mapped = side.engine.mappings(space)
+            side.engine.submit(*key)
+            mapped = side.engine._walker.mappings(space)
             self.judge(side, key, mapped)
             found.append(None if mapped is None else [tuple(run) for run in mapped])
             assert side.engine.audit(space) == 0
@@ -206,7 +229,7 @@ class Lockstep:
 
     def look_at_all(self) -> None:
         for space in self.strict.engine.spaces:
-            self.look(space.key)
+            self.look(key_of(space))
         self.doubtful = False
 
     def check(self) -> None:
@@ -214,7 +237,7 @@ class Lockstep:
             side.check()
         strict, relaxed = self.sides
         assert strict.guest.memory[:] == relaxed.guest.memory[:]
-        assert [space.key for space in strict.engine.spaces] == [space.key for space in relaxed.engine.spaces]
+        assert [*map(key_of, strict.engine.spaces)] == [*map(key_of, relaxed.engine.spaces)]
         if not self.doubtful and self.max_tables >= 1024:
             for space in strict.engine.spaces:  # as it is, without a submission
-                self.judge(strict, space.key, strict.engine._walker.mappings(space))
+                self.judge(strict, key_of(space), strict.engine._walker.mappings(space))

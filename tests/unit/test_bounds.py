@@ -260,5 +260,5 @@ def test_a_space_larger_than_the_quota_maps_less(quota: int) -> None:
     for slot in (0, 511):
         guest.store(engine, (100 + slot) * FRAME + 8, 8, 8 << 12 | 3)
         assert guest.entry(100 + slot, 1) == 8 << 12 | 3
-    engine.destroy_space(*space.key)
+    engine.destroy_space(space.mode, space.roots)
     assert (engine.counters.tables, guest.protected) == (0, set())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support.arena import ENTRIES, Arena
+from tests.support.lockstep import open_tables
 from xengt_dm._core import ffi, lib
 
 QUOTA = 12
@@ -119,7 +120,7 @@ class ShadowMachine(RuleBasedStateMachine):
         assert self.arena.numbers_in_use() == self.numbers()
         assert self.arena.references() == {number: self.references(number) for number in self.numbers()}
         assert self.shadow.live == self.arena.counters.tables == len(self.tables)
-        assert self.shadow.open_tables == len(self.open)
+        assert set(open_tables(self.shadow)) == self.open
 
     @invariant()
     def found(self) -> None:

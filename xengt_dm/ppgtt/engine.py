@@ -29,7 +29,7 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
 from xengt_dm.ppgtt.effects import FrameMapper, Observer, Protector
 from xengt_dm.ppgtt.frames import GuestFrames
-from xengt_dm.ppgtt.space import Mode, Space, space_key
+from xengt_dm.ppgtt.space import Mode, Space, SpaceKey, space_key
 from xengt_dm.ppgtt.tables import BATCH, LEVEL_MASK, PAGE_SHIFT, ShadowTables
 from xengt_dm.ppgtt.walker import Mapping, Runs, Table, Walker
 
@@ -70,10 +70,9 @@ class Engine:
         self._tables = ShadowTables(self._frames, protector, counters, max_tables, self._make_room)
         self._walker = Walker(self._tables.pointer)
         #: Live spaces, the one submitted longest ago first.
-        self._spaces: OrderedDict[object, Space] = OrderedDict()
+        self._spaces: OrderedDict[SpaceKey, Space] = OrderedDict()
         self._sync_times: CData = ffi.addressof(counters, "timing", "syncs")
         self._busy: Space | None = None
-        self._wants_64k = False
         self._quiesced = False
         self._observer: Observer | None = None
         self._directories: CData = ffi.new("uint32_t[]", BATCH)
@@ -97,7 +96,7 @@ class Engine:
         if space is not None:
             space.refs += 1
             return
-        space = Space(key)
+        space = Space(mode, key)
         self._spaces[key] = space
         self.counters.spaces = len(self._spaces)
         with self._working_on(space):
@@ -130,7 +129,7 @@ class Engine:
 
     def set_64k_pages(self, enabled: bool) -> None:
         """Whether the IPS bit of a page-directory entry counts (generation 9); holds from the next submission on."""
-        self._wants_64k = enabled and self.generation == 9
+        self._tables.pointer.wants_64k = enabled and self.generation == 9
 
     # What the guest and its GPU do
 
@@ -164,8 +163,10 @@ class Engine:
         """The GPU is about to execute with this space."""
         if self._observer is not None:
             self._observer.submitted(mode, roots)
-        with self._submitted(mode, roots):
-            pass
+        space = self._spaces.get(roots)
+        if space is None or space.mode is not mode or not self._submit_leaves(space):
+            with self._submitted(mode, roots):
+                pass
 
     def gpu_store(self, mode: Mode, roots: tuple[int, ...], va: int, value: int) -> bool:
         """Submit, then store 8 bytes at ``va``, 8-byte aligned, where the shadow says.
@@ -268,7 +269,7 @@ class Engine:
         space = self._spaces.get(key)
         live = space is not None
         if space is None:
-            space = Space(key)
+            space = Space(mode, key)
         else:
             self._spaces.move_to_end(key)
         self.counters.submissions += 1
@@ -282,11 +283,22 @@ class Engine:
                 if not live:
                     self._unshadow(space)
 
+    def _submit_leaves(self, space: Space) -> bool:
+        """Submit a live space of which at most leaf tables are out of line; False if there may be more to do."""
+        shadow, reached = self._tables.pointer, self._reached
+        leaves = lib.xd_submit_leaves(shadow, space.gpas, space.numbers, space.count, reached)
+        if leaves < 0:
+            return False
+        self._spaces.move_to_end(space.roots)
+        if leaves:
+            self._tables.close_leaves(self._leaves, leaves)
+        return not lib.xd_leaves_submitted(shadow, reached)
+
     def _bring_in_line(self, space: Space) -> None:
         shadow = self._tables.pointer
         self._frames.drop_mappings()
-        if self._wants_64k != bool(shadow.has_64k):
-            shadow.has_64k = self._wants_64k
+        if shadow.has_64k != shadow.wants_64k:
+            shadow.has_64k = shadow.wants_64k
             lib.xd_new_era(shadow)
         self._frames.doubt_holes()
         # A table may be one too many only until another, further on in the tree, was let go. Nothing in the first round
@@ -303,7 +315,7 @@ class Engine:
         self._shadow_roots(space)
         reached = self._reached
         while True:
-            lib.xd_reach(shadow, space.numbers, space.mode.root_count, reached)
+            lib.xd_reach(shadow, space.numbers, space.count, reached)
             directories, leaves = reached.directory_count, reached.leaf_count
             if not directories and not leaves:
                 return
@@ -331,7 +343,7 @@ class Engine:
                 space.numbers[i] = self._tables.root(gfn, space.mode.root_level)
 
     def _unshadow(self, space: Space) -> None:
-        for i in range(space.mode.root_count):
+        for i in range(space.count):
             number, space.numbers[i] = space.numbers[i], 0
             if number:
                 self._tables.release(number)
@@ -343,7 +355,7 @@ class Engine:
         for space in list(self._spaces.values()):
             if self._tables.room() >= needed:
                 break
-            if space is not self._busy and any(space.numbers[i] for i in range(space.mode.root_count)):
+            if space is not self._busy and any(space.numbers[i] for i in range(space.count)):
                 self._unshadow(space)
                 self.counters.reclaimed_spaces += 1
                 reclaimed = True

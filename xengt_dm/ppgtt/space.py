@@ -23,24 +23,26 @@ class Mode(enum.Enum):
         return 1 if self is Mode.L4 else 4
 
 
-#: What tells one space from another: its mode and its roots, low 12 bits cleared.
-SpaceKey = tuple[Mode, tuple[int, ...]]
+#: What tells one space from another: its roots, low 12 bits cleared. How many there are tells the mode.
+SpaceKey = tuple[int, ...]
 
 
 def space_key(mode: Mode, roots: tuple[int, ...]) -> SpaceKey:
     """The key of the space with these root addresses; ValueError if their number does not fit the mode."""
     if len(roots) != mode.root_count:
         raise ValueError(f"an {mode.value} space has {mode.root_count} root(s), not {len(roots)}")
-    return mode, tuple(root & ~0xFFF for root in roots)
+    return tuple(root & ~0xFFF for root in roots)
 
 
 class Space:
-    """An address space: its key, how often the guest created it, and the shadows of its roots (0: none)."""
+    """An address space: how often the guest created it, and the shadows of its roots (0: none)."""
 
-    __slots__ = ("key", "mode", "numbers", "refs", "roots")
+    __slots__ = ("count", "gpas", "mode", "numbers", "refs", "roots")
 
-    def __init__(self, key: SpaceKey) -> None:
-        self.key = key
-        self.mode, self.roots = key
+    def __init__(self, mode: Mode, roots: SpaceKey) -> None:
+        self.mode = mode
+        self.roots = roots
+        self.count = len(roots)
         self.refs = 1
+        self.gpas: CData = ffi.new("uint64_t[4]", roots)
         self.numbers: CData = ffi.new("uint32_t[4]")

@@ -287,13 +287,10 @@ class ShadowTables:
             gfns, errors, others, other_count = self._closing
             closed = lib.xd_close_frames(shadow, leaves, count, gfns, others, other_count)
             if closed:
-                failures = self._protector.close(gfns, closed, errors)
-                self._counters.syncs += closed
-                self._counters.protected_pages += closed - failures
-                for i in range(closed if failures else 0):
-                    if errors[i]:
-                        lib.xd_set_open(shadow, gfns[i], 1)
-                self.update_leaves(others, other_count[0])
+                self._protector.close(gfns, closed, errors)
+                lib.xd_frames_closed(shadow, gfns, errors, closed)
+                if other_count[0]:
+                    self.update_leaves(others, other_count[0])
         self.update_leaves(leaves, count)
 
     def verify(self, numbers: CData, count: int) -> None:
