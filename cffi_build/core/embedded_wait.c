@@ -110,7 +110,7 @@ int emb_wait_for_answers(emb_vcpu *v, uint64_t *data)
     __atomic_store_n(&v->looked, v->posted_at, __ATOMIC_SEQ_CST);
     emb_leave(v, XD_PHASE_BLOCKED);
     uint32_t seen = v->posted_at;
-    int rc = 0;
+    int rc = emb_why_stopped(d); /* who stopped the vCPUs before `posted_at` was looked at wakes this one no more */
     while (v->nr_pending && !rc) {
         seen = await_event(v, seen);
         rc = emb_why_stopped(d);

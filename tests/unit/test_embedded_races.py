@@ -149,6 +149,17 @@ def test_a_held_vcpu_of_a_destroyed_domain_is_let_go() -> None:
         assert domain.join(PATIENCE)
 
 
+def test_a_vcpu_that_is_about_to_ask_when_its_domain_goes_does_not_wait() -> None:
+    """Every waiting vCPU was woken by then, and nobody will wake this one."""
+    domain, model = opened("4.17", covered=False)
+    with domain, Hold(domain, 0, Point.BETWEEN_LOOKS) as hold:
+        model.start(lambda v: v.store_bytes(PAGE, VECTOR))
+        model.answer(model.take_one())
+        hold.wait()
+        domain.destroy()
+        assert domain.join(PATIENCE)
+
+
 def test_two_vcpus_store_at_once_and_each_has_its_slot() -> None:
     domain, model = opened("4.17", covered=False)
     with domain:
