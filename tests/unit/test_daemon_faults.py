@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +25,7 @@ from xengt_dm.daemon_record import Recording
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.faults import Call, counting, fail_nth, lose_domain_at, vanish
+from xengt_dm.ioreq import server
 from xengt_dm.observe import report
 from xengt_dm.observe.control_protocol import RefusedError
 from xengt_dm.observe.rundir import read_counters
@@ -79,6 +82,17 @@ def test_every_call_can_fail(flavour: str, sync: Sync, number: int) -> None:
     failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     assert failed
     assert {error.errno for error in failed} == {number}
+
+
+@pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_host_that_stands_still_for_a_while(flavour: str, sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock goes on, and nothing else; a vCPU in the middle of a store is waited for even so."""
+    clock = itertools.count(0, 60)
+    monkeypatch.setattr(server, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with EmbeddedDomain(FRAMES, 2, flavour) as domain:
+        outcome = run(domain, sync, TrackedPort(domain))
+    assert (outcome.error, outcome.wrong) == (None, [])
 
 
 def quiesce_and_resume(instance: Instance) -> None:
