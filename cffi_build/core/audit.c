@@ -4,11 +4,14 @@
 #include "entry_bits.h"
 #include "walk.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct auditor {
     xd_shadow *shadow;
     xd_audit *result;
+    const uint64_t *refused;
+    uint32_t refused_count;
 } auditor;
 
 static void mismatch(auditor *self, const xd_table *table, uint32_t slot, uint64_t guest, uint64_t entry)
@@ -91,6 +94,27 @@ static bool directory_in_line(const auditor *self, const xd_table *table, uint64
     return child->gfn == xd_frame(named) && child->kind == kind && child->refs > 0;
 }
 
+static int compare(const void *one, const void *other)
+{
+    uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
+    return (a > b) - (a < b);
+}
+
+/* Whether a present entry of a directory may map nothing for now. */
+static bool may_wait(const auditor *self, const xd_table *table, uint64_t named)
+{
+    bool no_room = self->shadow->live >= self->shadow->max_tables;
+    if (xd_level(table) == 2 && named & XD_HUGE) {
+        uint64_t ram = 0;
+        for (uint64_t i = 0; i < XD_CHUNK_FRAMES; i++)
+            ram += is_ram(self, ((named & XD_ADDRESS_2M) >> XD_FRAME_SHIFT) + i);
+        return !ram || (ram < XD_CHUNK_FRAMES && no_room);
+    }
+    uint64_t gfn = xd_frame(named);
+    return !is_ram(self, gfn) || no_room ||
+           bsearch(&gfn, self->refused, self->refused_count, sizeof(gfn), compare);
+}
+
 static void audit_table(auditor *self, uint32_t number)
 {
     xd_table *table = &self->shadow->tables[number];
@@ -111,6 +135,8 @@ static void audit_table(auditor *self, uint32_t number)
                                   : directory_in_line(self, table, guest[i], entries[i]);
         if (!in_line)
             mismatch(self, table, i, guest[i], entries[i]);
+        else if (level > 1 && entries[i] == XD_WAITING && guest[i] & XD_PRESENT)
+            self->result->overdue += !may_wait(self, table, guest[i]);
     }
     uint64_t same = 0;
     for (uint32_t i = 0; level > 1 && i < XD_ENTRIES; i++) {
@@ -120,9 +146,10 @@ static void audit_table(auditor *self, uint32_t number)
     }
 }
 
-void xd_audit_space(xd_shadow *shadow, const uint32_t *roots, uint32_t level, xd_audit *result)
+void xd_audit_space(xd_shadow *shadow, const uint32_t *roots, uint32_t level, const uint64_t *refused,
+                    uint32_t refused_count, xd_audit *result)
 {
-    auditor self = {.shadow = shadow, .result = result};
+    auditor self = {.shadow = shadow, .result = result, .refused = refused, .refused_count = refused_count};
     *result = (xd_audit){.tables = 0};
     shadow->traversal++;
     for (uint32_t i = 0; i < (level == 4 ? 1u : 4u); i++)

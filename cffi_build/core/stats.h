@@ -57,6 +57,7 @@ typedef struct xd_counters {
     uint64_t vanished_pages;
     uint64_t audits;
     uint64_t audit_mismatches;
+    uint64_t audit_overdue;
     xd_timing timing;
 } xd_counters;
 
@@ -67,7 +68,7 @@ void xd_observe(xd_histogram *histogram, uint64_t since);
 void xd_timing_taken(xd_timing *timing, uint32_t vcpu, uint64_t now);
 void xd_timing_answered(xd_timing *timing, uint32_t vcpu);
 
-enum { XD_STATS_VERSION = 2, XD_STATS_SIZE = 4096, XD_STATS_PROGRAM = 32 };
+enum { XD_STATS_VERSION = 3, XD_STATS_SIZE = 4096, XD_STATS_PROGRAM = 32 };
 
 /*
  * The page a daemon keeps in its run directory; `magic` is written last. A reader knows by `pid` and `process_start`

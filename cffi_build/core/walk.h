@@ -38,6 +38,7 @@ typedef struct xd_audit {
     uint64_t tables;
     uint64_t entries;    /* present in the guest or in the shadow */
     uint64_t mismatches;
+    uint64_t overdue;    /* directory entries that wait for nothing */
     uint64_t gfn;        /* the first mismatch: table, its kind, entry, what the guest and the shadow say there */
     uint32_t kind;
     uint32_t slot;
@@ -49,7 +50,11 @@ typedef struct xd_audit {
  * Compare each distinct table below the roots with the guest's page. Open tables are passed over: they are by
  * definition not in line until the next submission. An entry that waits is in line if its frame is no RAM, or if it
  * names a table that the quota or Xen refused; a mapping of a frame that is no RAM never is.
+ *
+ * Of the entries that wait, `overdue` counts those that have no reason to: a frame that is RAM, room for a table, and a
+ * frame that is not among the `refused` (sorted), which are those that Xen did not let us protect in this submission.
  */
-void xd_audit_space(xd_shadow *shadow, const uint32_t *roots, uint32_t level, xd_audit *result);
+void xd_audit_space(xd_shadow *shadow, const uint32_t *roots, uint32_t level, const uint64_t *refused,
+                    uint32_t refused_count, xd_audit *result);
 
 #endif

@@ -251,6 +251,7 @@ class Machine:
             most = self.most[mode]
             found[mode] = {name: [least[name], most[name]] for name in sorted({*least, *most, *COUNTED})}
             found[mode]["audit_mismatches"] = [0, 0]
+            found[mode]["audit_overdue"] = [0, 0]
             if not self.uncertain:
                 frames = len({table.frame for table in tables})
                 found[mode]["protected_pages"] = [frames if mode == "strict" else 0, frames]

@@ -223,7 +223,7 @@ class Lockstep:
             mapped = side.engine._walker.mappings(space)
             self.judge(side, key, mapped)
             found.append(None if mapped is None else [tuple(run) for run in mapped])
-            assert side.engine.audit(space) == 0
+            assert side.engine.audit(space) == (0, 0)
         if self.max_tables >= 1024:
             assert found[0] == found[1]
 

@@ -193,7 +193,7 @@ def _submit(instance: Instance) -> None:
 def _look(instance: Instance) -> None:
     for space in instance.engine.spaces:
         assert instance.engine.mappings(space) is not None
-        assert instance.engine.audit(space) == 0
+        assert instance.engine.audit(space) == (0, 0)
     instance.engine.settle()
     instance.protection.settle()
 

@@ -222,7 +222,7 @@ def test_every_space_is_whole_at_its_submission() -> None:
         engine.create_space(Mode.L4, (root,))
     for root in roots * 2:
         assert len(engine.mappings(by_root(engine, root)) or ()) == 2
-        assert engine.audit(by_root(engine, root)) == 0
+        assert engine.audit(by_root(engine, root)) == (0, 0)
         assert with_shadows(engine) == {root}
         assert len(guest.protected) == 4
 
@@ -256,7 +256,7 @@ def test_a_space_larger_than_the_quota_maps_less(quota: int) -> None:
     assert len(mapped) == max(0, quota - 3)
     assert engine.counters.quota_entries > 0
     assert engine.counters.tables <= quota
-    assert engine.audit(space) == 0
+    assert engine.audit(space) == (0, 0)
     for slot in (0, 511):
         guest.store(engine, (100 + slot) * FRAME + 8, 8, 8 << 12 | 3)
         assert guest.entry(100 + slot, 1) == 8 << 12 | 3

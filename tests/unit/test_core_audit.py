@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 
 import pytest
 from hypothesis import given
@@ -51,17 +52,18 @@ def engine_on(guest: FakeGuest) -> tuple[Engine, CData]:
     return engine, engine._tables.pointer
 
 
-def audit(engine: Engine) -> CData:
+def audit(engine: Engine, refused: Collection[int] = ()) -> CData:
     (space,) = engine.spaces
     result = ffi.new("xd_audit *")
-    lib.xd_audit_space(engine._tables.pointer, space.numbers, 4, result)
+    gfns = ffi.new("uint64_t[]", sorted(refused))
+    lib.xd_audit_space(engine._tables.pointer, space.numbers, 4, gfns, len(refused), result)
     return result
 
 
 def test_a_tree_of_every_kind_of_entry_is_in_line(guest: FakeGuest) -> None:
     engine, _ = engine_on(guest)
     result = audit(engine)
-    assert result.mismatches == 0
+    assert (result.mismatches, result.overdue) == (0, 0)
     assert result.tables == 5
     present = sum(word & 1 for gfn in (ROOT, PDP, PD) for word in words(guest, gfn))
     wide = sum(word & 1 for word in words(guest, WIDE))
@@ -176,3 +178,46 @@ def test_open_tables_are_passed_over(guest: FakeGuest) -> None:
     lib.xd_set_open(shadow, PT, 1)
     assert audit(engine).mismatches == 0
     lib.xd_set_open(shadow, PT, 0)
+
+
+@pytest.mark.parametrize(("gfn", "slot"), [(ROOT, 0), (PDP, 0), (PD, 0), (PD, 1), (PD, 2), (PD, 3)])
+def test_entries_that_wait_for_nothing(guest: FakeGuest, gfn: int, slot: int) -> None:
+    """To tables, to a large page, and to one that needs a table, being RAM in part: overdue, no more."""
+    engine, shadow = engine_on(guest)
+    entry_at(shadow, gfn, slot)[0] = lib.XD_WAITING
+    result = audit(engine)
+    assert (result.mismatches, result.overdue) == (0, 1)
+
+
+@pytest.mark.parametrize(("slot", "frame"), [(0, PT), (1, WIDE)])
+def test_entries_that_wait_for_a_frame_that_xen_refused(guest: FakeGuest, slot: int, frame: int) -> None:
+    engine, shadow = engine_on(guest)
+    entry_at(shadow, PD, slot)[0] = lib.XD_WAITING
+    assert audit(engine, [2, frame, 700]).overdue == 0
+    assert audit(engine, [2, 700]).overdue == 1
+
+
+@pytest.mark.parametrize(("slot", "overdue"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 0)])
+def test_entries_that_wait_for_room(guest: FakeGuest, slot: int, overdue: int) -> None:
+    """A large page that is RAM throughout takes no table."""
+    engine, shadow = engine_on(guest)
+    entry_at(shadow, PD, slot)[0] = lib.XD_WAITING
+    shadow.max_tables = shadow.live
+    assert audit(engine).overdue == overdue
+
+
+def test_the_engine_knows_what_xen_refused() -> None:
+    guest = tree()
+    guest.refuse.add(PT)
+    engine, shadow = engine_on(guest)
+    (space,) = engine.spaces
+    assert entry_at(shadow, PD, 0)[0] == lib.XD_WAITING
+    assert engine.audit(space) == (0, 0)
+    engine._tables.refused.clear()
+    assert audit(engine).overdue == 1
+    guest.refuse.clear()
+    assert engine.audit(space) == (0, 0)
+    assert entry_at(shadow, PD, 0)[0] != lib.XD_WAITING
+    entry_at(shadow, PDP, 0)[0] = lib.XD_WAITING  # nothing else has a submission look at this table
+    assert engine.audit(space) == (0, 1)
+    assert engine.counters.audit_overdue == 1

@@ -40,9 +40,14 @@ def test_growth_is_told_once(logged: io.StringIO) -> None:
     guest_log.look()
     counters.dropped_stores = 7
     counters.audit_mismatches = 1
+    counters.audit_overdue = 3
     guest_log.look()
     guest_log.look()
-    assert events(logged) == [("guest.dropped_stores", "warning", 2, 7), ("shadow.mismatches", "error", 1, 1)]
+    assert events(logged) == [
+        ("guest.dropped_stores", "warning", 2, 7),
+        ("shadow.mismatches", "error", 1, 1),
+        ("shadow.overdue", "error", 3, 3),
+    ]
 
 
 def test_every_event_has_its_counter(logged: io.StringIO) -> None:

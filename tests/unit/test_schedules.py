@@ -84,7 +84,7 @@ def explore(
                 instance.server.service()
             if not stop_early:
                 (space,) = instance.engine.spaces
-                mismatches = instance.engine.audit(space)
+                mismatches = sum(instance.engine.audit(space))
         schedule.finish()
         assert domain.protected() == []
         return Outcome(wrong(domain, stores), mismatches, schedule.turns)

@@ -36,6 +36,7 @@ EVENTS: Final = (
     GuestEvent("vanished_pages", "guest.vanished_pages", "info"),
     GuestEvent("reclaimed_spaces", "guest.reclaimed_spaces", "info"),
     GuestEvent("audit_mismatches", "shadow.mismatches", "error"),
+    GuestEvent("audit_overdue", "shadow.overdue", "error"),
 )
 
 

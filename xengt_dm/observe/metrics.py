@@ -315,6 +315,14 @@ METRICS: Final = (
         "Entries in which a shadow differed from the guest's table; any is a bug in xengt-dm",
         {(): "audit_mismatches"},
     ),
+    Metric(
+        "xengt_audit_overdue_total",
+        COUNTER,
+        "entries",
+        _DOMAIN,
+        "Entries that still mapped nothing though nothing stood in their way; any is a bug in xengt-dm",
+        {(): "audit_overdue"},
+    ),
     # The exporter
     Metric(
         "xengt_build_info", GAUGE, "info", ("version",), "Always 1; the version of the exporter itself", {(): "one"}

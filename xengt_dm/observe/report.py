@@ -77,7 +77,7 @@ class Engine(Protocol[S]):
 
     def resolve(self, space: S, va: int) -> Page | None: ...
 
-    def audit(self, space: S) -> int: ...
+    def audit(self, space: S) -> tuple[int, int]: ...
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def dump_spaces(engine: Engine[S]) -> list[dict[str, object]]:
 
 
 def audit_spaces(engine: Engine[S]) -> int:
-    """Audit every live space; how many entries differ."""
-    return sum(engine.audit(space) for space in engine.spaces)
+    """Audit every live space; how many entries differ or are overdue."""
+    return sum(sum(engine.audit(space)) for space in engine.spaces)
 
 
 def control_handlers(
@@ -143,36 +143,39 @@ def control_handlers(
 
 
 def _dump(engine: Engine[S]) -> Iterator[tuple[str, object]]:
-    mismatches = 0
+    mismatches = overdue = 0
 
     def spaces() -> Iterator[object]:
-        nonlocal mismatches
+        nonlocal mismatches, overdue
         left = DUMP_RUNS
         for space in _live(engine):
             mappings = engine.mappings(space) if left else None
             if mappings is not None and len(mappings) > left:
                 mappings, left = None, 0
             left -= len(mappings or ())
-            mismatches += engine.audit(space)
+            found = engine.audit(space)
+            mismatches, overdue = mismatches + found[0], overdue + found[1]
             yield _described(space, mappings)
 
     yield "spaces", LazyList(spaces())
     yield "counters", read_counters(engine.counters)
     yield "audit_mismatches", mismatches
+    yield "audit_overdue", overdue
 
 
 def _audit(engine: Engine[S]) -> Iterator[tuple[str, object]]:
-    mismatches = 0
+    mismatches = overdue = 0
 
     def spaces() -> Iterator[object]:
-        nonlocal mismatches
+        nonlocal mismatches, overdue
         for space in _live(engine):
             found = engine.audit(space)
-            mismatches += found
-            yield {**_name(space), "mismatches": found}
+            mismatches, overdue = mismatches + found[0], overdue + found[1]
+            yield {**_name(space), "mismatches": found[0], "overdue": found[1]}
 
     yield "spaces", LazyList(spaces())
     yield "audit_mismatches", mismatches
+    yield "audit_overdue", overdue
 
 
 def _walked(engine: Engine[S], space: S, va: int) -> object:

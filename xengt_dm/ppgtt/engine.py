@@ -31,7 +31,7 @@ from xengt_dm.ppgtt.effects import FrameMapper, Observer, Protector
 from xengt_dm.ppgtt.frames import GuestFrames
 from xengt_dm.ppgtt.space import Mode, Space, SpaceKey, space_key
 from xengt_dm.ppgtt.tables import BATCH, LEVEL_MASK, PAGE_SHIFT, ShadowTables
-from xengt_dm.ppgtt.walker import Mapping, Runs, Table, Walker
+from xengt_dm.ppgtt.walker import Audit, Mapping, Runs, Table, Walker
 
 
 class Sync(enum.Enum):
@@ -196,13 +196,14 @@ class Engine:
         with self._submitted(space.mode, space.roots):
             return self._walker.resolve(space, va)
 
-    def audit(self, space: Space) -> int:
-        """Compare a live space's shadow with the guest's tables; how many entries differ. Counted."""
+    def audit(self, space: Space) -> Audit:
+        """Compare a live space's shadow with the guest's tables. Counted."""
         with self._submitted(space.mode, space.roots):
-            mismatches = self._walker.audit(space)
+            found = self._walker.audit(space, self._tables.refused)
         self.counters.audits += 1
-        self.counters.audit_mismatches += mismatches
-        return mismatches
+        self.counters.audit_mismatches += found.mismatches
+        self.counters.audit_overdue += found.overdue
+        return found
 
     def tables(self) -> Iterator[Table]:
         """Every guest table that has a shadow now, in no order; as :meth:`walker.Walker.tables`."""
@@ -301,6 +302,7 @@ class Engine:
             shadow.has_64k = shadow.wants_64k
             lib.xd_new_era(shadow)
         self._frames.doubt_holes()
+        self._tables.refused.clear()
         # A table may be one too many only until another, further on in the tree, was let go. Nothing in the first round
         # is there to be let go in the second, so a table that is short then stays short.
         for _ in range(2):

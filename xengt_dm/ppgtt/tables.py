@@ -60,6 +60,8 @@ class ShadowTables:
         self._make_room = make_room
         #: The quota stood in the way since this was last cleared.
         self.short = False
+        #: Frames of tables that could not be protected since this was last cleared.
+        self.refused: set[int] = set()
         #: How often making room cost other spaces theirs, and with them maybe tables that somebody counted on.
         self._reclaims = 0
         self._need: CData = ffi.new("xd_need *")
@@ -147,6 +149,7 @@ class ShadowTables:
     def _abandon(self, wanted: CData, count: int, fresh: int) -> None:
         """Take back the tables whose frames the hypervisor did not let us protect."""
         refused = {self._gfns[i] for i in range(fresh) if self._errors[i]}
+        self.refused |= refused
         for i in range(count):
             if wanted[i].number and wanted[i].gfn in refused:
                 lib.xd_remove(self.pointer, wanted[i].number)

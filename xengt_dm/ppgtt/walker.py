@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, overload
 
 from xengt_dm._core import ffi, lib
@@ -30,6 +30,13 @@ class Table(NamedTuple):
     level: int
     refs: int
     open: bool
+
+
+class Audit(NamedTuple):
+    """How many shadow entries differ from what the guest's tables say, and how many map nothing for no reason yet."""
+
+    mismatches: int
+    overdue: int
 
 
 class Runs(Sequence[Mapping]):
@@ -108,7 +115,8 @@ class Walker:
                 yield Table(table.gfn, table.kind & lib.XD_LEVEL_MASK, table.refs, is_open)
             number += 1
 
-    def audit(self, space: Space) -> int:
-        """How many shadow entries differ from what the guest's tables say."""
-        lib.xd_audit_space(self._shadow, space.numbers, space.mode.root_level, self._audit)
-        return int(self._audit.mismatches)
+    def audit(self, space: Space, refused: Collection[int]) -> Audit:
+        """``refused``: frames that could not be protected when the space was brought in line."""
+        gfns = ffi.new("uint64_t[]", sorted(refused))
+        lib.xd_audit_space(self._shadow, space.numbers, space.mode.root_level, gfns, len(refused), self._audit)
+        return Audit(self._audit.mismatches, self._audit.overdue)
