@@ -24,7 +24,7 @@ _WHY_SIZE = 96
 _MAILBOX_SIZE = 4 * len(_FIELDS) + _WHY_SIZE
 _INTENT = struct.Struct("<QQ")
 _GUESTS = Path("/lab/guests")
-_TOOL_SECONDS = 150
+_TOOL_SECONDS = 400
 _XENCTX = sorted(Path("/usr/lib").glob("xen-4*/bin/xenctx"))
 
 _CONFIG = """\
@@ -58,6 +58,7 @@ class Guest:
         command: Sequence[str] = ("xl", "create", "-p"),
     ) -> None:
         self.program = program
+        self.vcpus = vcpus
         config = Path(f"/run/{program}.cfg")
         kernel = _GUESTS / f"{program}.elf"
         config.write_text(

@@ -1,6 +1,7 @@
 /*
  * Two vCPUs store to their tables without end, each store read back at once, until dom0 says that it is enough: it ends
- * the daemon in the middle. tests/lab/scenarios/stop.py watches. service.py has the guest saved and restored, too.
+ * the daemon in the middle. tests/lab/scenarios/stop.py watches. service.py has more done to the guest, and orders it to
+ * store gently, so that a dom0 with other things to do gets on.
  */
 #include "space.h"
 
@@ -8,7 +9,7 @@
 
 /* Checkpoints and orders; tests/lab/scenarios/stop.py and service.py have the same. */
 enum { ANNOUNCED = 1, FINISHED, RESUMED };
-enum { ORDER_FINISH = 1, ORDER_SUSPEND };
+enum { ORDER_FINISH = 1, ORDER_SUSPEND, ORDER_ANNOUNCE, ORDER_GENTLY };
 
 static struct {
     struct table *root, *l3, *l2, *leaf[LEAVES];
@@ -27,17 +28,23 @@ static void make_space(struct vcpu *self, u32 number)
     }
 }
 
-/* The domain that goes on afterwards has another device model, which knows of no space. */
+/* Tell a device model that knows of no space: another one than heard of it first. */
+static void announce_again(struct vcpu *self)
+{
+    barrier();
+    space_create(spaces[self->id].root);
+    if (self->id == 0)
+        MAILBOX->order = ORDER_GENTLY;
+    barrier();
+}
+
 static void be_saved(struct vcpu *self)
 {
     barrier();
-    if (self->id == 0) {
+    if (self->id == 0)
         suspend();
-        MAILBOX->order = 0;
-    }
     checkpoint(self, RESUMED, "restored");
-    space_create(spaces[self->id].root);
-    barrier();
+    announce_again(self);
 }
 
 /* A lost store shows as a page that differs from what it should hold. */
@@ -49,6 +56,10 @@ static void store_without_end(struct vcpu *self)
     for (u32 turn = 0; (order = __atomic_load_n(&MAILBOX->order, __ATOMIC_ACQUIRE)) != ORDER_FINISH; turn++) {
         if (order == ORDER_SUSPEND)
             be_saved(self);
+        else if (order == ORDER_ANNOUNCE)
+            announce_again(self);
+        else if (order == ORDER_GENTLY)
+            doze();
         struct table *table = leaf[turn % LEAVES];
         enum store_way way = turn % STORE_WAYS;
         u32 entry = random_below(self, ENTRIES / 2) * 2;
