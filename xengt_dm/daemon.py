@@ -146,6 +146,9 @@ def open_instance(
         after_server = stack.enter_context(ExitStack())
         server = stack.enter_context(open_server(port, record or NoRecord(), counters))
         protection = protections[port.write_trap](port, server.id, server.frames_in_flight)
+        if port.stores_must_end:
+            protection.latest = server.latest_frames
+        protection.inherit(server.inherited)
         engine = Engine(
             protection,
             protection,
@@ -159,15 +162,25 @@ def open_instance(
         if server.adopted:
             _adopt_ranges(protection, port.frame_limit, settings.bar0)
         protection.on_unseen = engine.stores_unseen
+        server.after_answers = partial(_open_waiting, server, engine)
         device = Device(engine, settings.generation, port.domid + 1, settings.graphics)
         bus = Bus(device, engine, counters, settings.bar0, BAR0_SIZE)
         _map_bar0(server, settings.bar0)
         stack.callback(released, server.answer_until, protection.uncover)
         stack.callback(released, protection.release)
+        stack.callback(released, server.answer_until, protection.wind_down)
         server.bind(bus.handle)
         instance = Instance(settings, server, engine, device, bus, stats, protection)
         instance.tell_stats()
         yield instance
+
+
+def _open_waiting(server: IoreqServer, engine: Engine) -> bool:
+    if not engine.waits_to_open:
+        return False
+    server.await_taken()
+    engine.open_waiting()
+    return True
 
 
 def _say_farewell(stats: StatsPage) -> Callable[[type[BaseException] | None, object, object], bool]:

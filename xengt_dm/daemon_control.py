@@ -107,7 +107,7 @@ class Operator:
 
     def _let_go(self) -> None:
         self._engine.quiesce()
-        self._protection.settle()
+        self._server.answer_until(self._protection.settle)
         self._protection.uncover()
         self._server.release()
 

@@ -56,6 +56,7 @@ typedef struct xd_emb_rules {
     uint32_t max_ranges;
     uint32_t has_claim;           /* map_mem_type_to_ioreq_server exists, and the type can only be set while claimed */
     uint32_t unlocked_looks;      /* the emulator's first look is not under the lock of the hardware's */
+    uint32_t rep_stores;          /* every store is taken for one of rep stos, which no page may become RAM under */
     uint32_t straddle;            /* how a store over a page's end, or to a page known to be at fault, is emulated */
     uint32_t looks_again;         /* which parts of an access, once answered, are tried as memory again */
     uint32_t newest_first;        /* servers are asked newest first; else highest id first */

@@ -197,9 +197,28 @@ static int old_first_pass(emb_access *a)
     return rc;
 }
 
+/*
+ * hvmemul_rep_stos and hvmemul_rep_movs look at the type first: to plain memory they copy, and leave an answer that is
+ * there. Xen crashes the domain at the vCPU's next request, which does not match the answer; here that is done at once.
+ * An element over the page's end is a store like others.
+ */
+static bool rep_store_lost_its_page(emb_access *a)
+{
+    const xd_emb_rules *rules = &a->v->domain->rules;
+    const emb_part *p = &a->parts[0];
+    if (!rules->rep_stores || !a->write || a->nr_parts > 1 || p->size > 8 || !p->done)
+        return false;
+    emb_point(a->v, XD_POINT_BETWEEN_LOOKS);
+    return emb_look(a->v->domain, rules->copy_store, p->gpa) == XD_LOOK_DIRECT;
+}
+
 static int emulate_pass(emb_access *a, emb_part **waiting, uint32_t *chunk)
 {
     emb_count(a->v->domain, XD_EMB_PASSES);
+    if (rep_store_lost_its_page(a)) {
+        xd_emb_crash(a->v->domain, "a page became plain memory while a rep store to it was being answered");
+        return emb_why_stopped(a->v->domain);
+    }
     if (a->v->domain->rules.straddle != XD_STRADDLE_SPLIT && !a->parts[0].io) {
         int rc = old_first_pass(a);
         if (rc != NEEDS_IO && (rc != EMB_DONE || !a->parts[0].io))

@@ -101,6 +101,11 @@ void emb_drop_pending(emb_vcpu *v)
         emb_put_page(v->domain, v->pending[--v->nr_pending].page);
 }
 
+/*
+ * Facts: Xen takes an answer, and emulates the instruction again, on the vCPU's own stack, and preempts nothing there.
+ * What follows: a pause of the domain finds an answer not yet taken, or the instruction over. So here a vCPU takes an
+ * answer in XEN, like all else that a pause waits for.
+ */
 int emb_wait_for_answers(emb_vcpu *v, uint64_t *data)
 {
     xd_emb *d = v->domain;
@@ -113,7 +118,7 @@ int emb_wait_for_answers(emb_vcpu *v, uint64_t *data)
     int rc = emb_why_stopped(d); /* who stopped the vCPUs before `posted_at` was looked at wakes this one no more */
     while (v->nr_pending && !rc) {
         seen = await_event(v, seen);
-        rc = emb_why_stopped(d);
+        rc = emb_enter(v, XD_PHASE_XEN);
         for (uint32_t i = 0; i < v->nr_pending && !rc;) {
             int finished = step(v, &v->pending[i], data);
             if (finished < 0) {
@@ -126,7 +131,8 @@ int emb_wait_for_answers(emb_vcpu *v, uint64_t *data)
             }
         }
         if (!v->nr_pending || rc)
-            break; /* it has an event, and does not wait for the next */
+            return rc; /* it has an event, and does not wait for the next */
+        emb_leave(v, XD_PHASE_BLOCKED);
         __atomic_store_n(&v->looked, seen, __ATOMIC_SEQ_CST);
         if (__atomic_load_n(&d->watchers, __ATOMIC_SEQ_CST))
             emb_tell_watchers(d);

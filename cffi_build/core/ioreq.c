@@ -83,6 +83,18 @@ int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken
     return taken;
 }
 
+int xd_slots_await_taken(const void *page, uint32_t nr_vcpus, uint32_t nanoseconds)
+{
+    uint64_t end = xd_now() + nanoseconds;
+    for (uint32_t vcpu = 0; vcpu < nr_vcpus; vcpu++)
+        while (xd_slot_state(page, vcpu) == XD_STATE_RESP_READY) {
+            if (xd_now() >= end)
+                return 0;
+            relax();
+        }
+    return 1;
+}
+
 void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, xd_timing *timing)
 {
     xd_ioreq *slot = slot_of(page, vcpu);

@@ -45,6 +45,9 @@ uint32_t xd_slot_port(const void *page, uint32_t vcpu);
 /* As xd_slots_take, but if there is nothing yet, go on looking for up to `nanoseconds`. */
 int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken *out, xd_timing *timing);
 
+/* Look, for up to `nanoseconds`, whether Xen has taken every answer; 1 if it has. */
+int xd_slots_await_taken(const void *page, uint32_t nr_vcpus, uint32_t nanoseconds);
+
 /*
  * The hypervisor's side, for the embedded one. xd_slot_post writes the request with state NONE, then READY (release);
  * -EBUSY if the slot is not in NONE. xd_slot_state is an acquire load of the state alone.

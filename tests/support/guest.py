@@ -25,6 +25,8 @@ class FakeGuest:
         self.protected: set[int] = set()
         self.open_frames: set[int] = set()
         self.refuse: set[int] = set()
+        #: Frames that cannot be opened now, because a vCPU is storing to them.
+        self.busy: set[int] = set()
         #: Frames given back and not protected anew since: their type was lost without notice.
         self.lost: set[int] = set()
         self.memory = mmap.mmap(-1, frames * FRAME)
@@ -72,6 +74,8 @@ class FakeGuest:
 
     def open(self, gfn: int) -> bool:
         assert gfn in self.protected
+        if gfn in self.busy:
+            return False
         self.protected.remove(gfn)
         self.open_frames.add(gfn)
         return True

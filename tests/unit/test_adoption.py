@@ -22,7 +22,8 @@ FRAMES = 0x4000
 BAR0 = 0x1000 * FRAME
 BAR0_FRAMES = BAR0_SIZE // FRAME
 TRAPPED = (5, 6, 7, 100, 0x3000)
-FLAVOURS = pytest.mark.parametrize("flavour", ["4.17", "v7"])
+#: And whether the guest's stores are of ``rep stos``.
+FLAVOURS = pytest.mark.parametrize(("flavour", "rep_stores"), [("4.17", False), ("4.17", True), ("v7", False)])
 
 
 class Record:
@@ -61,8 +62,8 @@ def serve_until(instance: Instance, done: Callable[[], bool]) -> None:
 
 
 @FLAVOURS
-def test_nothing_of_the_predecessor_stays(flavour: str) -> None:
-    with EmbeddedDomain(FRAMES, 2, flavour, holes=[(BAR0 // FRAME, BAR0_FRAMES)]) as domain:
+def test_nothing_of_the_predecessor_stays(flavour: str, rep_stores: bool) -> None:
+    with EmbeddedDomain(FRAMES, 2, flavour, holes=[(BAR0 // FRAME, BAR0_FRAMES)], rep_stores=rep_stores) as domain:
         model = predecessor(domain, BAR0)
         domain.set_type(7, 1, P2mType.MMIO_DM)  # given back meanwhile
         model.close()
@@ -77,16 +78,16 @@ def test_nothing_of_the_predecessor_stays(flavour: str) -> None:
 
 
 @FLAVOURS
-def test_the_store_that_the_predecessor_left_is_made_to_its_end(flavour: str) -> None:
+def test_the_store_that_the_predecessor_left_is_made_to_its_end(flavour: str, rep_stores: bool) -> None:
     """It is of eight requests, and the first of them waits."""
     data = bytes(range(64))
-    with EmbeddedDomain(FRAMES, 2, flavour) as domain:
+    with EmbeddedDomain(FRAMES, 2, flavour, rep_stores=rep_stores) as domain:
         model = predecessor(domain, DEFAULT_BAR0)
         domain.start(0, lambda vcpu: vcpu.store_bytes(5 * FRAME + 64, data))
         wait_until_blocked(domain, 0)
         model.close()
         with open_instance(domain.port(), Settings(), record=Record(model.server)) as instance:
-            assert domain.protected() == []
+            assert domain.protected() == ([5] if rep_stores else [])
             serve_until(instance, lambda: domain.read(5 * FRAME + 120, 8) == data[56:])
         assert domain.join(PATIENCE)
         assert domain.read(5 * FRAME + 64, 64) == data
@@ -94,18 +95,18 @@ def test_the_store_that_the_predecessor_left_is_made_to_its_end(flavour: str) ->
 
 
 @FLAVOURS
-def test_a_successor_that_fails_leaves_it_to_the_next(flavour: str) -> None:
+def test_a_successor_that_fails_leaves_it_to_the_next(flavour: str, rep_stores: bool) -> None:
     """Whichever of its hypercalls fails, the store is made to its end, by it or by the next."""
     data = bytes(range(64))
     failures = 0
-    with EmbeddedDomain(256, 2, flavour) as domain:
+    with EmbeddedDomain(256, 2, flavour, rep_stores=rep_stores) as domain:
         model = predecessor(domain, DEFAULT_BAR0, trapped=(5, 6, 100))
         model.close()
         with counting(domain) as counted, open_instance(domain.port(), Settings(), record=Record(model.server)):
             pass
         (calls,) = counted
     for n in range(1, calls + 1):
-        with EmbeddedDomain(256, 2, flavour) as domain:
+        with EmbeddedDomain(256, 2, flavour, rep_stores=rep_stores) as domain:
             model = predecessor(domain, DEFAULT_BAR0, trapped=(5, 6, 100))
             domain.start(0, lambda vcpu: vcpu.store_bytes(5 * FRAME + 64, data))
             wait_until_blocked(domain, 0)

@@ -41,8 +41,8 @@ def nothing(instance: Instance) -> None:
     pass
 
 
-def calls_of(flavour: str, sync: Sync, calls: Call, meanwhile: HostStep = nothing) -> int:
-    with EmbeddedDomain(FRAMES, 2, flavour) as domain, counting(domain, calls) as counted:
+def calls_of(flavour: str, sync: Sync, calls: Call, meanwhile: HostStep = nothing, rep_stores: bool = False) -> int:
+    with EmbeddedDomain(FRAMES, 2, flavour, rep_stores=rep_stores) as domain, counting(domain, calls) as counted:
         outcome = run(domain, sync, TrackedPort(domain), meanwhile)
         assert (outcome.error, outcome.wrong, domain.dropped_stores) == (None, [], 0)
         assert not any(outcome.left.values())
@@ -55,11 +55,12 @@ def every_call(
     calls: Call,
     arm: Callable[[EmbeddedDomain, int], None],
     meanwhile: HostStep = nothing,
+    rep_stores: bool = False,
 ) -> list[Outcome]:
     """An outcome for each n; outcomes[0] is of the first call."""
     outcomes = []
-    for n in range(1, calls_of(flavour, sync, calls, meanwhile) + 1):
-        with EmbeddedDomain(FRAMES, 2, flavour) as domain:
+    for n in range(1, calls_of(flavour, sync, calls, meanwhile, rep_stores) + 1):
+        with EmbeddedDomain(FRAMES, 2, flavour, rep_stores=rep_stores) as domain:
             port = TrackedPort(domain)
             arm(domain, n)
             outcome = run(domain, sync, port, meanwhile)
@@ -113,6 +114,17 @@ def test_every_call_can_fail_when_an_operator_is_at_work(flavour: str, sync: Syn
         fail_nth(domain, n, errno.ENOMEM, ALL_CALLS)
 
     assert len(every_call(flavour, sync, ALL_CALLS, arm, quiesce_and_resume)) > 200
+
+
+@pytest.mark.parametrize("meanwhile", [nothing, quiesce_and_resume], ids=["alone", "operator"])
+@pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])
+def test_every_call_can_fail_where_a_store_must_end(sync: Sync, meanwhile: HostStep) -> None:
+    """How many calls there are depends on when vCPUs take their answers; the guest must live whichever fails."""
+
+    def arm(domain: EmbeddedDomain, n: int) -> None:
+        fail_nth(domain, n, errno.EBUSY, ALL_CALLS)
+
+    assert len(every_call("4.17", sync, ALL_CALLS, arm, meanwhile, rep_stores=True)) > 100
 
 
 @pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])

@@ -1,7 +1,7 @@
 """Two vCPUs store to the same tables while the daemon opens, closes and lets go of them, in the orders of many seeds.
 
-No store is lost, whenever a type changes under it. That this test would notice is shown by taking away, in turn, each
-of the two things that keep a store from being lost.
+No store is lost, whenever a type changes under it, and no guest that stores by ``rep stos`` is crashed. That this test
+would notice is shown by taking away, in turn, each of the things that keep a store from being lost and a guest alive.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 
 from xengt_dm.daemon import PROTECTIONS, Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
+from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
 from xengt_dm.hypervisor.embedded.schedule import Schedule, ScheduledPort, Store
 from xengt_dm.hypervisor.port import WriteTrap
 from xengt_dm.ioreq.protection import Protection
@@ -22,6 +23,7 @@ from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
 
 FRAME = 4096
+PATIENCE = 20.0
 ROOT, POINTERS, DIRECTORY = 4, 5, 6
 LEAVES = (8, 10, 11)
 FRAMES = 64
@@ -52,14 +54,21 @@ class Outcome:
     lost: list[int]
     mismatches: int
     turns: list[str]
+    #: How often tables were opened.
+    opened: int
 
 
 def explore(
-    seed: int, flavour: str, sync: Sync, protections: Mapping[WriteTrap, type[Protection]], stop_early: bool = False
+    seed: int,
+    flavour: str,
+    sync: Sync,
+    protections: Mapping[WriteTrap, type[Protection]],
+    stop_early: bool = False,
+    rep_stores: bool = False,
 ) -> Outcome:
     rng = random.Random(seed)
     stores = programs(rng)
-    with EmbeddedDomain(FRAMES, 2, flavour) as domain:
+    with EmbeddedDomain(FRAMES, 2, flavour, rep_stores=rep_stores) as domain:
         for gfn, slot, child in (
             (ROOT, 0, POINTERS),
             (POINTERS, 0, DIRECTORY),
@@ -87,7 +96,9 @@ def explore(
                 mismatches = sum(instance.engine.audit(space))
         schedule.finish()
         assert domain.protected() == []
-        return Outcome(wrong(domain, stores), mismatches, schedule.turns)
+        opened = int(instance.stats.counters.opened_pages)
+        assert domain.join(PATIENCE)
+        return Outcome(wrong(domain, stores), mismatches, schedule.turns, opened)
 
 
 def wrong(domain: EmbeddedDomain, stores: Mapping[int, Sequence[Store]]) -> list[int]:
@@ -109,11 +120,54 @@ def test_no_store_is_lost(flavour: str, sync: Sync, stop_early: bool) -> None:
         assert outcome.mismatches == 0, f"seed {seed}"
 
 
+@pytest.mark.parametrize("stop_early", [False, True], ids=["to the end", "stopped early"])
+@pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])
+def test_no_rep_store_ends_the_guest(sync: Sync, stop_early: bool) -> None:
+    opened = 0
+    for seed in SEEDS:
+        outcome = explore(seed, "4.17", sync, PROTECTIONS, stop_early, rep_stores=True)
+        assert outcome.lost == [], f"seed {seed}"
+        assert outcome.mismatches == 0, f"seed {seed}"
+        opened += outcome.opened
+    assert bool(opened) == (sync is Sync.RELAXED)
+
+
 class Uncovered(ClaimProtection):
     """Lets frames go without a cover."""
 
     def _cover(self, gfns: Sequence[int]) -> Collection[int]:
         return gfns
+
+
+class AtOnce(ClaimProtection):
+    """Lets frames go whatever is being stored to."""
+
+    def _stored_to(self, gfns: Sequence[int]) -> set[int]:
+        return set()
+
+
+class NoBarrier(ClaimProtection):
+    """Takes every store for done whose answer was taken."""
+
+    def _stored_to(self, gfns: Sequence[int]) -> set[int]:
+        return self.latest()[0].intersection(gfns)
+
+
+class OneLook(ClaimProtection):
+    """Does not look again once the type has changed."""
+
+    def _let_go(self, gfns: Sequence[int]) -> set[int]:
+        return Protection._let_go(self, [gfn for gfn in gfns if gfn not in self._stored_to(gfns)])
+
+
+@pytest.mark.parametrize("broken", [AtOnce, NoBarrier, OneLook])
+def test_without_it_some_rep_store_ends_the_guest(broken: type[Protection]) -> None:
+    def explore_all() -> None:
+        for seed in SEEDS:
+            explore(seed, "4.17", Sync.RELAXED, {WriteTrap.CLAIM: broken}, rep_stores=True)
+
+    with pytest.raises(DomainCrashedError, match="rep store"):
+        explore_all()
 
 
 class NoLooking(ClaimProtection):

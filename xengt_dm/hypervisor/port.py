@@ -68,6 +68,10 @@ class DomainPort(Protocol):
         """Raises HostError if there is no way, or none that shows every store; the error says why and what to do."""
 
     @property
+    def stores_must_end(self) -> bool:
+        """Whether a frame that becomes plain memory in the middle of a store to it costs the domain its life."""
+
+    @property
     def frame_limit(self) -> int:
         """No frame at or above this number is RAM of the domain."""
 

@@ -102,6 +102,11 @@ class XenPort:
         return WriteTrap.CLAIM
 
     @property
+    def stores_must_end(self) -> bool:
+        """Because of ``rep stos`` and ``rep movs``; see :mod:`xengt_dm.ioreq.protection`."""
+        return True
+
+    @property
     def frame_limit(self) -> int:
         return self._frame_limit
 

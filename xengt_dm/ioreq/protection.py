@@ -1,4 +1,4 @@
-"""Having Xen trap the stores to a frame, and letting go of it without losing one.
+"""Having Xen trap the stores to a frame, and letting go of it without losing one, nor the guest.
 
 The straggler
 -------------
@@ -23,6 +23,26 @@ RAM, so covers may stay. They may go
   vCPU may take its answer, or come to wait.)
 
 Cost: two hypercalls more per frame, and a pause of the domain for every so many frames that are let go.
+
+The instruction under way
+-------------------------
+Facts (emulate.c, hvm.c; alike in 4.17 and 4.20): the first look at the type is made under the p2m lock, and the request
+is sent under it. Once the request is answered the instruction is emulated again, without the lock. If the page has
+become ``ram_rw`` by then, ``hvmemul_rep_stos`` and ``hvmemul_rep_movs`` copy all that is left at once and never take
+the answer; the next request of that vCPU does not match it, and Xen crashes the domain (4.17.7: "domain_crash called
+from arch/x86/hvm/emulate.c:200"). Linux clears page tables by ``rep stos``. No request says what instruction it is of.
+
+What follows: a frame must not become plain memory while an instruction that stores to it is under way; while a store to
+it is being answered, one always is. So a table cannot be opened by the store that hits it.
+
+What we do on such a hypervisor (``stores_must_end``): a frame that the latest request of a vCPU names *lingers*: it
+stays protected, belongs to no table, its stores are performed, and it goes when no slot names it. Where Xen has taken
+the answer, a barrier tells whether the instruction is over. A request that comes between our look and the change of the
+type was sent because of the old type; a second look finds it, and the frame is protected again before the answer.
+
+Cost: a pause of the domain where another vCPU was the last to store to what is let go. What remains: a store over a
+page's end whose first page becomes *protected* while the second is being answered ends like that, too; Xen looks at the
+first page again, finds that it traps, and has no request of it. No driver is known to store like that.
 """
 
 from __future__ import annotations
@@ -62,11 +82,14 @@ class Protection(ABC):
         self._ranges = FrameRanges(port, server)
         self._protected: set[int] = set()
         self._open: set[int] = set()
-        #: Protected frames that nobody wants protected any more, but Xen would not let go.
+        #: Protected frames that nobody wants protected any more, but Xen would not let go, or a store is under way.
         self._lingering: set[int] = set()
         self._stopped = False
         #: Frames that were no longer ours to unprotect: the guest had given them back.
         self.vanished = 0
+        #: The frames that the latest requests name; see :meth:`~xengt_dm.ioreq.server.IoreqServer.latest_frames`.
+        self.latest: Callable[[], tuple[set[int], set[int]]] = _no_frames
+        self._forced = False
         #: Called when stores to protected frames may have gone by unseen.
         self.on_unseen: Callable[[], None] = _nothing
 
@@ -130,14 +153,27 @@ class Protection(ABC):
         """Protect nothing from here on; what is protected can still be let go."""
         self._stopped = True
 
-    def settle(self) -> None:
-        """When there is time: try again to let go what Xen would not."""
+    def inherit(self, gfns: Collection[int]) -> None:
+        """A predecessor has left these frames protected; they are to be let go."""
+        self._protected.update(gfns)
+        self._lingering.update(gfns)
+
+    def wind_down(self) -> bool:
+        """Let everything go that can be, for good. False if something stays protected for now."""
+        self.stop()
+        self._let_all_go(sorted(self._protected))
+        return not self._protected
+
+    def settle(self) -> bool:
+        """When there is time: try again to let go what could not be. False if any of that stays protected for now."""
         if self._lingering:
             self._let_all_go(sorted(self._lingering))
+        return not self._lingering
 
     def release(self) -> None:
-        """Let everything go, for good. Raises HostError if something stays protected."""
+        """Let everything go, for good and whatever is under way. Raises HostError if something stays protected."""
         self.stop()
+        self._forced = True
         try:
             self._let_all_go(sorted(self._protected))
             self._let_all_go(sorted(self._protected))
@@ -158,11 +194,7 @@ class Protection(ABC):
         if not self._idle():
             return True
         busy = self._in_flight()
-        try:
-            twice(self._port.set_server_state, self._server, True)
-        except DomainGoneError:
-            raise
-        except HostError:
+        if not self._barrier():
             return False
         idle = self._idle() - busy - self._in_flight()
         for gfn in self._ranges.ends(idle):
@@ -173,6 +205,16 @@ class Protection(ABC):
         return not self._idle()
 
     # Inside
+
+    def _barrier(self) -> bool:
+        """Have every vCPU leave its emulation pass, or wait for us. False if that failed. Raises DomainGoneError."""
+        try:
+            twice(self._port.set_server_state, self._server, True)
+        except DomainGoneError:
+            raise
+        except HostError:
+            return False
+        return True
 
     @abstractmethod
     def _trap(self, gfns: CData, count: int, errors: CData) -> int:
@@ -234,6 +276,10 @@ class Protection(ABC):
             error,
             f"{errno.errorcode.get(error, error)} on protecting a page that the guest replaced",
         )
+
+
+def _no_frames() -> tuple[set[int], set[int]]:
+    return set(), set()
 
 
 def _nothing() -> None:

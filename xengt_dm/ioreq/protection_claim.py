@@ -35,30 +35,39 @@ class ClaimProtection(Protection):
         """A range over a hole would bring us every store to it, which Xen is to drop."""
         self.uncover()
 
-    def _trap(self, gfns: CData, count: int, errors: CData) -> int:
-        if self._lingering:
-            return self._trap_but_lingering(gfns, count, errors)
-        failures = self._port.set_mem_types(self.TRAP, gfns, count, errors)
-        if failures:
-            self._protected.update(gfns[i] for i in range(count) if not errors[i])
-        else:
-            self._protected.update(ffi.unpack(gfns, count))
-        if len(self._ranges):
-            for gfn in self._ranges.frames().intersection(ffi.unpack(gfns, count)) & self._protected:
-                self._ranges.remove(gfn)
-        return failures
+    def _let_go(self, gfns: Sequence[int]) -> set[int]:
+        if self._forced:
+            return super()._let_go(gfns)
+        lingered = self._lingering.intersection(gfns)
+        busy = self._stored_to(gfns)
+        plain = super()._let_go([gfn for gfn in gfns if gfn not in busy])
+        late = sorted(plain & self.latest()[0])
+        back = {gfn for gfn, error in zip(late, self._set_types(self.TRAP, late), strict=True) if not error}
+        self._protected |= back
+        self._lingering |= back & lingered
+        return plain - back
 
-    def _trap_but_lingering(self, gfns: CData, count: int, errors: CData) -> int:
-        failures = 0
-        for i in range(count):
-            self._port.set_mem_types(self.TRAP, gfns + i, 1, errors + i)
-            if errors[i] == errno.EINVAL and gfns[i] in self._lingering:  # it has the type
-                errors[i] = 0
-            if errors[i]:
-                failures += 1
-            else:
-                self._lingering.discard(gfns[i])
-                self._protected.add(gfns[i])
+    def _stored_to(self, gfns: Sequence[int]) -> set[int]:
+        """Those of the frames that an instruction under way may be storing to."""
+        busy, recent = self.latest()
+        if not busy.issuperset(recent.intersection(gfns)):
+            busy |= self.latest()[0] if self._barrier() else recent
+        return busy.intersection(gfns)
+
+    def _trap(self, gfns: CData, count: int, errors: CData) -> int:
+        failures = self._port.set_mem_types(self.TRAP, gfns, count, errors)
+        frames = ffi.unpack(gfns, count)
+        if failures:
+            for i, gfn in enumerate(frames):
+                if errors[i] == errno.EINVAL and gfn in self._lingering:  # it has the type
+                    errors[i] = 0
+                    failures -= 1
+            frames = [gfn for i, gfn in enumerate(frames) if not errors[i]]
+        self._protected.update(frames)
+        self._lingering.difference_update(frames)
+        if len(self._ranges):
+            for gfn in self._ranges.frames().intersection(frames):
+                self._ranges.remove(gfn)
         return failures
 
     def _cover(self, gfns: Sequence[int]) -> Collection[int]:

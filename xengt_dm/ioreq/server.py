@@ -35,16 +35,19 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
+from xengt_dm.ioreq.adoption import reset_frames
 from xengt_dm.ioreq.attempts import released, twice
 from xengt_dm.ioreq.bus import ALL_ONES
 from xengt_dm.ioreq.request import Request, RequestType
 
 #: How often a wake-up looks for more before it lets other tasks run.
-ROUNDS = 256
+ROUNDS = 64
 #: What a trip through Xen takes a vCPU, there and back, with something to spare.
 SPIN_NANOSECONDS = 50_000
 SPIN_PATIENCE = 4
 SPIN_PROBE = 64
+#: What a vCPU takes at most to wake up and take its answer, if it gets a CPU.
+TAKE_NANOSECONDS = 200_000
 #: How long the teardown waits for vCPUs that are in the middle of a store, all in all and between two looks. One that
 #: runs needs some microseconds; one that the toolstack has paused may take for ever, and loses the rest of its store.
 STRAGGLER_SECONDS = 1.0
@@ -111,6 +114,11 @@ class IoreqServer:
         self._local: dict[int, int] = {}
         self._handler: Handler = _ignore
         self._claimed = False
+        #: Called when answers have been given, and no request is being handled. True if that took its time, and other
+        #: tasks are to have theirs.
+        self.after_answers: Callable[[], bool] = _nothing
+        #: Frames that :meth:`claim` left protected, because requests of a predecessor's time name them.
+        self.inherited: list[int] = []
         self._spin = Spin(len(os.sched_getaffinity(0)))
 
     def claim(self, anew: bool = False) -> None:
@@ -123,6 +131,11 @@ class IoreqServer:
         if anew:
             for gfn in self.frames_in_flight():
                 self._cover(gfn)
+            if self.port.stores_must_end:
+                self._bind_ports()
+                self.inherited = reset_frames(self)
+                self._claimed = True
+                return
             with suppress(HostError):  # the predecessor may have died before it claimed
                 self.port.release_writes(self.id)
         self.port.claim_writes(self.id)
@@ -146,9 +159,13 @@ class IoreqServer:
     def bind(self, handler: Handler) -> None:
         """Bind every vCPU's event channel; from here on requests go to ``handler``. The server must be enabled."""
         self._handler = handler
-        for vcpu in range(self.vcpus):
-            self._local[vcpu] = self.port.events.bind(lib.xd_slot_port(self._page, vcpu))
+        self._bind_ports()
         self.ours = True
+
+    def _bind_ports(self) -> None:
+        for vcpu in range(self.vcpus):
+            if vcpu not in self._local:
+                self._local[vcpu] = self.port.events.bind(lib.xd_slot_port(self._page, vcpu))
 
     def unbind(self) -> None:
         self._handler = _ignore
@@ -174,6 +191,8 @@ class IoreqServer:
             taken = self.answer_waiting(spin=self._spin.nanoseconds())
             if taken:
                 served += taken
+                if self.after_answers():
+                    break  # nothing was drained, so what comes meanwhile wakes us
                 continue
             # The channels were masked since they fired, so what came meanwhile raised no event. Now that they are not,
             # one more look finds what came before the unmasking.
@@ -222,6 +241,31 @@ class IoreqServer:
                 frames.update((gfn, gfn + 1))
         return frames
 
+    def latest_frames(self) -> tuple[set[int], set[int]]:
+        """The frames that the vCPUs' latest requests store to: those not known to Xen as done, and those that are.
+
+        Also of the latter the instruction may be going on, until the domain has been paused.
+        """
+        slots = ffi.cast("xd_ioreq *", self._page)
+        frames: tuple[set[int], set[int]] = set(), set()
+        for vcpu in range(self.vcpus):
+            done = lib.xd_slot_state(self._page, vcpu) == lib.XD_STATE_NONE
+            slot = slots[vcpu]
+            if slot.type == RequestType.COPY and not slot.bits & lib.XD_BIT_READ:
+                frames[done].add(slot.addr >> _FRAME_SHIFT)
+        return frames
+
+    def await_taken(self) -> None:
+        """Give the vCPUs a moment to take their answers."""
+        lib.xd_slots_await_taken(self._page, self.vcpus, TAKE_NANOSECONDS)
+
+    def notify_answered(self) -> int:
+        """Tell the vCPUs whose answers are there and not taken, once more; how many those are."""
+        answered = [v for v in self._local if lib.xd_slot_state(self._page, v) == lib.XD_STATE_RESP_READY]
+        for vcpu in answered:
+            self.port.events.notify(self._local[vcpu])
+        return len(answered)
+
     def answer_until(self, quiet: Callable[[], bool]) -> None:
         """Answer until nobody needs us any more, for a second at most.
 
@@ -231,9 +275,10 @@ class IoreqServer:
         poll = select.poll()
         poll.register(self.port.events.fd, select.POLLIN)
         for looks in itertools.count():
+            self.answer_the_last()
+            self.await_taken()
             if quiet() or (looks * LOOK_SECONDS >= STRAGGLER_SECONDS and time.monotonic() >= end):
                 return
-            self.answer_the_last()
             poll.poll(LOOK_SECONDS * 1000)
             self.port.events.drain()
 
@@ -261,6 +306,10 @@ class IoreqServer:
 
 def _ignore(request: Request) -> int:
     return ALL_ONES
+
+
+def _nothing() -> bool:
+    return False
 
 
 def _raise(error: HostError) -> None:

@@ -55,7 +55,8 @@ class Protector(Protocol):
     def open(self, gfn: int) -> bool:
         """Let stores to a tracked frame through until :meth:`close`. False if that cannot be done now.
 
-        A store that is on its way to us while the frame opens must still reach us.
+        A store that is on its way to us while the frame opens must still reach us; a hypervisor may not allow that a
+        frame opens in the middle of a store.
         """
 
     def close(self, gfns: CData, count: int, errors: CData) -> int:

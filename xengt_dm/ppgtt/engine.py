@@ -145,6 +145,15 @@ class Engine:
         elif self.sync is Sync.RELAXED:
             self._tables.open_frame(gfn)
 
+    @property
+    def waits_to_open(self) -> bool:
+        """Whether there are tables to open whose own stores could not."""
+        return self._tables.waits_to_open
+
+    def open_waiting(self) -> None:
+        """Open them, as far as that can be done now. To be called when no store is being handled."""
+        self._tables.open_waiting()
+
     def load(self, gpa: int, size: int) -> int:
         """``size`` bytes of guest memory within one frame; all ones if it is no RAM."""
         return self._tables.load(gpa, size)
@@ -224,6 +233,7 @@ class Engine:
         """When shadows follow, from here on. For strict, every table that is open is closed."""
         self.sync = sync
         if sync is Sync.STRICT:
+            self._tables.open_no_more()
             for space in list(self._spaces.values()):
                 with self._working_on(space):
                     self._bring_in_line(space)

@@ -24,6 +24,8 @@ LAST = ENTRIES - 1
 LEVEL_MASK: int = lib.XD_LEVEL_MASK
 OPEN: int = lib.XD_TABLE_OPEN
 PAGE_SHIFT: int = lib.XD_FRAME_SHIFT
+#: So often is a table's opening tried after a store to it, before it has to be stored to again.
+OPEN_TRIES = 8
 #: Tables brought in line at a time in a submission; what is left over is found by the next look.
 BATCH = 4096
 
@@ -62,6 +64,8 @@ class ShadowTables:
         self.short = False
         #: Frames of tables that could not be protected since this was last cleared.
         self.refused: set[int] = set()
+        #: Frames of leaf tables that could not be opened by the store that hit them, and the tries that they have left.
+        self._to_open: dict[int, int] = {}
         #: How often making room cost other spaces theirs, and with them maybe tables that somebody counted on.
         self._reclaims = 0
         self._need: CData = ffi.new("xd_need *")
@@ -272,13 +276,42 @@ class ShadowTables:
     # Opening and closing (relaxed mode)
 
     def open_frame(self, gfn: int) -> None:
-        """Let a frame go writable, if it serves as leaf tables only and is not open yet."""
+        """Let a frame go writable, if it serves as leaf tables only and is not open yet.
+
+        Where that cannot be in the middle of its own store, :meth:`open_waiting` does it.
+        """
+        if gfn not in self._to_open and self._is_to_open(gfn) and not self._open(gfn):
+            self._to_open[gfn] = OPEN_TRIES
+
+    @property
+    def waits_to_open(self) -> bool:
+        return bool(self._to_open)
+
+    def open_waiting(self) -> None:
+        """Open the tables whose own stores could not, as far as that can be done now."""
+        for gfn, tries in list(self._to_open.items()):
+            if tries and self._is_to_open(gfn) and not self._open(gfn):
+                self._to_open[gfn] = tries - 1
+            else:
+                del self._to_open[gfn]
+
+    def open_no_more(self) -> None:
+        """Forget the tables that wait to be opened."""
+        self._to_open.clear()
+
+    def _is_to_open(self, gfn: int) -> bool:
         shadow = self.pointer
-        first = shadow.tables[lib.xd_first_of_frame(shadow, gfn)]
-        if first.kind & LEVEL_MASK == 1 and not first.flags & OPEN and self._protector.open(gfn):
-            lib.xd_set_open(shadow, gfn, 1)
-            self._counters.opened_pages += 1
-            self._counters.protected_pages -= 1
+        number = lib.xd_first_of_frame(shadow, gfn)
+        first = shadow.tables[number]
+        return bool(number) and first.kind & LEVEL_MASK == 1 and not first.flags & OPEN
+
+    def _open(self, gfn: int) -> bool:
+        if not self._protector.open(gfn):
+            return False
+        lib.xd_set_open(self.pointer, gfn, 1)
+        self._counters.opened_pages += 1
+        self._counters.protected_pages -= 1
+        return True
 
     def close_leaves(self, leaves: CData, count: int) -> None:
         """Protect the open ones among these leaves again, then bring all of them in line with the guest's.

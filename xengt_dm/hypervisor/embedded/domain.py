@@ -40,7 +40,8 @@ class EmbeddedDomain:
 
     ``flavour`` names the Xen that it behaves as, a key of :data:`~xengt_dm.hypervisor.embedded.p2m.FLAVOURS`.
     ``unlocked_looks`` widens a race that only Xen before 4.9 has to every flavour: a type may then change between the
-    hardware's look at a store and the emulator's.
+    hardware's look at a store and the emulator's. ``rep_stores`` has every store be one of ``rep stos``; without it
+    none is, as in the programs of demo and replay. See :mod:`xengt_dm.ioreq.protection`.
     """
 
     def __init__(
@@ -51,11 +52,13 @@ class EmbeddedDomain:
         holes: Iterable[tuple[int, int]] = (),
         domid: int = 1,
         unlocked_looks: bool | None = None,
+        rep_stores: bool = False,
     ) -> None:
         self.flavour: Flavour = FLAVOURS[flavour]
         self.ram_frames = ram_frames
         self.vcpu_count = vcpus
         self.domid = domid
+        self.rep_stores = rep_stores
         #: Device models that have the domain open.
         self.ports: list[EmbeddedPort] = []
         #: Interrupts that device models injected, (address, data), oldest first.
@@ -63,6 +66,7 @@ class EmbeddedDomain:
         rules = compile_rules(self.flavour)
         if unlocked_looks is not None:
             rules.unlocked_looks = unlocked_looks
+        rules.rep_stores = rep_stores
         handle = lib.xd_emb_new(domid, ram_frames, vcpus, rules)
         if handle == ffi.NULL:
             raise MemoryError(f"a domain of {ram_frames} frames and {vcpus} vCPUs")

@@ -9,7 +9,7 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.cdata import CData
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded.errors import check
-from xengt_dm.hypervisor.embedded.p2m import why_unusable
+from xengt_dm.hypervisor.embedded.p2m import Again, why_unusable
 from xengt_dm.hypervisor.port import MemType, WriteTrap
 
 if TYPE_CHECKING:
@@ -96,6 +96,10 @@ class EmbeddedPort:
         if reason:
             raise HostError("xendevicemodel_set_mem_type", self.domid, errno.EOPNOTSUPP, reason)
         return WriteTrap.CLAIM if flavour.claim else WriteTrap.RANGES
+
+    @property
+    def stores_must_end(self) -> bool:
+        return self._domain.rep_stores or self._domain.flavour.looks_again is not Again.NEVER
 
     @property
     def frame_limit(self) -> int:

@@ -32,7 +32,7 @@ Store = tuple[int, bytes]
 #: One that runs longer than this between two points hangs.
 PATIENCE: Final = 20.0
 #: Points that a vCPU leaves before a pause of the domain can end: it is inside Xen there.
-_INSIDE: Final = frozenset({Point.BETWEEN_LOOKS, Point.COPY, Point.POSTED})
+_INSIDE: Final = frozenset({Point.BETWEEN_LOOKS, Point.COPY, Point.POSTED, Point.ANSWERED})
 
 
 class Schedule:
