@@ -24,7 +24,7 @@ class Part(enum.Enum):
 
 
 #: Every scenario of tests/lab, on every Xen.
-SCENARIOS = ("smoke", "stop", "conformance")
+SCENARIOS = ("smoke", "stop", "relaxed", "adopt", "conformance")
 XENS = ("4.17", "4.20")
 #: A scenario is mostly one QEMU of 2 GiB with two vCPUs.
 LAB_JOBS = 2

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ LOGS = Path("/run/lab-logs")
 _PROGRAM = "xengt-dm"
 _START_SECONDS = 180
 _COMMAND_SECONDS = 180
+_RUN_DIRECTORIES = Path("/run/xengt-dm")
 
 
 class Daemon:
@@ -75,6 +77,25 @@ class Daemon:
     def counter(self, name: str) -> int:
         """One of the counters in its status."""
         return int(self.ask("status")["counters"][name])
+
+
+def ask_at_once(domid: int, command: str, **arguments: object) -> dict[str, Any]:
+    """The result of a command of the control socket: to ask often, where starting xengt-dm each time would take long.
+
+    Raises ScenarioError if the daemon refuses it or is gone.
+    """
+    request = json.dumps({"v": 1, "cmd": command, **arguments})
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_COMMAND_SECONDS)
+        connection.connect(str(_RUN_DIRECTORIES / str(domid) / "control.sock"))
+        connection.sendall(request.encode() + b"\n")
+        with connection.makefile("rb") as replies:
+            reply = replies.readline()
+    require(reply.endswith(b"\n"), f"the daemon ended without an answer to {command}")
+    answer: dict[str, Any] = json.loads(reply)
+    require(answer["ok"], f"the daemon refused {command}: {answer.get('error')}")
+    result: dict[str, Any] = answer["result"]
+    return result
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ INTENT_GPA = 0x00401000
 _MAGIC = 0x42414C58
 _FIELDS = (
     "magic", "size", "checkpoint", "go", "order", "failed", "stores", "traps", "verified", "tables",
-    "progress0", "progress1", "root0", "root1", "intents0", "intents1",
+    "progress0", "progress1", "root0", "root1", "intents0", "intents1", "wanted",
 )  # fmt: skip
 _WHY_SIZE = 96
 _MAILBOX_SIZE = 4 * len(_FIELDS) + _WHY_SIZE
@@ -122,6 +122,21 @@ class Guest:
     def read(self, field: str) -> int:
         """A field of the mailbox."""
         return self._word(field).value
+
+    def stores(self) -> list[int]:
+        """How many stores each vCPU has made so far."""
+        return [self.read(f"progress{vcpu}") for vcpu in range(VCPUS)]
+
+    def wait_stores(self, more: int, seconds: float, what: str) -> list[int]:
+        """Wait until each vCPU has made so many more; how many it has made then. Raises ScenarioError."""
+        start = self.stores()
+
+        def enough() -> bool:
+            self.check()
+            return all(now >= then + more for now, then in zip(self.stores(), start, strict=True))
+
+        wait_until(f"{more} stores of each vCPU {what}", seconds, enough)
+        return self.stores()
 
     def order(self, what: int) -> None:
         """Tell the program something it understands."""

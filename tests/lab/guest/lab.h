@@ -52,6 +52,7 @@ struct mailbox {
     u32 progress[VCPUS]; /* stores made by each vCPU, while it makes them */
     u32 roots[VCPUS];    /* roots of the live spaces, 0 for none */
     u32 intents[VCPUS];  /* records of each space, one space after the other in the intent area */
+    u32 wanted;          /* submissions asked for so far: the device has no register for that */
     char why[96];        /* the first failure */
 };
 #define MAILBOX ((volatile struct mailbox *)MAILBOX_GPA)

@@ -9,7 +9,7 @@
 #include "store.h"
 
 #define ENTRIES 512u
-#define TABLES 64u
+#define TABLES 128u
 
 /* What a leaf entry should map: a page address, and in its low 12 bits what follows. Written for dom0 as it is. */
 #define INTENT_CACHE 0x007u /* 4*PAT + 2*PCD + PWT */

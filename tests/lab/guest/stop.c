@@ -1,13 +1,13 @@
 /*
  * Two vCPUs store to their tables without end, each store read back at once, until dom0 says that it is enough: it ends
- * the daemon in the middle. tests/lab/scenarios/stop.py watches. service.py has more done to the guest, and orders it to
- * store gently, so that a dom0 with other things to do gets on.
+ * the daemon in the middle. tests/lab/scenarios/stop.py watches, and adopt.py, which starts another daemon. service.py has
+ * more done to the guest, and orders it to store gently, so that a dom0 with other things to do gets on.
  */
 #include "space.h"
 
 #define LEAVES 3u
 
-/* Checkpoints and orders; tests/lab/scenarios/stop.py and service.py have the same. */
+/* Checkpoints and orders; tests/lab/scenarios/stop.py, adopt.py and service.py have the same. */
 enum { ANNOUNCED = 1, FINISHED, RESUMED };
 enum { ORDER_FINISH = 1, ORDER_SUSPEND, ORDER_ANNOUNCE, ORDER_GENTLY };
 
@@ -84,5 +84,11 @@ void guest_main(struct vcpu *self)
     table_verify(self, spaces[self->id].l2);
     for (u32 i = 0; i < LEAVES; i++)
         table_verify(self, spaces[self->id].leaf[i]);
+    barrier();
+    if (self->id == 0) {
+        struct table *const roots[VCPUS] = { spaces[0].root, spaces[1].root };
+
+        publish_intents(roots);
+    }
     checkpoint(self, FINISHED, "all stores are where they should be");
 }

@@ -33,7 +33,7 @@ def main() -> int:
     figures: dict[str, int | float | str] = {}
     why: str | None = "interrupted"
     try:
-        figures = _run(options.scenario, release, options.keep, progress)
+        figures = _run(options, release, progress)
         why = None
     except LabError as error:
         reason, *details = str(error).splitlines()
@@ -62,6 +62,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("scenario", choices=names)
     parser.add_argument("--xen", choices=sorted(RELEASES), required=True, help="the hypervisor's version")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write verdict and figures there")
+    parser.add_argument(
+        "--patch", type=Path, metavar="FILE", help="break the project with it first, to see a scenario fail"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the run's disks and console log even if it passes")
     return parser.parse_args()
 
@@ -70,7 +73,8 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _run(name: str, release: Release, keep: bool, progress: Progress) -> dict[str, int | float | str]:
+def _run(options: argparse.Namespace, release: Release, progress: Progress) -> dict[str, int | float | str]:
+    name: str = options.scenario
     if os.geteuid() != 0:
         raise LabError("root is needed: the images are made with mmdebstrap and chroot")
     scenario = importlib.import_module(f"scenarios.{name}")
@@ -83,12 +87,12 @@ def _run(name: str, release: Release, keep: bool, progress: Progress) -> dict[st
     console = work / "console.log"
     passed = False
     try:
-        disks = _run_disks(name, scenario, tree, work, progress)
+        disks = _run_disks(name, scenario, tree, work, options.patch, progress)
         figures = _boot(base, disks, getattr(scenario, "CPUS", _CPUS), console, scenario.SECONDS, progress)
         passed = True
         return figures
     finally:
-        _leave(work, console, keep, passed)
+        _leave(work, console, options.keep, passed)
 
 
 def _boot(
@@ -111,7 +115,9 @@ def _boot(
     raise AssertionError("unreachable")
 
 
-def _run_disks(name: str, scenario: ModuleType, tree: Path, work: Path, progress: Progress) -> machine.Disks:
+def _run_disks(
+    name: str, scenario: ModuleType, tree: Path, work: Path, patch: Path | None, progress: Progress
+) -> machine.Disks:
     """Put the project, the guest programs and the scenario on the disk that dom0 mounts as /lab."""
     content = work / "lab"
     for part in ("dom0", "scenarios"):
@@ -121,7 +127,7 @@ def _run_disks(name: str, scenario: ModuleType, tree: Path, work: Path, progress
     with progress.phase("compiling the guest programs"):
         guests.compile_all(scenario.GUESTS, content / "guests")
     with progress.phase("building the project"):
-        shutil.copy(project.build(tree), content)
+        shutil.copy(project.build(tree, patch), content)
     (content / "scenario").write_text(name)
     disks = machine.Disks(work / "lab.img", work / "result.img")
     image.make_disk(content, disks.lab, _RUN_DISK_SIZE)

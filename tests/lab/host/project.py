@@ -25,27 +25,36 @@ exec chroot "$TREE" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/mnt
 """
 
 
-def build(tree: Path) -> Path:
+def build(tree: Path, patch: Path | None = None) -> Path:
     """The checkout's package, built in the chroot `tree` unless this state of the sources was built before.
 
-    Raises LabError with the end of the output if it does not build, or if lintian finds an error in it.
+    `patch` changes what is built, not the checkout. Raises LabError with the end of the output if it does not build, or
+    if lintian finds an error in it.
     """
     files = _files()
+    change = patch.read_bytes() if patch is not None else b""
     hashes = {name: hashlib.sha256((CHECKOUT / name).read_bytes()).hexdigest() for name in files}
 
     def make(target: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="build-", dir=cache.directory()) as scratch:
-            shutil.copy2(_build(tree, Path(scratch), files), target)
+            shutil.copy2(_build(tree, Path(scratch), files, change), target)
 
-    return _only(cache.entry("package", {"tree": tree.parent.name, "sources": hashes, "how": _BUILD}, make))
+    inputs = {"tree": tree.parent.name, "sources": hashes, "how": _BUILD, "change": hashlib.sha256(change).hexdigest()}
+    return _only(cache.entry("package", inputs, make))
 
 
-def _build(tree: Path, work: Path, files: list[str]) -> Path:
+def _build(tree: Path, work: Path, files: list[str], change: bytes) -> Path:
     for name in ("source", "home", "tmp"):
         (work / name).mkdir()
     for name in files:
         (work / "source" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(CHECKOUT / name, work / "source" / name)
+    if change:
+        (work / "change.patch").write_bytes(change)
+        own = {"GIT_CEILING_DIRECTORIES": str(work)}
+        command.run(
+            ["git", "apply", str(work / "change.patch")], what="applying the patch", cwd=work / "source", env=own
+        )
     command.run(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", _BUILD],
         what="building the project's package",

@@ -3,9 +3,9 @@
 import time
 
 from dom0.checks import require, say
+from dom0.compare import compare
 from dom0.daemon import Daemon, serving
 from dom0.guest import Guest, created
-from dom0.walk import difference, of_intents, of_runs, of_tables
 
 GUESTS = ("smoke",)
 SECONDS = 600
@@ -20,19 +20,7 @@ def _compare(guest: Guest, daemon: Daemon, when: str) -> tuple[int, int]:
     """Compare the daemon's shadow with the guest's intent, and both with its tables: pages mapped, stores trapped."""
     say(f"{when}: dump")
     dump = daemon.ask("dump")
-    require(dump["audit_mismatches"] == 0, f"{when}: the audit found {dump['audit_mismatches']} mismatches")
-    intents = guest.intents()
-    spaces = {space["root"]: space for space in dump["spaces"]}
-    require(spaces.keys() == intents.keys(), f"{when}: live roots {sorted(spaces)}, the guest's are {sorted(intents)}")
-    pages = 0
-    for root, records in intents.items():
-        meant = of_intents(records)
-        tables = difference(meant, of_tables(guest.memory, root))
-        require(tables is None, f"{when}: the tables under {root:#x} are not what the guest meant: {tables}")
-        require(spaces[root]["mode"] == "l4", f"{when}: the space {root:#x} is {spaces[root]['mode']}")
-        shadow = difference(meant, of_runs(spaces[root]["mappings"]))
-        require(shadow is None, f"{when}: the shadow of {root:#x} is not what the guest meant: {shadow}")
-        pages += len(meant)
+    pages = compare(guest, dump, when)
     protected, reached = dump["counters"]["protected_pages"], guest.read("tables")
     require(protected == reached, f"{when}: {protected} pages are protected, the live spaces reach {reached}")
     traps, expected = dump["counters"]["store_traps"], guest.read("traps")
