@@ -9,6 +9,7 @@ import select
 import subprocess
 import sys
 import termios
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,15 +83,21 @@ class Terminal:
     """A program on a terminal of its own."""
 
     def __init__(self, *words: str) -> None:
-        self.pid, self._fd = pty.fork()
-        if not self.pid:
-            os.execvp(words[0], words)
+        self._fd, terminal = pty.openpty()
+        # The interpreter of a process of several threads must not go on in a fork.
+        self._process = subprocess.Popen(["setsid", "--ctty", *words], stdin=terminal, stdout=terminal, stderr=terminal)
+        os.close(terminal)
         self.output = b""
 
     def read_until(self, text: bytes) -> None:
         while text not in self.output:
-            assert select.select([self._fd], [], [], PATIENCE)[0], self.output
-            self.output += os.read(self._fd, 1 << 16)
+            self._read()
+
+    def _read(self) -> bool:
+        assert select.select([self._fd], [], [], PATIENCE)[0], self.output
+        data = os.read(self._fd, 1 << 16)
+        self.output += data
+        return bool(data)
 
     def settings(self) -> list[Any]:
         return termios.tcgetattr(self._fd)
@@ -100,13 +107,11 @@ class Terminal:
 
     def end(self) -> int:
         """Its exit status, after all that it wrote."""
-        try:
-            while data := os.read(self._fd, 1 << 16):
-                self.output += data
-        except OSError:
-            pass  # the other end is closed
+        with suppress(OSError):  # which says that the other end is closed
+            while self._read():
+                pass
         os.close(self._fd)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._process.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("keys", [b"q", b"xQ", b"\x03"], ids=["q", "Q", "ctrl-C"])
