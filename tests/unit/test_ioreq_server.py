@@ -170,6 +170,21 @@ def test_vcpus_that_wait_when_the_server_ends(life: Life) -> None:
     assert sorted(request.vcpu for request in life.requests) == list(range(VCPUS))
 
 
+def test_the_vcpus_of_a_domain_that_is_gone_are_not_waited_for(life: Life) -> None:
+    looks = 0
+
+    def quiet() -> bool:
+        nonlocal looks
+        looks += 1
+        return False
+
+    with life.serving() as server:
+        start_all(life.domain)
+        life.domain.destroy()
+        server.answer_until(quiet)
+    assert looks == 0
+
+
 def test_vcpus_that_wait_when_the_handler_fails(life: Life) -> None:
     """What cannot be done is answered all the same, and the failure comes out."""
 

@@ -275,6 +275,8 @@ class IoreqServer:
         poll = select.poll()
         poll.register(self.port.events.fd, select.POLLIN)
         for looks in itertools.count():
+            if not self.port.server_exists(self.id):
+                return  # it went with its domain, whose vCPUs take no answer any more
             self.answer_the_last()
             self.await_taken()
             if quiet() or (looks * LOOK_SECONDS >= STRAGGLER_SECONDS and time.monotonic() >= end):
