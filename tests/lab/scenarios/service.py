@@ -16,6 +16,9 @@ from dom0.libxen import DeviceModel
 GUESTS = ("stop", "stop_hvm")
 PACKAGES = ("systemd-sysv", "qemu-system-xen")
 SECONDS = 1500
+# With two, a machine of this scenario was seen twice to fall asleep in the middle of a step, on Xen 4.17 only: both of
+# QEMU's threads of processors idle, and nothing going on but a timer of each second. What is lost there is not known.
+CPUS = 1
 
 # The same as in tests/lab/guest/stop.c.
 _ANNOUNCED, _FINISHED, _RESUMED = 1, 2, 3
