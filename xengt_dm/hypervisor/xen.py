@@ -103,7 +103,7 @@ class XenPort:
 
     @property
     def stores_must_end(self) -> bool:
-        """Because of ``rep stos`` and ``rep movs``; see :mod:`xengt_dm.ioreq.protection`."""
+        """Because of ``rep stos``, and on newer Xen of every store; see :mod:`xengt_dm.ioreq.protection`."""
         return True
 
     @property

@@ -12,9 +12,9 @@ import time
 from contextlib import suppress
 from typing import Protocol
 
-from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.port import DomainPort, MemType
+from xengt_dm.ioreq.attempts import set_types
 
 #: For a vCPU to take an answer; one that is paused takes none, and then we go on without it.
 ANSWER_SECONDS = 1.0
@@ -48,11 +48,6 @@ def reset_frames(server: Server) -> list[int]:
     with suppress(HostError):  # the predecessor may have died before it claimed
         port.release_writes(server.id)
     port.claim_writes(server.id)
-    missing = sorted(server.latest_frames()[0])
-    protected: list[int] = []
-    for _ in range(2):
-        errors = ffi.new("int[]", len(missing))
-        port.set_mem_types(MemType.IOREQ_SERVER, ffi.new("uint64_t[]", missing), len(missing), errors)
-        protected += [gfn for gfn, error in zip(missing, errors, strict=True) if not error]
-        missing = [gfn for gfn, error in zip(missing, errors, strict=True) if error]
-    return protected
+    waiting = sorted(server.latest_frames()[0])
+    errors = set_types(port, MemType.IOREQ_SERVER, waiting)
+    return [gfn for gfn, error in zip(waiting, errors, strict=True) if not error]

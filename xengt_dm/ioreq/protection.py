@@ -26,11 +26,12 @@ Cost: two hypercalls more per frame, and a pause of the domain for every so many
 
 The instruction under way
 -------------------------
-Facts (emulate.c, hvm.c; alike in 4.17 and 4.20): the first look at the type is made under the p2m lock, and the request
-is sent under it. Once the request is answered the instruction is emulated again, without the lock. If the page has
-become ``ram_rw`` by then, ``hvmemul_rep_stos`` and ``hvmemul_rep_movs`` copy all that is left at once and never take
-the answer; the next request of that vCPU does not match it, and Xen crashes the domain (4.17.7: "domain_crash called
-from arch/x86/hvm/emulate.c:200"). Linux clears page tables by ``rep stos``. No request says what instruction it is of.
+Facts (emulate.c, hvm.c): the first look at the type is made under the p2m lock, and the request is sent under it. Once
+the request is answered the instruction is emulated again, without the lock. If the page has become ``ram_rw`` by then,
+``hvmemul_rep_stos`` and ``hvmemul_rep_movs``, and since 672894a11f (4.20, 4.19.2, 4.18.5) every store, are done on
+memory and never take the answer; the next request of that vCPU does not match it, and Xen crashes the domain (4.17.7:
+"domain_crash called from arch/x86/hvm/emulate.c:200"). Linux clears page tables by ``rep stos``. No request says what
+instruction it is of.
 
 What follows: a frame must not become plain memory while an instruction that stores to it is under way; while a store to
 it is being answered, one always is. So a table cannot be opened by the store that hits it.
@@ -38,7 +39,8 @@ it is being answered, one always is. So a table cannot be opened by the store th
 What we do on such a hypervisor (``stores_must_end``): a frame that the latest request of a vCPU names *lingers*: it
 stays protected, belongs to no table, its stores are performed, and it goes when no slot names it. Where Xen has taken
 the answer, a barrier tells whether the instruction is over. A request that comes between our look and the change of the
-type was sent because of the old type; a second look finds it, and the frame is protected again before the answer.
+type was sent because of the old type; a second look finds it, and the frame is protected again before the answer. A
+table to be opened is tried again after the answer to its store, and after the next ones.
 
 Cost: a pause of the domain where another vCPU was the last to store to what is let go. What remains: a store over a
 page's end whose first page becomes *protected* while the second is being answered ends like that, too; Xen looks at the
@@ -56,7 +58,7 @@ from xengt_dm._core import ffi
 from xengt_dm.cdata import CData
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.port import DomainPort, MemType
-from xengt_dm.ioreq.attempts import twice
+from xengt_dm.ioreq.attempts import set_types, twice
 from xengt_dm.ioreq.frame_ranges import FrameRanges
 
 #: Frames that change their type in one go.
@@ -255,18 +257,7 @@ class Protection(ABC):
         return plain
 
     def _set_types(self, mem_type: MemType, gfns: Sequence[int]) -> list[int]:
-        """Change types; an errno or 0 for each. One that fails is tried once more."""
-        if not gfns:
-            return []
-        errors = ffi.new("int[]", len(gfns))
-        if not self._port.set_mem_types(mem_type, ffi.new("uint64_t[]", gfns), len(gfns), errors):
-            return [0] * len(gfns)
-        failed = [i for i in range(len(gfns)) if errors[i]]
-        again = ffi.new("int[]", len(failed))
-        self._port.set_mem_types(mem_type, ffi.new("uint64_t[]", [gfns[i] for i in failed]), len(failed), again)
-        for i, error in zip(failed, again, strict=True):
-            errors[i] = error
-        return [*errors]
+        return set_types(self._port, mem_type, gfns)
 
     def _unverified(self, error: int) -> HostError:
         """A table is not protected, and its shadow would go out of line without anybody's knowing."""
