@@ -11,12 +11,14 @@ from cffi import FFI
 
 HERE = Path(__file__).resolve().parent
 CORE = HERE / "core"
+#: Folders of the sources; a header is included by its name alone.
+FOLDERS = (CORE / "base", CORE / "ioreq", CORE / "ppgtt", HERE / "embedded")
 #: In the order in which they build on each other.
 HEADERS = (
     "guard.h",
     "sandbox.h",
     "stats.h",
-    "ioreq.h",
+    "slots.h",
     "entry.h",
     "frames.h",
     "shadow.h",
@@ -34,6 +36,11 @@ def declarations(header: Path) -> str:
     return "".join(line for line in header.read_text().splitlines(keepends=True) if not line.startswith("#"))
 
 
+def find(header: str) -> Path:
+    """The path of a header of this extension."""
+    return next(folder / header for folder in FOLDERS if (folder / header).exists())
+
+
 def from_environment(name: str) -> list[str]:
     """Flags of whoever builds, after ours: XENGT_CFLAGS, XENGT_LDFLAGS."""
     return os.environ.get(f"XENGT_{name}", "").split()
@@ -42,14 +49,14 @@ def from_environment(name: str) -> list[str]:
 def make_ffi() -> FFI:
     ffi = FFI()
     for name in HEADERS:
-        ffi.cdef(declarations(CORE / name))
-    sources = sorted(path.relative_to(HERE.parent).as_posix() for path in CORE.glob("*.c"))
+        ffi.cdef(declarations(find(name)))
+    sources = sorted(path.relative_to(HERE.parent).as_posix() for folder in FOLDERS for path in folder.glob("*.c"))
     ffi.set_source(
         "xengt_dm._core",
         "".join(f'#include "{name}"\n' for name in HEADERS),
         sources=sources,
-        include_dirs=[CORE.relative_to(HERE.parent).as_posix()],
-        depends=[path.relative_to(HERE.parent).as_posix() for path in CORE.glob("*.h")],
+        include_dirs=[folder.relative_to(HERE.parent).as_posix() for folder in FOLDERS],
+        depends=[path.relative_to(HERE.parent).as_posix() for folder in FOLDERS for path in folder.glob("*.h")],
         extra_compile_args=[
             "-std=gnu11",
             "-O3",

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from tests.bench.measure import MICRO, Figure, best, cpu
 from tests.bench.world import FRAME, Guest
 from xengt_dm._core import ffi
-from xengt_dm.cdata import CData
+from xengt_dm.units import CData
 
 #: Of 4 KiB mappings in one leaf table.
 LEAVES_A_GIB = 512

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tests.bench.measure import Figure, best, cpu
 from xengt_dm._core import ffi, lib
-from xengt_dm.observe import exporter
-from xengt_dm.observe.stats_page import StatsPage
-from xengt_dm.observe.stats_reader import read_host
+from xengt_dm.stats import exporter
+from xengt_dm.stats.page import StatsPage
+from xengt_dm.stats.reader import read_host
 
 NANO = 1e9
 MILLI = 1e3

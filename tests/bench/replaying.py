@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from tests.bench.measure import Figure, best, wall
-from xengt_dm.daemon import DEFAULT_MAX_TABLES
-from xengt_dm.observe.trace import read_trace
-from xengt_dm.observe.trace_events import Dump, Event, Header, Mmio, Store
+from xengt_dm.daemon.main import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
-from xengt_dm.replay import replay
+from xengt_dm.sim.replay import replay
+from xengt_dm.trace.events import Dump, Event, Header, Mmio, Store
+from xengt_dm.trace.read import read_trace
 from xengt_dm.vgpu import registers as reg
 
 FRAME = 4096

@@ -10,9 +10,9 @@ import mmap
 import random
 
 from xengt_dm._core import ffi
-from xengt_dm.cdata import CData
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.units import CData
 
 FRAME = 4096
 ENTRIES = 512

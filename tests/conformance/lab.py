@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dom0.checks import ScenarioError, require, say
 from dom0.guest import created
 
-from xengt_dm.hypervisor import xen_library
+from xengt_dm.hypervisor.xen import library
 
 from .runner import run as run_case
 from .table import Case, flipped, for_flavour, load
@@ -41,7 +41,7 @@ def _try(case: Case, side: XenSide) -> bool:
 
 def run() -> dict[str, int | float | str]:
     """Every case; the figures of the verdict. Raises ScenarioError if any disagrees."""
-    version = xen_library.read_version()
+    version = library.read_version()
     assert version is not None
     cases = for_flavour(load(), f"{version.major}.{version.minor}", lab=True)
     require(len(cases) >= _LEAST, f"the table has {len(cases)} cases for this Xen, and should have {_LEAST}")

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from xengt_dm.errors import HostError
-from xengt_dm.hypervisor import xen_library
 from xengt_dm.hypervisor.port import DomainPort
-from xengt_dm.hypervisor.xen import XenPort
-from xengt_dm.hypervisor.xen_events import XenEvents
+from xengt_dm.hypervisor.xen import library
+from xengt_dm.hypervisor.xen.events import XenEvents
+from xengt_dm.hypervisor.xen.port import XenPort
 
 from .language import FRAMES, OPS, RANGES, TYPES, VCPUS, Op
 from .side import Outcome
@@ -84,9 +84,9 @@ class XenSide:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self._domid = guest.domid
-        self._ffi, self._lib = xen_library.load()
+        self._ffi, self._lib = library.load()
         self._models = self._lib.xendevicemodel_open(self._lib.xd_xen_quiet_logger(), 0)
-        self._events = XenEvents(xen_library.load(), self._domid)
+        self._events = XenEvents(library.load(), self._domid)
         self._commands = guest.memory.map(_COMMANDS_GFN, 1)
         self._ports = [self._events.bind(self._command(vcpu).port) for vcpu in range(VCPUS)]
         self._next_frame = _FIRST_FRAME

@@ -1,4 +1,4 @@
-"""The fake Xen, for the cases in this folder; see tests/unit/test_xen_port.py, which runs them."""
+"""The fake Xen, for the cases in this folder; see tests/xen/test_port.py, which runs them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cffi
 import pytest
 
 from xengt_dm.hypervisor.port import MemType
-from xengt_dm.hypervisor.xen import XenPort
+from xengt_dm.hypervisor.xen.port import XenPort
 
 CONTROL = cffi.FFI()
 CONTROL.cdef((Path(__file__).parent / "control.h").read_text())

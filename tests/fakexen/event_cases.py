@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from xengt_dm.errors import HostError
-from xengt_dm.hypervisor.xen import XenPort
+from xengt_dm.hypervisor.xen.port import XenPort
 
 VCPUS = 3
 

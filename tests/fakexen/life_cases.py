@@ -9,10 +9,10 @@ from typing import Any, Self
 import pytest
 
 from xengt_dm.errors import DomainGoneError, ExitCode, HostError
-from xengt_dm.hypervisor import xen, xen_library
 from xengt_dm.hypervisor.port import DomainPort, MemType, WriteTrap
-from xengt_dm.hypervisor.xen import XenPort
-from xengt_dm.hypervisor.xenstore import Message, MessageType
+from xengt_dm.hypervisor.xen import library, port
+from xengt_dm.hypervisor.xen.port import XenPort
+from xengt_dm.xenstore import Message, MessageType
 
 DOMID = 7
 VCPUS = 3
@@ -113,7 +113,7 @@ def test_version_floor(fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "version").mkdir()
     for name, text in (("major", "4"), ("minor", minor), ("extra", ".1-rc")):
         (tmp_path / "version" / name).write_text(text + "\n")
-    monkeypatch.setattr(xen_library, "SYS_HYPERVISOR", tmp_path)
+    monkeypatch.setattr(library, "SYS_HYPERVISOR", tmp_path)
     if served:
         XenPort(DOMID, frame_limit=1).close()
         return
@@ -160,11 +160,11 @@ class Store:
     ],
 )
 def test_frame_limit(fake: Any, monkeypatch: pytest.MonkeyPatch, nodes: dict[str, str], expected: int | str) -> None:
-    monkeypatch.setattr(xen, "XenStore", Store)
+    monkeypatch.setattr(port, "XenStore", Store)
     monkeypatch.setattr(Store, "nodes", nodes)
     if isinstance(expected, int):
-        with XenPort(DOMID) as port:
-            assert port.frame_limit == expected
+        with XenPort(DOMID) as opened:
+            assert opened.frame_limit == expected
     else:
         with pytest.raises(HostError, match=expected):
             XenPort(DOMID)
@@ -172,7 +172,7 @@ def test_frame_limit(fake: Any, monkeypatch: pytest.MonkeyPatch, nodes: dict[str
 
 
 def test_frame_limit_of_no_domain(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(xen, "XenStore", Store)
+    monkeypatch.setattr(port, "XenStore", Store)
     with pytest.raises(DomainGoneError, match="there is no such domain"):
         XenPort(DOMID)
 
@@ -322,7 +322,7 @@ def test_every_wrapper_passes_its_arguments_in_order(fake: Any, port: XenPort) -
 
 
 def test_names_of_the_headers() -> None:
-    lib = xen_library.load().lib
+    lib = library.load().lib
     assert [lib.HVMMEM_ram_rw, lib.HVMMEM_ram_ro, lib.HVMMEM_mmio_dm, lib.HVMMEM_unused, lib.HVMMEM_ioreq_server] == [
         int(kind) for kind in MemType
     ]

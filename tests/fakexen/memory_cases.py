@@ -11,7 +11,7 @@ import pytest
 
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.port import MemType
-from xengt_dm.hypervisor.xen import XenPort
+from xengt_dm.hypervisor.xen.port import XenPort
 
 
 def test_types_one_by_one(fake: Any, port: XenPort) -> None:

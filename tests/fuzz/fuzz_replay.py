@@ -34,7 +34,7 @@ def main() -> None:
         for data in corpus():
             (directory / hashlib.sha1(data).hexdigest()).write_bytes(data)
         break
-    # SIGBUS is the guard's, cffi_build/core/guard.c.
+    # SIGBUS is the guard's, cffi_build/core/base/guard.c.
     atheris.Setup([*sys.argv, "-handle_bus=0", "-max_len=1604"], fuzz)
     atheris.Fuzz()
 

@@ -12,9 +12,6 @@ import pytest
 
 CFFI_BUILD = Path(__file__).resolve().parents[2] / "cffi_build"
 XEN_LIBRARIES = ["xendevicemodel", "xenforeignmemory", "xenevtchn", "xentoolcore"]
-#: Folder: what its files need besides the warnings. Optimised, because some warnings come from the optimiser.
-FLAGS = {"core": ["-std=gnu11", "-O2"], "xen": ["-std=gnu11", "-O2", "-D__XEN_TOOLS__=1"]}
-FILES = [path.relative_to(CFFI_BUILD).as_posix() for path in sorted(CFFI_BUILD.glob("*/*.[ch]"))]
 
 
 def build_script() -> ModuleType:
@@ -24,6 +21,16 @@ def build_script() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+#: Folder: what its files need besides the warnings. Optimised, because some warnings come from the optimiser.
+INCLUDES = [f"-I{folder}" for folder in build_script().FOLDERS]
+FLAGS = {
+    "core": ["-std=gnu11", "-O2", *INCLUDES],
+    "embedded": ["-std=gnu11", "-O2", *INCLUDES],
+    "xen": ["-std=gnu11", "-O2", "-D__XEN_TOOLS__=1"],
+}
+FILES = [path.relative_to(CFFI_BUILD).as_posix() for path in sorted(CFFI_BUILD.rglob("*.[ch]"))]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +47,7 @@ def test_no_warning(compiler: str, name: str, warnings: list[str], tmp_path: Pat
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
     source = CFFI_BUILD / name
-    flags = FLAGS[source.parent.name]
+    flags = FLAGS[name.partition("/")[0]]
     if source.parent.name == "xen":
         flags = flags + libraries_flags()
     command = [compiler, *flags, *warnings, "-c", "-x", "c", "-o", str(tmp_path / "object")]

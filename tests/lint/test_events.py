@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from xengt_dm.observe.guest_log import EVENTS
+from xengt_dm.log.guest_events import EVENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = {"debug", "info", "warning", "error", "exception", "critical"}

@@ -221,7 +221,7 @@ def frames_removed_round_about() -> Script:
     return s
 
 
-@case("the covers of xengt_dm/ioreq/protection.py: a range brings a device model stores to what is no RAM")
+@case("the covers of xengt_dm/traps/protection.py: a range brings a device model stores to what is no RAM")
 def store_to_a_table_just_removed() -> Script:
     """Tables let go a moment ago are given back: stores to them are dropped, and the frames come back zero."""
     s = Script(frames=8)

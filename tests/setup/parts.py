@@ -45,7 +45,7 @@ _ALL_OTHERS = ["tests", *(f"--ignore={folder}" for folder in _FOLDERS_OF_THEIR_O
 
 
 #: Under the sanitizers all takes several times as long, so only what drives the C through its corners runs there.
-_LOOKS_AT_C = "core or engine or embedded or fuzz or trace_replay"
+_LOOKS_AT_C = ["tests/core", "tests/ppgtt", "tests/embedded", "tests/ioreq", "tests/fuzz", "tests/trace"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ PYTEST_PARTS = {
     Part.UNIT: PytestPart(_ALL_OTHERS, _installed(Kind.NEWEST), 1800),
     Part.FLOOR: PytestPart(_ALL_OTHERS, _installed(Kind.FLOOR), 1800),
     Part.SANITIZE: PytestPart(
-        ["tests/unit", "-m", "not python_heavy", "-k", _LOOKS_AT_C],
+        [*_LOOKS_AT_C, "-m", "not python_heavy"],
         lambda: projects.install_sanitized(make(Kind.NEWEST)),
         1800,
     ),

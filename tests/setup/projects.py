@@ -93,7 +93,7 @@ def install_sanitized(venv: Path) -> Installed:
 
     Python itself is not, so their runtime libraries are loaded before it, and its own leaks are not looked for. Its
     allocator would hide the borders of what ``ffi.new`` makes, so it uses malloc. SIGBUS is the guard's
-    (cffi_build/core/guard.c), so AddressSanitizer leaves it alone.
+    (cffi_build/core/base/guard.c), so AddressSanitizer leaves it alone.
 
     Raises SetupError also if an overflow made on purpose is not found.
     """

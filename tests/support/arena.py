@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterable, Sequence
 
 from xengt_dm._core import ffi, lib
-from xengt_dm.cdata import CData
+from xengt_dm.units import CData
 
 FRAME = 4096
 CHUNK = 512

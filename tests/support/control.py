@@ -10,8 +10,8 @@ from typing import Any
 import trio
 import trio.testing
 
-from xengt_dm.observe.control_server import Handler, serve_control
-from xengt_dm.observe.control_socket import connect
+from xengt_dm.control.server import Handler, serve_control
+from xengt_dm.control.socket import connect
 
 STATUS = b'{"v": 1, "cmd": "status"}\n'
 

@@ -12,12 +12,12 @@ import sys
 import threading
 from pathlib import Path
 
-from xengt_dm import daemon
 from xengt_dm.config.files import read_setting
 from xengt_dm.config.merge import Config
-from xengt_dm.daemon_reload import Running
+from xengt_dm.daemon import main as daemon
+from xengt_dm.daemon.reload import Running
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
-from xengt_dm.observe import log
+from xengt_dm.log import log
 from xengt_dm.service.notify import Notifier
 from xengt_dm.vgpu import registers as reg
 

@@ -9,9 +9,9 @@ from typing import Any
 import trio
 
 from tests.support.guest import FRAME
-from xengt_dm.daemon import DEFAULT_BAR0, Instance, Settings, open_instance
+from xengt_dm.control import report
+from xengt_dm.daemon.main import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
-from xengt_dm.observe import report
 from xengt_dm.vgpu import registers as reg
 
 

@@ -10,9 +10,9 @@ from tests.oracle.compare import _minus as minus
 from tests.oracle.tables import Table, Walker
 from tests.support.guest import FRAME, FakeGuest, make_engine
 from xengt_dm._core import lib
-from xengt_dm.cdata import CData
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Mode, Space
+from xengt_dm.units import CData
 
 Key = tuple[Mode, tuple[int, ...]]
 

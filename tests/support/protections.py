@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from xengt_dm._core import ffi
-from xengt_dm.cdata import CData
-from xengt_dm.daemon import PROTECTIONS
+from xengt_dm.daemon.main import PROTECTIONS
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
 from xengt_dm.hypervisor.embedded.p2m import P2mType
 from xengt_dm.hypervisor.port import MemType, WriteTrap
-from xengt_dm.ioreq.frame_ranges import FRAME
-from xengt_dm.ioreq.protection import Protection
+from xengt_dm.traps.guard_ranges import FRAME
+from xengt_dm.traps.protection import Protection
+from xengt_dm.units import CData
 
 FRAMES = 2048
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import trio
 
-from xengt_dm.daemon import Instance, Settings, open_instance
-from xengt_dm.daemon_record import LAST_DUMP, Recording, open_trace_file
-from xengt_dm.demo import RAM_FRAMES, Guest
+from xengt_dm.control import report
+from xengt_dm.daemon.main import Instance, Settings, open_instance
+from xengt_dm.daemon.recording import LAST_DUMP, Recording, open_trace_file
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.observe import report
-from xengt_dm.observe.trace import frame_limit, read_trace, vcpu_count
-from xengt_dm.observe.trace_events import Dump, Event
 from xengt_dm.ppgtt.engine import Sync
-from xengt_dm.replay import BAR0, _Player, replay
+from xengt_dm.sim.demo import RAM_FRAMES, Guest
+from xengt_dm.sim.replay import BAR0, _Player, replay
+from xengt_dm.trace.events import Dump, Event
+from xengt_dm.trace.read import frame_limit, read_trace, vcpu_count
 
 Dumps = list[dict[str, Any]]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import trio
 
-from xengt_dm.daemon import DEFAULT_BAR0, Instance, Settings, open_instance
+from xengt_dm.daemon.main import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
-from xengt_dm.observe.rundir import open_directory
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.run_dir.directory import open_directory
 from xengt_dm.vgpu import registers as reg
 
 FRAME = 4096

@@ -13,15 +13,15 @@ import select
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from tests.support.faults import wait_until_blocked
 from xengt_dm._core import lib
-from xengt_dm.cdata import CData
-from xengt_dm.daemon import DEFAULT_BAR0, Instance, Settings, open_instance
+from xengt_dm.daemon.main import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
-from xengt_dm.hypervisor.embedded.faults import wait_until_blocked
 from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.units import CData
 from xengt_dm.vgpu import registers as reg
 
 FRAME = 4096

@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from xengt_dm import __version__
-from xengt_dm.cli import failure
+from xengt_dm.cli import errors
 from xengt_dm.errors import ExitCode
 
 #: name: what help says of it. The command is ``command`` in the module ``xengt_dm.cli.NAME``.
@@ -74,19 +74,19 @@ class LazyGroup(click.Group):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> NoReturn:
-        """Run a command and end the process; every failure ends in :func:`failure.report`."""
+        """Run a command and end the process; every failure ends in :func:`errors.report`."""
         try:
             status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()
         except BaseException as error:
-            status = failure.report(error)
+            status = errors.report(error)
         sys.exit(status if isinstance(status, int) else ExitCode.OK)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise failure.ClosedPipe from error  # before click, which would end with status 1
+            raise errors.ClosedPipe from error  # before click, which would end with status 1
 
 
 @click.group(

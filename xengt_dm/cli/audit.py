@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import ask_and_show, instance_options
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import ask_and_show, instance_options
 from xengt_dm.errors import ExitCode
 
 
@@ -33,15 +33,15 @@ def _show(audit: dict[str, Any]) -> None:
         click.echo("no address space is live")
         return
     rows = [
-        (space["mode"], words.root(space["root"]), f"{space['mismatches']:,}", f"{space['overdue']:,}")
+        (space["mode"], formatting.root(space["root"]), f"{space['mismatches']:,}", f"{space['overdue']:,}")
         for space in spaces
     ]
-    for line in words.table(("MODE", "ROOT", "MISMATCHES>", "OVERDUE>"), rows):
+    for line in formatting.table(("MODE", "ROOT", "MISMATCHES>", "OVERDUE>"), rows):
         click.echo(line)
     mismatches, overdue = audit["audit_mismatches"], audit["audit_overdue"]
     if mismatches:
-        click.echo(f"{words.count(mismatches, 'entry', 'entries')} of the shadow and the guest's tables differ")
+        click.echo(f"{formatting.count(mismatches, 'entry', 'entries')} of the shadow and the guest's tables differ")
     if overdue:
-        click.echo(f"{words.count(overdue, 'entry', 'entries')} of the shadow should map something by now")
+        click.echo(f"{formatting.count(overdue, 'entry', 'entries')} of the shadow should map something by now")
     if not mismatches and not overdue:
-        click.echo(f"{words.count(len(spaces), 'space')}: the shadow says what the guest's tables say")
+        click.echo(f"{formatting.count(len(spaces), 'space')}: the shadow says what the guest's tables say")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import json_option
-from xengt_dm.cli.configured import check_name, config_dir_option, set_option, settings_of
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import json_option
+from xengt_dm.cli.options import check_name, config_dir_option, set_option, settings_of
 from xengt_dm.config import example
 from xengt_dm.config.files import Assignment, read_file
 from xengt_dm.config.keys import show
@@ -39,7 +39,7 @@ def show_command(name: str | None, config_dir: Path, sets: tuple[str, ...], as_j
         click.echo(json.dumps({each: {"value": s.value, "origin": s.origin} for each, s in settings.items()}))
         return
     rows = [(each, show(s.key, s.value), s.origin) for each, s in settings.items()]
-    for line in words.table(("KEY", "VALUE", "FROM"), rows):
+    for line in formatting.table(("KEY", "VALUE", "FROM"), rows):
         click.echo(line)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from xengt_dm.cli.asking import json_option
+from xengt_dm.cli.client import json_option
 
 
 @click.command("create")

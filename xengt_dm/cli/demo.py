@@ -7,10 +7,10 @@ import sys
 
 import click
 
-from xengt_dm.cli.numbers import Integer, Seconds
-from xengt_dm.demo import GuestFault, Result, demo
+from xengt_dm.cli.types import Integer, Seconds
 from xengt_dm.errors import ExitCode
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
+from xengt_dm.sim.demo import GuestFault, Result, demo
 
 
 @click.command(name="demo", short_help="Show the whole path at work, without Xen.")

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import ask_and_show, instance_options
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import ask_and_show, instance_options
 
 
 @click.command("dump")
@@ -20,7 +20,7 @@ def command(domid: int, base: Path, as_json: bool) -> None:
     """
     dump = ask_and_show(base, domid, "dump", as_json, _show)
     if dump["audit_mismatches"]:
-        mismatches = words.count(dump["audit_mismatches"], "entry", "entries")
+        mismatches = formatting.count(dump["audit_mismatches"], "entry", "entries")
         click.echo(f"xengt-dm: the audit found {mismatches} that differ from the guest's tables", err=True)
 
 
@@ -34,17 +34,17 @@ def _show(dump: dict[str, Any]) -> None:
 
 
 def _show_space(space: dict[str, Any]) -> None:
-    name = f"{space['mode']} {words.root(space['root'])}"
+    name = f"{space['mode']} {formatting.root(space['root'])}"
     mappings = space["mappings"]
     if mappings is None:
         click.echo(f"{name}: too many mappings to list")
         return
-    mapped = words.size(sum(length for _, length, _, _, _ in mappings))
-    click.echo(f"{name}: {words.count(len(mappings), 'mapping')}, {mapped}")
+    mapped = formatting.size(sum(length for _, length, _, _, _ in mappings))
+    click.echo(f"{name}: {formatting.count(len(mappings), 'mapping')}, {mapped}")
     if mappings:
         rows = (
-            (f"{va:#x}", words.size(length), f"{gpa:#x}", words.access(writable), str(cache))
+            (f"{va:#x}", formatting.size(length), f"{gpa:#x}", formatting.access(writable), str(cache))
             for va, length, gpa, writable, cache in mappings
         )
-        for line in words.table(("VA>", "LENGTH>", "GPA>", "ACCESS", "CACHE>"), rows):
+        for line in formatting.table(("VA>", "LENGTH>", "GPA>", "ACCESS", "CACHE>"), rows):
             click.echo(line)

@@ -10,9 +10,9 @@ from types import FrameType
 
 import click
 
-from xengt_dm.cli.asking import run_dir_option
+from xengt_dm.cli.client import run_dir_option
 from xengt_dm.errors import HostError
-from xengt_dm.observe.log import configure, get_logger
+from xengt_dm.log.log import configure, get_logger
 
 DEFAULT_ADDRESS = "127.0.0.1:9917"
 
@@ -53,7 +53,7 @@ def command(address: tuple[str, int], once: bool, base: Path) -> None:
     One for each host. It reads a page that each daemon keeps in its run directory, and needs no more than the right to
     read that. A page that is of no use is left out and counted.
     """
-    from xengt_dm.observe.exporter import Server, text  # what it imports takes long
+    from xengt_dm.stats.exporter import Server, text  # what it imports takes long
 
     if once:
         click.echo(text(base), nl=False)

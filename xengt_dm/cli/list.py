@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import json_option, run_dir_option
-from xengt_dm.observe.control_client import ForbiddenError, NotRunningError, ask
-from xengt_dm.observe.control_protocol import ControlError
-from xengt_dm.observe.rundir import ServerIdFile
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import json_option, run_dir_option
+from xengt_dm.control.client import ForbiddenError, NotRunningError, ask
+from xengt_dm.control.protocol import ControlError
+from xengt_dm.run_dir.directory import ServerIdFile
 
 #: A daemon that serves answers within milliseconds.
 SILENCE_SECONDS: Final = 3.0
@@ -35,7 +35,7 @@ def command(base: Path, as_json: bool) -> None:
         click.echo(f"no daemon runs (nothing in {base})")
     else:
         headings = ("DOMID>", "STATE", "PID>", "MODE", "VCPUS>", "SPACES>", "TRAPS>", "UP>", "VERSION")
-        for line in words.table(headings, map(_row, found)):
+        for line in formatting.table(headings, map(_row, found)):
             click.echo(line)
 
 
@@ -75,6 +75,6 @@ def _row(instance: dict[str, Any]) -> tuple[str, ...]:
         str(status["vcpus"]),
         f"{counters['spaces']:,}",
         f"{counters['traps']:,}",
-        words.duration(status["uptime_seconds"]),
+        formatting.duration(status["uptime_seconds"]),
         status["version"],
     )

@@ -156,7 +156,7 @@ def _configuration() -> Iterator[str]:
 
 
 def _metrics() -> Iterator[str]:
-    from xengt_dm.observe.metrics import METRICS
+    from xengt_dm.stats.table import METRICS
 
     yield roff.title("xengt-dm-metrics", 7, __version__, "Miscellanea")
     yield roff.heading("name")

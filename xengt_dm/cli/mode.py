@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from xengt_dm.cli.asking import ask_and_show, instance_options
+from xengt_dm.cli.client import ask_and_show, instance_options
 
 
 @click.command("mode")

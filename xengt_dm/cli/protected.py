@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import ask_and_show, instance_options
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import ask_and_show, instance_options
 
 
 @click.command("protected")
@@ -31,11 +31,11 @@ def _show(answer: dict[str, Any]) -> None:
         (f"{table['gfn']:#x}", str(table["level"]), f"{table['refs']:,}", "open" if table["open"] else "protected")
         for table in tables
     ]
-    for line in words.table(("GFN>", "LEVEL>", "REFS>", "STATE"), rows):
+    for line in formatting.table(("GFN>", "LEVEL>", "REFS>", "STATE"), rows):
         click.echo(line)
     frames = {table["gfn"] for table in tables}
     open_frames = {table["gfn"] for table in tables if table["open"]}
     click.echo(
-        f"{words.count(len(tables), 'table')} in {words.count(len(frames), 'frame')}: "
+        f"{formatting.count(len(tables), 'table')} in {formatting.count(len(frames), 'frame')}: "
         f"{len(frames) - len(open_frames):,} protected, {len(open_frames):,} open"
     )

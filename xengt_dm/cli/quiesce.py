@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import ask_and_show, instance_options
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import ask_and_show, instance_options
 
 
 @click.command("quiesce")
@@ -21,7 +21,7 @@ def command(domid: int, base: Path, as_json: bool) -> None:
     """
 
     def show(answer: dict[str, Any]) -> None:
-        spaces = words.count(answer["spaces"], "address space")
+        spaces = formatting.count(answer["spaces"], "address space")
         click.echo(f"domain {domid} is quiesced, with {spaces}; go on with: xengt-dm resume --domid {domid}")
 
     ask_and_show(base, domid, "quiesce", as_json, show)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from xengt_dm.cli.asking import domid_option, run_dir_option
+from xengt_dm.cli.client import domid_option, run_dir_option
+from xengt_dm.control.client import NotRunningError, ask
 from xengt_dm.errors import ConfigError
-from xengt_dm.observe.control_client import NotRunningError, ask
-from xengt_dm.observe.rundir import ServerIdFile, instance_directory
+from xengt_dm.run_dir.directory import ServerIdFile, instance_directory
 
 
 @click.command("reap")
@@ -23,8 +23,8 @@ def command(domid: int, base: Path) -> None:
     guest goes on, untrapped. Of a domain that is gone, what was remembered for its instance is forgotten. There is
     nothing to do after an orderly end. A daemon that still serves is an error.
     """
-    from xengt_dm.hypervisor.xenstore import XenStore
     from xengt_dm.service import instances
+    from xengt_dm.xenstore import XenStore
 
     try:
         ask(base, domid, "status")
@@ -47,9 +47,9 @@ def command(domid: int, base: Path) -> None:
 def _release(domid: int, base: Path) -> None:
     """Follow the dead daemon, and end in order at once."""
     from xengt_dm.config.merge import Config
-    from xengt_dm.daemon import Settings, open_instance
-    from xengt_dm.hypervisor.xen import XenPort
-    from xengt_dm.observe.rundir import open_directory
+    from xengt_dm.daemon.main import Settings, open_instance
+    from xengt_dm.hypervisor.xen.port import XenPort
+    from xengt_dm.run_dir.directory import open_directory
     from xengt_dm.service import sandbox
 
     with closing(XenPort(domid, restrict=True)) as port:

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import ask_and_show, instance_options
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import ask_and_show, instance_options
 from xengt_dm.errors import DataError, UsageError
 
 
@@ -46,7 +46,7 @@ def command(file: Path | None, stop: bool, domid: int, base: Path, as_json: bool
 
 
 def _show(answer: dict[str, Any]) -> None:
-    events = words.count(answer["events"], "event")
+    events = formatting.count(answer["events"], "event")
     if answer["recording"] is not None:
         click.echo(f"recording to {answer['recording']}, {events} so far")
     elif "file" in answer:

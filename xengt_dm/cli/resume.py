@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import ask_and_show, instance_options
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import ask_and_show, instance_options
 
 
 @click.command("resume")
@@ -20,6 +20,6 @@ def command(domid: int, base: Path, as_json: bool) -> None:
     """
 
     def show(answer: dict[str, Any]) -> None:
-        click.echo(f"domain {domid} is served again, with {words.count(answer['spaces'], 'address space')}")
+        click.echo(f"domain {domid} is served again, with {formatting.count(answer['spaces'], 'address space')}")
 
     ask_and_show(base, domid, "resume", as_json, show)

@@ -9,19 +9,19 @@ from typing import Any, Final
 
 import click
 
-from xengt_dm.cli.asking import run_dir_option
-from xengt_dm.cli.configured import config_dir_option, name_of, set_option, settings_of
-from xengt_dm.cli.numbers import Domid
+from xengt_dm.cli.client import run_dir_option
+from xengt_dm.cli.options import config_dir_option, name_of, set_option, settings_of
+from xengt_dm.cli.types import Domid
 from xengt_dm.config.files import Assignment
 from xengt_dm.config.keys import KEYS, Key, show
 from xengt_dm.config.merge import load
 from xengt_dm.config.values import WrongError, from_text
-from xengt_dm.daemon import run
-from xengt_dm.daemon_record import open_trace_file
-from xengt_dm.daemon_reload import Running
+from xengt_dm.daemon.main import run
+from xengt_dm.daemon.recording import open_trace_file
+from xengt_dm.daemon.reload import Running
 from xengt_dm.errors import UsageError
-from xengt_dm.observe import log
-from xengt_dm.observe.rundir import open_directory
+from xengt_dm.log import log
+from xengt_dm.run_dir.directory import open_directory
 from xengt_dm.service import sandbox
 from xengt_dm.service.notify import Notifier
 
@@ -81,7 +81,7 @@ def command(
     log.configure(domid=domid, level=config.string("log.level"))
     log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)
     # Imported here, because the Xen libraries may be missing and then the error is about that.
-    from xengt_dm.hypervisor.xen import XenPort
+    from xengt_dm.hypervisor.xen.port import XenPort
 
     running = Running(config, lambda: load(config_dir, name, options))
     limit = config.integer("domain.frame_limit") or None

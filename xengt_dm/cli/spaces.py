@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import ask_and_show, instance_options
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import ask_and_show, instance_options
 
 
 @click.command("spaces")
@@ -25,6 +25,6 @@ def _show(spaces: list[dict[str, Any]]) -> None:
     if not spaces:
         click.echo("no address space is live")
         return
-    rows = [(space["mode"], words.root(space["root"]), str(space["refs"])) for space in spaces]
-    for line in words.table(("MODE", "ROOT", "REFS>"), rows):
+    rows = [(space["mode"], formatting.root(space["root"]), str(space["refs"])) for space in spaces]
+    for line in formatting.table(("MODE", "ROOT", "REFS>"), rows):
         click.echo(line)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from xengt_dm.cli.asking import domid_option, run_dir_option
-from xengt_dm.observe.control_client import NotRunningError, ask
+from xengt_dm.cli.client import domid_option, run_dir_option
+from xengt_dm.control.client import NotRunningError, ask
 
 
 @click.command("start")

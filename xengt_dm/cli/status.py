@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import ask_and_show, instance_options
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import ask_and_show, instance_options
 
 
 @click.command("status")
@@ -20,20 +20,20 @@ def command(domid: int, base: Path, as_json: bool) -> None:
 
 def _show(status: dict[str, Any]) -> None:
     click.echo(
-        f"domain {status['domid']}: served for {words.duration(status['uptime_seconds'])} "
+        f"domain {status['domid']}: served for {formatting.duration(status['uptime_seconds'])} "
         f"by xengt-dm {status['version']}, process {status['pid']}"
     )
     if status["state"] == "quiesced":
         click.echo(f"QUIESCED, nothing is shadowed; go on with: xengt-dm resume --domid {status['domid']}")
     click.echo(
-        f"{status['mode']} shadows, generation {status['generation']}, {words.count(status['vcpus'], 'vCPU')}, "
+        f"{status['mode']} shadows, generation {status['generation']}, {formatting.count(status['vcpus'], 'vCPU')}, "
         f"ioreq server {status['server']}"
     )
     click.echo()
     counters: dict[str, int] = status["counters"]
     rows = [(name, f"{value:,}") for name, value in counters.items() if value]
-    for line in words.table(("COUNTER", "VALUE>"), rows):
+    for line in formatting.table(("COUNTER", "VALUE>"), rows):
         click.echo(line)
     zeros = len(counters) - len(rows)
     if zeros:
-        click.echo(f"{words.count(zeros, 'more counter')} at 0")
+        click.echo(f"{formatting.count(zeros, 'more counter')} at 0")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from xengt_dm.cli.asking import instance_options
-from xengt_dm.cli.numbers import Seconds
-from xengt_dm.observe import control_client
-from xengt_dm.observe.control_protocol import ControlError
+from xengt_dm.cli.client import instance_options
+from xengt_dm.cli.types import Seconds
+from xengt_dm.control import client as control_client
+from xengt_dm.control.protocol import ControlError
 
 
 @click.command("stop")

@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import json_option, run_dir_option
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import json_option, run_dir_option
 from xengt_dm.cli.list import instances
-from xengt_dm.cli.numbers import Domid, Integer, Seconds
+from xengt_dm.cli.types import Domid, Integer, Seconds
 
 #: ECMA-48, and xterm's alternate screen, which leaves what was on the terminal before as it was.
 ENTER: Final = "\x1b[?1049h\x1b[?25l"
@@ -152,7 +152,7 @@ def _write(text: str) -> None:
 def _draw(base: Path, before: Sample, now: Sample) -> None:
     size = shutil.get_terminal_size()
     table, spared = _fitting(base, before, now, size.columns)
-    head = f"xengt-dm top  {time.strftime('%H:%M:%S')}  {words.count(len(now.instances), 'daemon')}   q: quit"
+    head = f"xengt-dm top  {time.strftime('%H:%M:%S')}  {formatting.count(len(now.instances), 'daemon')}   q: quit"
     if spared:
         head += f"   if wider: {' '.join(column.rstrip('>') for column in spared)}"
     lines = [BOLD + head[: size.columns] + PLAIN, ""]
@@ -184,7 +184,7 @@ def _lines(base: Path, before: Sample, now: Sample, spared: Sequence[str] = ()) 
         else (str(each["domid"]), each["state"], "", *[""] * len(columns))
         for each, rates in rated
     ]
-    return list(words.table(("DOMID>", "STATE", "MODE", *columns), rows))
+    return list(formatting.table(("DOMID>", "STATE", "MODE", *columns), rows))
 
 
 def _cells(instance: dict[str, Any], rates: dict[str, float], columns: Iterable[str]) -> Iterator[str]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from xengt_dm.cli import words
-from xengt_dm.cli.asking import ask_and_show, instance_options, parse_root, parse_va
+from xengt_dm.cli import formatting
+from xengt_dm.cli.client import ask_and_show, instance_options, parse_root, parse_va
 
 
 @click.command("walk")
@@ -34,13 +34,13 @@ def _show(answer: dict[str, Any]) -> None:
     if not answer["spaces"]:
         click.echo("no address space is live")
         return
-    rows = [(space["mode"], words.root(space["root"]), *_page(space["page"])) for space in answer["spaces"]]
+    rows = [(space["mode"], formatting.root(space["root"]), *_page(space["page"])) for space in answer["spaces"]]
     click.echo(f"va {answer['va']:#x}")
-    for line in words.table(("MODE", "ROOT", "GPA>", "ACCESS", "CACHE>"), rows):
+    for line in formatting.table(("MODE", "ROOT", "GPA>", "ACCESS", "CACHE>"), rows):
         click.echo(line)
 
 
 def _page(page: dict[str, int] | None) -> tuple[str, str, str]:
     if page is None:
         return "not mapped", "", ""
-    return f"{page['gpa']:#x}", words.access(page["writable"]), str(page["cache"])
+    return f"{page['gpa']:#x}", formatting.access(page["writable"]), str(page["cache"])

@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 import trio
 
-from xengt_dm.cli.asking import run_dir_option
-from xengt_dm.cli.configured import config_dir_option
-from xengt_dm.hypervisor.xenstore import XenStore
-from xengt_dm.observe import log
+from xengt_dm.cli.client import run_dir_option
+from xengt_dm.cli.options import config_dir_option
+from xengt_dm.log import log
 from xengt_dm.service import instances
 from xengt_dm.service.notify import Notifier
 from xengt_dm.service.watch import Watcher, watch
+from xengt_dm.xenstore import XenStore
 
 
 @click.command("watch")

@@ -1,6 +1,6 @@
 """The hypervisor port: one domain, as its device model sees it.
 
-Two sides implement it: :mod:`xengt_dm.hypervisor.xen` on Xen's stable libraries, and
+Two sides implement it: :mod:`xengt_dm.hypervisor.xen.port` on Xen's stable libraries, and
 :mod:`xengt_dm.hypervisor.embedded`, an in-process hypervisor. Nothing above this port knows which one it has.
 
 Every call raises :class:`~xengt_dm.errors.HostError` when the hypervisor refuses it, and
@@ -13,7 +13,7 @@ from __future__ import annotations
 import enum
 from typing import Protocol
 
-from xengt_dm.cdata import CData
+from xengt_dm.units import CData
 
 
 class MemType(enum.IntEnum):

@@ -2,7 +2,7 @@
 
 What the predecessor had protected is known to nobody, and only a release of the claim resets the types of frames that
 one cannot name. A release must not fall between the answer to a request and the end of its instruction (see
-:mod:`xengt_dm.ioreq.protection`). So first every answer that the predecessor gave is taken; then the claim is released
+:mod:`xengt_dm.traps.protection`). So first every answer that the predecessor gave is taken; then the claim is released
 and made again; then the frames of requests that wait for their answer are protected again, before they get it.
 """
 
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.port import DomainPort, MemType
-from xengt_dm.ioreq.attempts import set_types
+from xengt_dm.traps.retry import set_types
 
 #: For a vCPU to take an answer; one that is paused takes none, and then we go on without it.
 ANSWER_SECONDS = 1.0

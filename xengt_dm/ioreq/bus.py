@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from xengt_dm._core import lib
-from xengt_dm.cdata import CData
 from xengt_dm.ioreq.request import Request, RequestType
+from xengt_dm.units import CData
 
 ALL_ONES = (1 << 64) - 1
 _FRAME = 4096

@@ -6,7 +6,7 @@ import enum
 from typing import NamedTuple
 
 from xengt_dm._core import lib
-from xengt_dm.cdata import CData
+from xengt_dm.units import CData
 
 
 class RequestType(enum.IntEnum):

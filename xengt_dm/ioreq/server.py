@@ -32,13 +32,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
 from xengt_dm._core import ffi, lib
-from xengt_dm.cdata import CData
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.adoption import reset_frames
-from xengt_dm.ioreq.attempts import released, twice
 from xengt_dm.ioreq.bus import ALL_ONES
 from xengt_dm.ioreq.request import Request, RequestType
+from xengt_dm.traps.retry import released, twice
+from xengt_dm.units import CData
 
 #: How often a wake-up looks for more before it lets other tasks run.
 ROUNDS = 64

@@ -26,12 +26,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from xengt_dm._core import ffi, lib
-from xengt_dm.cdata import CData
-from xengt_dm.ppgtt.effects import FrameMapper, Observer, Protector
-from xengt_dm.ppgtt.frames import GuestFrames
+from xengt_dm.ppgtt.guest_frames import GuestFrames
+from xengt_dm.ppgtt.ports import FrameMapper, Observer, Protector
+from xengt_dm.ppgtt.read import Audit, Mapping, Runs, Table, Walker
 from xengt_dm.ppgtt.space import Mode, Space, SpaceKey, space_key
-from xengt_dm.ppgtt.tables import BATCH, LEVEL_MASK, PAGE_SHIFT, ShadowTables
-from xengt_dm.ppgtt.walker import Audit, Mapping, Runs, Table, Walker
+from xengt_dm.ppgtt.tree import BATCH, LEVEL_MASK, PAGE_SHIFT, ShadowTables
+from xengt_dm.units import CData
 
 
 class Sync(enum.Enum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 from xengt_dm._core import ffi
-from xengt_dm.cdata import CData
+from xengt_dm.units import CData
 
 
 class Mode(enum.Enum):

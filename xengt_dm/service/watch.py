@@ -18,7 +18,7 @@ import trio
 
 from xengt_dm.config.merge import domain_file
 from xengt_dm.errors import HostError, XengtError
-from xengt_dm.observe.log import get_logger
+from xengt_dm.log.log import get_logger
 from xengt_dm.service.instances import Starter
 
 EVENTS: Final = ("@introduceDomain", "@releaseDomain")
@@ -26,7 +26,7 @@ DOMAINS: Final = "/local/domain"
 
 
 class Store(Protocol):
-    """What we need of :class:`xengt_dm.hypervisor.xenstore.XenStore`."""
+    """What we need of :class:`xengt_dm.xenstore.XenStore`."""
 
     @property
     def fd(self) -> int: ...

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
-from xengt_dm.hypervisor.xen import XenPort
-from xengt_dm.hypervisor.xenstore import XenStore
+from xengt_dm.hypervisor.xen.port import XenPort
 from xengt_dm.service import sandbox
+from xengt_dm.xenstore import XenStore
 
 #: At 1 MiB.
 _RAM_GFN = 0x100

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Self
 
 from xengt_dm._core import ffi, lib
-from xengt_dm.cdata import CData
 from xengt_dm.hypervisor.embedded.errors import VcpuStoppedError
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, Flavour, P2mType, compile_rules
 from xengt_dm.hypervisor.embedded.port import EmbeddedPort
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
+from xengt_dm.units import CData
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,7 +41,7 @@ class EmbeddedDomain:
     ``flavour`` names the Xen that it behaves as, a key of :data:`~xengt_dm.hypervisor.embedded.p2m.FLAVOURS`.
     ``unlocked_looks`` widens a race that only Xen before 4.9 has to every flavour: a type may then change between the
     hardware's look at a store and the emulator's. ``rep_stores`` has every store be one of ``rep stos``; without it
-    none is, as in the programs of demo and replay. See :mod:`xengt_dm.ioreq.protection`.
+    none is, as in the programs of demo and replay. See :mod:`xengt_dm.traps.protection`.
     """
 
     def __init__(

@@ -6,11 +6,11 @@ import errno
 from typing import TYPE_CHECKING
 
 from xengt_dm._core import ffi, lib
-from xengt_dm.cdata import CData
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded.errors import check
 from xengt_dm.hypervisor.embedded.p2m import Again, why_unusable
 from xengt_dm.hypervisor.port import MemType, WriteTrap
+from xengt_dm.units import CData
 
 if TYPE_CHECKING:
     from xengt_dm.hypervisor.embedded.domain import EmbeddedDomain

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from xengt_dm._core import ffi, lib
-from xengt_dm.cdata import CData
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError, GuestFaultError, VcpuStoppedError
+from xengt_dm.units import CData
 
 if TYPE_CHECKING:
     from xengt_dm.hypervisor.embedded.domain import EmbeddedDomain

@@ -1,0 +1,194 @@
+"""What an operator may have a daemon do, on the embedded hypervisor."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.faults import Call, fail_nth
+from tests.support.guest import FRAME
+from tests.support.live import Live, with_live
+from xengt_dm.control import report
+from xengt_dm.control.commands import READERS, Operator
+from xengt_dm.control.protocol import ErrorCode, RefusedError, reply_pieces
+from xengt_dm.daemon.main import Settings
+from xengt_dm.daemon.recording import Recording
+from xengt_dm.errors import UsageError
+from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.vgpu import registers as reg
+
+L4, L3, L2, L1, DATA = range(2, 7)
+TABLES = [L4, L3, L2, L1]
+
+
+class Console:
+    """The commands as the control socket has them."""
+
+    def __init__(self, live: Live) -> None:
+        instance = live.instance
+        self.recording = Recording(instance.engine, instance.device, instance.bus, live.domain.ram_frames)
+        operator = Operator(instance.server, instance.engine, instance.protection, self.recording)
+        about = report.Instance(live.domain.domid, instance.server.id, instance.server.vcpus, 0.0)
+        self.handlers = operator.extend(report.control_handlers(instance.engine, about))
+
+    def __call__(self, command: str, **arguments: object) -> Any:
+        pieces = reply_pieces(self.handlers[command](arguments))
+        return json.loads(b"".join(pieces))["result"]
+
+
+async def make_space(live: Live) -> None:
+    for table, child in zip(TABLES, [L3, L2, L1, DATA], strict=True):
+        await live.store(table, 0, child * FRAME | 3)
+    await live.announce(L4)
+
+
+MAPPED = [[0, FRAME, DATA * FRAME, 1, 0]]
+
+
+def mappings(live: Live) -> list[list[int]]:
+    (space,) = live.dump()
+    return [list(run) for run in space["mappings"]]
+
+
+def test_a_quiesced_domain_can_be_migrated_and_resumed() -> None:
+    async def body(live: Live) -> None:
+        console = Console(live)
+        await make_space(live)
+        assert live.domain.protected() == TABLES
+        assert not live.domain.log_dirty(True)
+
+        assert console("quiesce") == {"state": "quiesced", "spaces": 1}
+        assert console("quiesce") == {"state": "quiesced", "spaces": 1}
+        assert console("status")["state"] == "quiesced"
+        assert (live.domain.protected(), live.domain.owner) == ([], None)
+        assert live.domain.log_dirty(True)
+        traps = live.instance.engine.counters.store_traps
+        await live.store(L1, 1, 9 * FRAME | 3)
+        assert live.instance.engine.counters.store_traps == traps
+
+        assert live.domain.log_dirty(False) is True
+        assert console("resume") == {"state": "serving", "spaces": 1}
+        assert console("resume") == {"state": "serving", "spaces": 1}
+        assert console("status")["state"] == "serving"
+        assert live.domain.protected() == TABLES
+        assert mappings(live) == [*MAPPED, [FRAME, FRAME, 9 * FRAME, 1, 0]]
+        await live.store(L1, 2, 11 * FRAME | 3)
+        assert len(mappings(live)) == 3
+        assert live.audit() == 0
+
+    with_live(body)
+
+
+def test_notifications_count_while_quiesced() -> None:
+    async def body(live: Live) -> None:
+        console = Console(live)
+        await make_space(live)
+        console("quiesce")
+        await live.announce(L4, reg.Notification.PPGTT_L4_DESTROY)
+        await live.announce(L3)
+        assert [space["root"] for space in console("spaces")] == [L3 * FRAME]
+        assert live.domain.protected() == []
+        console("resume")
+        assert live.domain.protected() == [L3, L2, L1, DATA]  # each one level higher than before
+
+    with_live(body)
+
+
+def test_it_may_end_while_quiesced() -> None:
+    async def body(live: Live) -> None:
+        await make_space(live)
+        Console(live)("quiesce")
+
+    with_live(body)
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_what_reads_shadows_is_refused_while_quiesced(command: str) -> None:
+    async def body(live: Live) -> None:
+        console = Console(live)
+        console("quiesce")
+        with pytest.raises(RefusedError, match=f"xengt-dm resume --domid {live.domain.domid}$"):
+            console(command, va=0) if command == "walk" else console(command)
+
+    with_live(body)
+
+
+def test_resuming_while_the_domain_is_migrated_is_refused_and_can_be_tried_again() -> None:
+    async def body(live: Live) -> None:
+        console = Console(live)
+        await make_space(live)
+        console("quiesce")
+        assert live.domain.log_dirty(True)
+        with pytest.raises(RefusedError, match=r"still quiesced, because Xen .* saved or migrated"):
+            console("resume")
+        assert console("status")["state"] == "quiesced"
+        assert (live.domain.protected(), live.domain.owner) == ([], None)
+        assert live.domain.log_dirty(False)
+        assert console("resume")["state"] == "serving"
+        assert mappings(live) == MAPPED
+
+    with_live(body)
+
+
+def test_resuming_when_another_has_the_claim_is_refused() -> None:
+    async def body(live: Live) -> None:
+        console = Console(live)
+        console("quiesce")
+        fail_nth(live.domain, 1, errno.EBUSY, Call.MAP_MEM_TYPE)
+        with pytest.raises(RefusedError, match=r"still quiesced, because Xen refused: .*EBUSY"):
+            console("resume")
+        assert console("resume")["state"] == "serving"
+
+    with_live(body)
+
+
+def test_the_mode_is_told_and_switched() -> None:
+    async def body(live: Live) -> None:
+        console = Console(live)
+        await make_space(live)
+        assert console("mode") == {"mode": "relaxed"}
+        await live.store(L1, 1, 9 * FRAME | 3)
+        await live.store(L1, 2, 11 * FRAME | 3)
+        assert L1 not in live.domain.protected()
+        assert {"gfn": L1, "level": 1, "refs": 1, "open": True} in console("protected")["tables"]
+        assert console("mode", mode="strict") == {"mode": "strict"}
+        assert live.domain.protected() == TABLES
+        assert [table["open"] for table in console("protected")["tables"]] == [False] * 4
+        assert len(mappings(live)) == 3
+        assert console("status")["mode"] == "strict"
+
+    with_live(body, Settings(sync=Sync.RELAXED))
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("mode", {"mode": "lax"}),
+        ("mode", {"mode": ["strict"]}),
+        ("mode", {"x": 1}),
+        ("quiesce", {"x": 1}),
+        ("resume", {"x": 1}),
+    ],
+)
+def test_wrong_arguments(command: str, arguments: Mapping[str, object]) -> None:
+    async def body(live: Live) -> None:
+        with pytest.raises(UsageError):
+            Console(live)(command, **arguments)
+
+    with_live(body)
+
+
+def test_the_document_has_every_command_and_every_code() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "control.md").read_text()
+
+    async def body(live: Live) -> None:
+        assert set(re.findall(r"(?m)^\| `(\w+)` \|", text)) == {*Console(live).handlers, "stop"}
+
+    with_live(body)
+    assert all(f"`{code}`" in text for code in ErrorCode)

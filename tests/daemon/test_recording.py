@@ -1,0 +1,164 @@
+"""The record command, through the control socket, with a file that only who asks may open."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.guest import FRAME
+from tests.support.live import Live, with_live
+from tests.support.recording import demo_recorded, dumps_of
+from xengt_dm.control import report
+from xengt_dm.control.client import ask
+from xengt_dm.control.commands import Operator
+from xengt_dm.control.protocol import SOCKET_NAME, RefusedError
+from xengt_dm.control.server import serve_control
+from xengt_dm.daemon.recording import Recording, TraceFile, open_trace_file
+from xengt_dm.errors import DataError, UsageError
+from xengt_dm.sim.demo import Guest
+
+L4, L3, L2, L1, DATA = range(2, 7)
+
+
+async def make_space(live: Live) -> None:
+    for table, child in ((L4, L3), (L3, L2), (L2, L1), (L1, DATA)):
+        await live.store(table, 0, child * FRAME | 3)
+    await live.announce(L4)
+
+
+def recording_of(live: Live) -> Recording:
+    instance = live.instance
+    return Recording(instance.engine, instance.device, instance.bus, live.domain.ram_frames)
+
+
+def test_over_the_socket(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl.gz"
+    (tmp_path / "5").mkdir()
+
+    async def body(live: Live) -> None:
+        instance = live.instance
+        operator = Operator(instance.server, instance.engine, instance.protection, recording_of(live))
+        about = report.Instance(5, instance.server.id, 2, 0.0)
+        handlers = operator.extend(report.control_handlers(instance.engine, about))
+
+        async def command(descriptor: int | None = None, **arguments: object) -> object:
+            return await trio.to_thread.run_sync(lambda: ask(tmp_path, 5, "record", descriptor=descriptor, **arguments))
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve_control, tmp_path / "5" / SOCKET_NAME, handlers)
+            assert await command() == {"recording": None, "events": 0}
+            await make_space(live)
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
+            answer = await command(descriptor, file="the file.gz")
+            os.close(descriptor)
+            assert isinstance(answer, dict)
+            assert answer["recording"] == "the file.gz"
+            with pytest.raises(RefusedError, match=r"recording to the file.gz already"):
+                await command(file="other")
+            await live.store(L1, 1, 9 * FRAME | 3)
+            answer = await command(stop=True)
+            assert isinstance(answer, dict)
+            assert (answer["recording"], answer["file"]) == (None, "the file.gz")
+            with pytest.raises(RefusedError, match="nothing is being recorded"):
+                await command(stop=True)
+            nursery.cancel_scope.cancel()
+
+    before = set(os.listdir("/proc/self/fd"))
+    with_live(body)
+    assert len(set(os.listdir("/proc/self/fd")) - before) <= 2  # trio's own, at most
+    (dump,) = dumps_of(file, "strict")
+    assert dump["spaces"] == [
+        {
+            "mode": "l4",
+            "root": L4 * FRAME,
+            "mappings": [[0, FRAME, DATA * FRAME, 1, 0], [FRAME, FRAME, 9 * FRAME, 1, 0]],
+        }
+    ]
+
+
+@pytest.mark.parametrize("arguments", [{"file": 3}, {"file": ""}, {"stop": 1}, {"stop": True, "file": "x"}, {"x": 1}])
+def test_wrong_arguments(arguments: Mapping[str, object]) -> None:
+    async def body(live: Live) -> None:
+        instance = live.instance
+        operator = Operator(instance.server, instance.engine, instance.protection, recording_of(live))
+        about = report.Instance(5, instance.server.id, 2, 0.0)
+        with pytest.raises(UsageError):
+            operator.extend(report.control_handlers(instance.engine, about))["record"](arguments)
+
+    with_live(body)
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Is a directory"):
+        open_trace_file(str(tmp_path))
+
+    async def body(live: Live) -> None:
+        recording = recording_of(live)
+        with pytest.raises(DataError, match="No space left"):
+            recording.start(TraceFile(os.open("/dev/full", os.O_WRONLY), "full"))
+        assert recording.name is None
+
+    with_live(body)
+
+
+def test_a_disk_that_fills_up_ends_the_recording_and_nothing_else() -> None:
+    async def body(live: Live) -> None:
+        recording = recording_of(live)
+        there, here = os.pipe()
+        recording.start(TraceFile(here, "pipe"))
+        os.close(there)
+        await make_space(live)
+        recording.flush()
+        assert recording.name is None
+        assert live.instance.bus.tap is None
+        await live.store(L1, 1, 9 * FRAME | 3)
+        assert live.audit() == 0
+
+    with_live(body)
+
+
+def test_started_while_quiesced(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+
+    async def body(live: Live) -> None:
+        recording = recording_of(live)
+        await make_space(live)
+        live.instance.engine.quiesce()
+        recording.start(open_trace_file(str(file)))
+        await live.store(L1, 1, 9 * FRAME | 3)
+        live.instance.engine.resume()
+        recording.stop()
+
+    with_live(body)
+    (dump,) = dumps_of(file, "relaxed")
+    assert [run[:3] for run in dump["spaces"][0]["mappings"]] == [[0, FRAME, DATA * FRAME], [FRAME, FRAME, 9 * FRAME]]
+
+
+def test_the_domain_may_be_gone_when_it_ends(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+
+    async def body(live: Live) -> None:
+        recording = recording_of(live)
+        recording.start(open_trace_file(str(file)))
+        await make_space(live)
+        live.domain.destroy()
+        recording.close()
+        assert recording.name is None
+
+    with_live(body)
+    (dump,) = dumps_of(file, "strict")
+    assert [space["root"] for space in dump["spaces"]] == [L4 * FRAME]
+
+
+@pytest.mark.parametrize("mode", ["strict", "relaxed"])
+def test_the_demonstration(tmp_path: Path, mode: str) -> None:
+    """A driver's guest with two vCPUs at once, recorded while it runs."""
+    file = tmp_path / "trace.jsonl.gz"
+    meant = demo_recorded(file, mode, Guest(0.0, 3))
+    for other in ("strict", "relaxed"):
+        (dump,) = dumps_of(file, other)
+        assert dump["spaces"] == meant

@@ -1,0 +1,193 @@
+"""Two vCPUs store to the same tables while the daemon opens, closes and lets go of them, in the orders of many seeds.
+
+No store is lost, whenever a type changes under it, and no guest that stores by ``rep stos`` is crashed. That this test
+would notice is shown by taking away, in turn, each of the things that keep a store from being lost and a guest alive.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.schedule import Schedule, ScheduledPort, Store
+from xengt_dm.daemon.main import PROTECTIONS, Settings, open_instance
+from xengt_dm.hypervisor.embedded import EmbeddedDomain
+from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
+from xengt_dm.hypervisor.port import WriteTrap
+from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.ppgtt.space import Mode
+from xengt_dm.traps.claim import ClaimProtection
+from xengt_dm.traps.protection import Protection
+
+FRAME = 4096
+PATIENCE = 20.0
+ROOT, POINTERS, DIRECTORY = 4, 5, 6
+LEAVES = (8, 10, 11)
+FRAMES = 64
+STORES = 6
+SEEDS = range(100)
+
+
+def programs(rng: random.Random) -> dict[int, list[Store]]:
+    """What each vCPU stores: to a half of each table of its own; and the first takes tables out and puts them back."""
+    result: dict[int, list[Store]] = {}
+    for vcpu in range(2):
+        stores: list[Store] = []
+        for _ in range(STORES):
+            leaf = rng.choice(LEAVES)
+            size = rng.choice([4, 8, 8, 16, 32, 64])
+            offset = vcpu * 2048 + rng.randrange(0, 2048 - size, 4)
+            stores.append((leaf * FRAME + offset, rng.randbytes(size)))
+            if vcpu == 0 and rng.random() < 0.5:
+                slot = rng.randrange(len(LEAVES))
+                at = DIRECTORY * FRAME + 8 * slot
+                stores.extend((at, entry.to_bytes(8, "little")) for entry in (0, LEAVES[slot] * FRAME | 3))
+        result[vcpu] = stores
+    return result
+
+
+@dataclass
+class Outcome:
+    lost: list[int]
+    mismatches: int
+    turns: list[str]
+    #: How often tables were opened.
+    opened: int
+
+
+def explore(
+    seed: int,
+    flavour: str,
+    sync: Sync,
+    protections: Mapping[WriteTrap, type[Protection]],
+    stop_early: bool = False,
+    rep_stores: bool = False,
+) -> Outcome:
+    rng = random.Random(seed)
+    stores = programs(rng)
+    with EmbeddedDomain(FRAMES, 2, flavour, rep_stores=rep_stores) as domain:
+        for gfn, slot, child in (
+            (ROOT, 0, POINTERS),
+            (POINTERS, 0, DIRECTORY),
+            *((DIRECTORY, slot, leaf) for slot, leaf in enumerate(LEAVES)),
+        ):
+            domain.write(gfn * FRAME + 8 * slot, (child * FRAME | 3).to_bytes(8, "little"))
+        schedule = Schedule(domain, seed)
+        port = ScheduledPort(domain, schedule)
+        mismatches = 0
+        roots = (ROOT * FRAME,)
+        with open_instance(port, Settings(sync=sync), protections=protections) as instance:
+            instance.engine.create_space(Mode.L4, roots)
+            schedule.start(stores)
+            looks = 0
+            while schedule.turn() and not (stop_early and looks > 8):
+                looks += 1
+                assert looks < 10_000, f"nothing happens any more (seed {seed})"
+                if rng.random() < 0.3:
+                    instance.engine.submit(Mode.L4, roots)
+                if rng.random() < 0.3:
+                    instance.protection.uncover()
+                instance.server.service()
+            if not stop_early:
+                (space,) = instance.engine.spaces
+                mismatches = sum(instance.engine.audit(space))
+        schedule.finish()
+        assert domain.protected() == []
+        opened = int(instance.stats.counters.opened_pages)
+        assert domain.join(PATIENCE)
+        return Outcome(wrong(domain, stores), mismatches, schedule.turns, opened)
+
+
+def wrong(domain: EmbeddedDomain, stores: Mapping[int, Sequence[Store]]) -> list[int]:
+    """Addresses that do not hold what was stored there last."""
+    memory: dict[int, int] = {}
+    for each in stores.values():
+        for gpa, data in each:
+            memory.update((gpa + i, byte) for i, byte in enumerate(data))
+    return [gpa for gpa, byte in memory.items() if domain.read(gpa, 1)[0] != byte]
+
+
+@pytest.mark.parametrize("stop_early", [False, True], ids=["to the end", "stopped early"])
+@pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])
+@pytest.mark.parametrize("flavour", ["4.17", "v7"])
+def test_no_store_is_lost(flavour: str, sync: Sync, stop_early: bool) -> None:
+    for seed in SEEDS:
+        outcome = explore(seed, flavour, sync, PROTECTIONS, stop_early)
+        assert outcome.lost == [], f"seed {seed}"
+        assert outcome.mismatches == 0, f"seed {seed}"
+
+
+@pytest.mark.parametrize("stop_early", [False, True], ids=["to the end", "stopped early"])
+@pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])
+def test_no_rep_store_ends_the_guest(sync: Sync, stop_early: bool) -> None:
+    opened = 0
+    for seed in SEEDS:
+        outcome = explore(seed, "4.17", sync, PROTECTIONS, stop_early, rep_stores=True)
+        assert outcome.lost == [], f"seed {seed}"
+        assert outcome.mismatches == 0, f"seed {seed}"
+        opened += outcome.opened
+    assert bool(opened) == (sync is Sync.RELAXED)
+
+
+class Uncovered(ClaimProtection):
+    """Lets frames go without a cover."""
+
+    def _cover(self, gfns: Sequence[int]) -> Collection[int]:
+        return gfns
+
+
+class AtOnce(ClaimProtection):
+    """Lets frames go whatever is being stored to."""
+
+    def _stored_to(self, gfns: Sequence[int]) -> set[int]:
+        return set()
+
+
+class NoBarrier(ClaimProtection):
+    """Takes every store for done whose answer was taken."""
+
+    def _stored_to(self, gfns: Sequence[int]) -> set[int]:
+        return self.latest()[0].intersection(gfns)
+
+
+class OneLook(ClaimProtection):
+    """Does not look again once the type has changed."""
+
+    def _let_go(self, gfns: Sequence[int]) -> set[int]:
+        return Protection._let_go(self, [gfn for gfn in gfns if gfn not in self._stored_to(gfns)])
+
+
+@pytest.mark.parametrize("broken", [AtOnce, NoBarrier, OneLook])
+def test_without_it_some_rep_store_ends_the_guest(broken: type[Protection]) -> None:
+    def explore_all() -> None:
+        for seed in SEEDS:
+            explore(seed, "4.17", Sync.RELAXED, {WriteTrap.CLAIM: broken}, rep_stores=True)
+
+    with pytest.raises(DomainCrashedError, match="rep store"):
+        explore_all()
+
+
+class NoLooking(ClaimProtection):
+    """Uncovers behind a barrier, wherever vCPUs wait."""
+
+    def uncover(self, only_for_room: bool = False) -> bool:
+        self._in_flight = set
+        return super().uncover(only_for_room)
+
+
+@pytest.mark.parametrize("broken", [Uncovered, NoLooking])
+def test_without_it_some_seed_loses_a_store_each_time(broken: type[Protection]) -> None:
+    losing = next(seed for seed in SEEDS if explore(seed, "4.17", Sync.RELAXED, {WriteTrap.CLAIM: broken}).lost)
+    first, again = (explore(losing, "4.17", Sync.RELAXED, {WriteTrap.CLAIM: broken}) for _ in range(2))
+    print(f"{broken.__name__} loses a store with seed {losing}, in {len(first.turns)} turns")
+    assert first.lost
+    assert (again.lost, again.turns) == (first.lost, first.turns)
+
+
+def test_a_seed_is_one_order() -> None:
+    first, again, other = (explore(seed, "4.17", Sync.RELAXED, PROTECTIONS) for seed in (3, 3, 4))
+    assert first.turns == again.turns
+    assert first.turns != other.turns

@@ -1,0 +1,234 @@
+"""An engine that is told to let go, to shadow again, to change its mode, and to be watched."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support.guest import FRAME, FakeGuest, make_engine, mappings_of
+from xengt_dm._core import ffi
+from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.space import Mode
+from xengt_dm.ppgtt.tree import OPEN_TRIES
+
+#: Frames of the tables of one L4 space, root first, and a frame of data.
+L4, L3, L2, L1, DATA = range(2, 7)
+ROOT = (L4 * FRAME,)
+RW = 3
+
+
+def entry(gfn: int) -> int:
+    return gfn * FRAME | RW
+
+
+def make_tables(guest: FakeGuest) -> None:
+    for table, child in ((L4, L3), (L3, L2), (L2, L1), (L1, DATA)):
+        guest.put(table, 0, entry(child))
+
+
+@pytest.fixture(params=list(Sync))
+def sync(request: pytest.FixtureRequest) -> Sync:
+    assert isinstance(request.param, Sync)
+    return request.param
+
+
+def with_space(guest: FakeGuest, sync: Sync) -> Engine:
+    make_tables(guest)
+    engine = make_engine(guest, sync=sync)
+    engine.create_space(Mode.L4, ROOT)
+    return engine
+
+
+def test_quiesced_nothing_is_protected_open_or_mapped(sync: Sync) -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, sync)
+    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+    engine.quiesce()
+    assert engine.quiesced
+    assert not guest.protected
+    assert not guest.open_frames
+    assert guest.maps == guest.unmaps
+    assert [space.roots for space in engine.spaces] == [ROOT]
+    assert (engine.counters.tables, engine.counters.protected_pages) == (0, 0)
+
+
+def test_resumed_the_shadow_says_what_the_tables_say_by_then(sync: Sync) -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, sync)
+    engine.quiesce()
+    assert not guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+    assert mappings_of(engine) == {(Mode.L4, ROOT): []}
+    engine.resume()
+    assert guest.protected == {L4, L3, L2, L1}
+    assert mappings_of(engine) == {(Mode.L4, ROOT): [(0, FRAME, DATA * FRAME, 1, 0), (FRAME, FRAME, 9 * FRAME, 1, 0)]}
+    assert all(engine.audit(space) == (0, 0) for space in engine.spaces)
+
+
+def test_spaces_come_and_go_while_quiesced(sync: Sync) -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, sync)
+    engine.quiesce()
+    engine.create_space(Mode.L3, (L2 * FRAME, 0, 0, 0))
+    assert engine.destroy_space(Mode.L4, ROOT)
+    assert not guest.protected
+    engine.resume()
+    assert guest.protected == {L2, L1}
+    engine.close()
+    assert not guest.protected
+
+
+def test_frames_may_be_others_after_a_resume() -> None:
+    """A domain that was restored has its frames anew."""
+    guest = FakeGuest()
+    engine = with_space(guest, Sync.STRICT)
+    engine.quiesce()
+    guest.remove(DATA)
+    engine.resume()
+    assert mappings_of(engine) == {(Mode.L4, ROOT): []}
+
+
+def test_going_strict_closes_what_is_open() -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, Sync.RELAXED)
+    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+    assert guest.open_frames == {L1}
+    guest.store(engine, L1 * FRAME + 16, 8, entry(10))
+    engine.set_sync(Sync.STRICT)
+    assert not guest.open_frames
+    assert guest.protected == {L4, L3, L2, L1}
+    (runs,) = mappings_of(engine).values()
+    assert runs is not None
+    assert [run[0] for run in runs] == [0, FRAME]
+    assert guest.store(engine, L1 * FRAME + 24, 8, entry(11))
+    assert not guest.open_frames
+
+
+def test_going_relaxed_opens_at_the_next_store() -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, Sync.STRICT)
+    engine.set_sync(Sync.RELAXED)
+    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+    assert guest.open_frames == {L1}
+
+
+def test_a_table_that_its_store_cannot_open_is_opened_after_the_answer() -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, Sync.RELAXED)
+    guest.busy = {L1}
+    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+    engine.open_waiting()
+    assert guest.protected == {L4, L3, L2, L1}
+    guest.busy = set()
+    engine.open_waiting()
+    assert guest.open_frames == {L1}
+    assert engine.counters.opened_pages == 1
+    assert not guest.store(engine, L1 * FRAME + 16, 8, entry(10))
+    engine.submit(Mode.L4, ROOT)
+    assert guest.protected == {L4, L3, L2, L1}
+    engine.open_waiting()
+    assert guest.protected == {L4, L3, L2, L1}
+    assert engine.counters.protected_pages == 4
+    assert engine.audit(engine.spaces[0]) == (0, 0)
+
+
+def test_a_table_that_cannot_be_opened_is_not_tried_for_ever() -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, Sync.RELAXED)
+    guest.busy = {L1}
+    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+    for _ in range(OPEN_TRIES + 1):
+        engine.open_waiting()
+    guest.busy = set()
+    engine.open_waiting()
+    assert not guest.open_frames
+    assert guest.store(engine, L1 * FRAME + 16, 8, entry(9))
+    assert guest.open_frames == {L1}
+
+
+def test_what_waits_to_be_opened_and_is_gone_is_not_opened() -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, Sync.RELAXED)
+    guest.busy = {L1}
+    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+    engine.destroy_space(Mode.L4, ROOT)
+    guest.busy = set()
+    engine.open_waiting()
+    assert not guest.open_frames
+
+
+def test_no_table_waits_to_be_opened_in_strict_mode() -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, Sync.RELAXED)
+    guest.busy = {L1}
+    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+    engine.set_sync(Sync.STRICT)
+    guest.busy = set()
+    engine.open_waiting()
+    assert not guest.open_frames
+
+
+def test_tables_are_listed_with_their_level_and_whether_they_are_open() -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, Sync.RELAXED)
+    guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+    assert sorted(engine.tables()) == [(L4, 4, 1, False), (L3, 3, 1, False), (L2, 2, 1, False), (L1, 1, 1, True)]
+    engine.close()
+    assert not list(engine.tables())
+
+
+class Notes:
+    """An Observer that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Any, ...]] = []
+
+    def frames_learnt(self, first_gfn: int, count: int, errors: Any) -> None:
+        self.said.append(("learnt", first_gfn, count, sum(1 for i in range(count) if errors[i])))
+
+    def table_read(self, gfn: int, page: Any) -> None:
+        self.said.append(("read", gfn, ffi.unpack(page, 2)))
+
+    def submitted(self, mode: Mode, roots: tuple[int, ...]) -> None:
+        self.said.append(("submitted", mode, roots))
+
+    def gpu_stored(self, mode: Mode, roots: tuple[int, ...], va: int, value: int, gpa: int) -> None:
+        self.said.append(("gpu stored", mode, roots, va, value, gpa))
+
+
+def test_an_observer_sees_every_table_before_it_counts(sync: Sync) -> None:
+    guest = FakeGuest()
+    make_tables(guest)
+    engine = make_engine(guest, sync=sync)
+    notes = Notes()
+    engine.observe(notes)
+    guest.holes = {40}
+    engine.create_space(Mode.L4, ROOT)
+    assert notes.said == [
+        ("learnt", 0, guest.frames, 1),
+        *(("read", table, [entry(child), 0]) for table, child in ((L4, L3), (L3, L2), (L2, L1), (L1, DATA))),
+    ]
+
+
+def test_an_observer_sees_what_became_of_an_open_table() -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, Sync.RELAXED)
+    notes = Notes()
+    engine.observe(notes)
+    guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+    guest.store(engine, L1 * FRAME + 8, 8, entry(10))
+    assert notes.said == []
+    engine.submit(Mode.L4, ROOT)
+    assert notes.said == [("submitted", Mode.L4, ROOT), ("read", L1, [entry(DATA), entry(10)])]
+
+
+def test_an_observer_sees_the_stores_of_the_gpu() -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, Sync.STRICT)
+    notes = Notes()
+    engine.observe(notes)
+    assert engine.gpu_store(Mode.L4, ROOT, 8, 77)
+    assert not engine.gpu_store(Mode.L4, ROOT, FRAME, 78)
+    engine.observe(None)
+    assert engine.gpu_store(Mode.L4, ROOT, 16, 79)
+    assert notes.said == [("gpu stored", Mode.L4, ROOT, 8, 77, DATA * FRAME + 8)]

@@ -1,0 +1,77 @@
+"""What the commands that ask a daemon have in common: their options, and the asking."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from xengt_dm.cli.types import Domid
+from xengt_dm.control.client import ask
+from xengt_dm.run_dir.directory import DEFAULT_BASE
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run_dir_option(function: F) -> F:
+    return click.option(
+        "--run-dir",
+        "base",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=DEFAULT_BASE,
+        show_default=True,
+        help="Where the daemons keep their sockets.",
+    )(function)
+
+
+def domid_option(function: F) -> F:
+    return click.option("--domid", type=Domid(), required=True, help="The domain that the daemon serves.")(function)
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")(function)
+
+
+def instance_options(function: F) -> F:
+    """--domid, --run-dir and --json."""
+    return domid_option(run_dir_option(json_option(function)))
+
+
+def ask_and_show(
+    base: Path, domid: int, command: str, as_json: bool, show: Callable[[Any], None], **arguments: Any
+) -> Any:
+    """Ask, and show the result as JSON or through ``show``; returns it. Raises as :func:`.control_client.ask`."""
+    result = ask(base, domid, command, **arguments)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        show(result)
+    return result
+
+
+def parse_va(context: click.Context, parameter: click.Parameter, value: str) -> int:
+    """The value of an argument that is a GPU address."""
+    return _address(value, 48)
+
+
+def parse_root(context: click.Context, parameter: click.Parameter, value: str | None) -> int | list[int] | None:
+    """The value of an option that names an address space: one root address, or four with commas between."""
+    if value is None:
+        return None
+    roots = [_address(each.strip(), 64) for each in value.split(",")]
+    if len(roots) not in (1, 4):
+        raise click.BadParameter(f"{len(roots)} addresses: an l4 space has one root, an l3 space has four")
+    return roots[0] if len(roots) == 1 else roots
+
+
+def _address(text: str, bits: int) -> int:
+    try:
+        address = int(text, 0)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no address: decimal, or hexadecimal with 0x") from None
+    if not 0 <= address < 1 << bits:
+        raise click.BadParameter(f"{text} is no address of {bits} bits")
+    return address

@@ -1,0 +1,72 @@
+"""What the commands that read the configuration have in common: their options, and the reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from errno import ENOENT
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from xengt_dm.config.files import Assignment, read_setting
+from xengt_dm.config.merge import DEFAULT_DIRECTORY, domain_file, domain_files
+from xengt_dm.errors import DomainGoneError, HostError, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _existing(_context: click.Context, _parameter: click.Parameter, directory: Path) -> Path:
+    """The default may be missing, where the defaults of all keys are good enough; one that was asked for may not."""
+    if directory != DEFAULT_DIRECTORY and not directory.is_dir():
+        raise click.BadParameter(f"there is no directory {directory}")
+    return directory
+
+
+def config_dir_option(function: F) -> F:
+    return click.option(
+        "--config-dir",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=DEFAULT_DIRECTORY,
+        show_default=True,
+        callback=_existing,
+        help="Where xengt-dm.toml is, and domains/NAME.toml.",
+    )(function)
+
+
+def set_option(function: F) -> F:
+    return click.option(
+        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Give a key a value; wins over the files."
+    )(function)
+
+
+def settings_of(sets: Sequence[str]) -> list[Assignment]:
+    """What ``--set`` said, in order. Raises ConfigError."""
+    return [read_setting(text) for text in sets]
+
+
+def check_name(directory: Path, name: str) -> None:
+    """Raises UsageError if no domain with a file of its own can have this name."""
+    if domain_file(directory, name) is None:
+        raise UsageError(f"--name {name!r}: no file can have that name in {directory}")
+
+
+def name_of(directory: Path, domid: int, name: str | None) -> str | None:
+    """The name that chooses a domain's file: the one given, or, if there are files to choose from, what xenstore says.
+
+    Raises UsageError, ConfigError or HostError; DomainGoneError if there is no such domain.
+    """
+    if name is not None:
+        check_name(directory, name)
+        return name
+    if not domain_files(directory):
+        return None
+    from xengt_dm.xenstore import XenStore
+
+    with XenStore() as store:
+        try:
+            return store.read(f"/local/domain/{domid}/name")
+        except HostError as error:
+            if error.errno != ENOENT:
+                raise
+            raise DomainGoneError("xenstore read", domid, ENOENT, "there is no such domain") from error

@@ -1,0 +1,197 @@
+"""What a daemon and those who ask it say to each other. Sans-io.
+
+Lines of JSON in UTF-8 on a UNIX stream socket, one reply to each request, in order:
+
+    {"v": 1, "cmd": "walk", "va": 4096}
+    {"v": 1, "ok": true, "result": ...}
+    {"v": 1, "ok": false, "error": {"code": "usage", "message": "..."}}
+
+``v`` and ``cmd`` are the request's own, every other key is an argument of the command. A file descriptor may come with
+a request (SCM_RIGHTS, unix(7)), so that the daemon writes to a file that only who asks may open. A request has at most
+:data:`REQUEST_LIMIT` bytes with its newline; a reply may have many megabytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from xengt_dm.control.json_stream import json_pieces
+from xengt_dm.errors import ConfigError, DataError, ExitCode, UsageError, XengtError
+
+VERSION: Final = 1
+REQUEST_LIMIT: Final = 64 * 1024
+SOCKET_NAME: Final = "control.sock"
+
+
+class ErrorCode(enum.StrEnum):
+    """Why a request was refused; the names are part of the protocol."""
+
+    MALFORMED = "malformed"
+    TOO_LARGE = "too-large"
+    VERSION = "version"
+    UNKNOWN_COMMAND = "unknown-command"
+    USAGE = "usage"
+    DATA = "data"
+    PERMISSION = "permission"
+    HOST = "host"
+    BUSY = "busy"
+    TIMEOUT = "timeout"
+    QUIESCED = "quiesced"
+    INTERNAL = "internal"
+
+
+#: What a command that got such an error ends with.
+EXIT_CODES: Final[Mapping[str, ExitCode]] = {
+    ErrorCode.MALFORMED: ExitCode.INTERNAL,
+    ErrorCode.TOO_LARGE: ExitCode.USAGE,
+    ErrorCode.VERSION: ExitCode.UNAVAILABLE,
+    ErrorCode.UNKNOWN_COMMAND: ExitCode.UNAVAILABLE,
+    ErrorCode.USAGE: ExitCode.USAGE,
+    ErrorCode.DATA: ExitCode.DATA,
+    ErrorCode.PERMISSION: ExitCode.PERMISSION,
+    ErrorCode.HOST: ExitCode.UNAVAILABLE,
+    ErrorCode.BUSY: ExitCode.UNAVAILABLE,
+    ErrorCode.TIMEOUT: ExitCode.UNAVAILABLE,
+    ErrorCode.QUIESCED: ExitCode.UNAVAILABLE,
+    ErrorCode.INTERNAL: ExitCode.INTERNAL,
+}
+
+
+class ControlError(XengtError):
+    """Nobody there to ask, or no answer that can be used."""
+
+    exit_code = ExitCode.UNAVAILABLE
+
+
+class RefusedError(ControlError):
+    """A request that was answered with an error; ``code`` is an :class:`ErrorCode`, or what a newer daemon says."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.exit_code = EXIT_CODES.get(code, ExitCode.UNAVAILABLE)
+
+
+#: The argument under which a handler finds the descriptor that came with a request, as a :class:`Passed`.
+DESCRIPTOR: Final = "descriptor"
+
+
+class Passed:
+    """A file descriptor that came with a request. Whoever wants it takes it; else it is closed after the answer."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def take(self) -> int:
+        """The descriptor, the caller's from now on. Raises UsageError if it was taken already."""
+        if self._descriptor is None:
+            raise UsageError("the descriptor that came with the request is taken already")
+        descriptor, self._descriptor = self._descriptor, None
+        return descriptor
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self.take())
+
+
+@dataclass(frozen=True)
+class Request:
+    command: str
+    arguments: Mapping[str, object]
+
+
+def parse_request(line: bytes) -> Request:
+    """The request in one line. Raises RefusedError for whatever is none; nothing else, whatever the bytes."""
+    try:
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(ErrorCode.MALFORMED, f"the request is no JSON: {_brief(error)}") from None
+    if not isinstance(value, dict):
+        raise RefusedError(ErrorCode.MALFORMED, "the request is no JSON object")
+    version = value.pop("v", None)
+    if type(version) is not int or version != VERSION:
+        raise RefusedError(ErrorCode.VERSION, f"this daemon speaks version {VERSION}, the request has another or none")
+    command = value.pop("cmd", None)
+    if not isinstance(command, str):
+        raise RefusedError(ErrorCode.MALFORMED, 'the request has no "cmd", or it is no string')
+    return Request(command, value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a key twice in one object")
+    return value
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _brief(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+
+
+class LineBuffer:
+    """Cuts a stream of bytes into lines of at most ``limit`` bytes with their newline."""
+
+    def __init__(self, limit: int = REQUEST_LIMIT) -> None:
+        self._limit = limit
+        self._bytes = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self._bytes += data
+
+    def take(self, at_end: bool = False) -> bytes | None:
+        """The next line without its newline, None if it is not all there yet; ``at_end``, what is left is a line too.
+
+        Raises RefusedError if the line is too long; the stream is of no use then.
+        """
+        end = self._bytes.find(b"\n", 0, self._limit)
+        if end < 0:
+            if len(self._bytes) >= self._limit:
+                raise RefusedError(ErrorCode.TOO_LARGE, f"the request has more than {self._limit} bytes")
+            if not at_end or not self._bytes:
+                return None
+            end = len(self._bytes)
+        line = bytes(self._bytes[:end])
+        del self._bytes[: end + 1]
+        return line
+
+
+def request_line(command: str, arguments: Mapping[str, object]) -> bytes:
+    """A request as it goes out, with its newline. Raises UsageError if it is too long."""
+    line = json.dumps({"v": VERSION, "cmd": command, **arguments}).encode() + b"\n"
+    if len(line) > REQUEST_LIMIT:
+        raise UsageError(f"the request has more than {REQUEST_LIMIT} bytes")
+    return line
+
+
+def error_line(code: str, message: str) -> bytes:
+    return json.dumps({"v": VERSION, "ok": False, "error": {"code": code, "message": message}}).encode() + b"\n"
+
+
+def error_code(error: XengtError) -> ErrorCode:
+    """How an error that a handler raised is told."""
+    if isinstance(error, RefusedError) and error.code in EXIT_CODES:
+        return ErrorCode(error.code)
+    if isinstance(error, UsageError):
+        return ErrorCode.USAGE
+    if isinstance(error, (DataError, ConfigError)):
+        return ErrorCode.DATA
+    return ErrorCode.PERMISSION if error.exit_code is ExitCode.PERMISSION else ErrorCode.HOST
+
+
+def reply_pieces(result: object) -> Iterator[bytes]:
+    """A reply in pieces; an empty one is a moment at which the daemon is to look after its guest.
+
+    ``result`` is what :func:`.lazy_json.json_pieces` takes, and such moments are where it has them.
+    """
+    yield b'{"v": 1, "ok": true, "result": '
+    yield from json_pieces(result)
+    yield b"}\n"

@@ -1,0 +1,100 @@
+"""The UNIX socket under the control protocol: where it is, making it, reaching it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from xengt_dm.control.protocol import ControlError
+from xengt_dm.errors import HostError
+
+#: sizeof(sun_path), unix(7), with the NUL that ends it.
+ADDRESS_SIZE: Final = 108
+BACKLOG: Final = 16
+
+
+@contextmanager
+def address_of(path: Path) -> Iterator[str]:
+    """An address for bind or connect; a path too long for one goes through a descriptor of its directory."""
+    if len(os.fsencode(path)) < ADDRESS_SIZE:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def connect(path: Path, timeout: float | None) -> socket.socket:
+    """A connection to whoever listens at ``path``; ``timeout`` as in socket.settimeout. Raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        with address_of(path) as address:
+            connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """A listening socket at ``path``, for its user only; what a dead process left there is replaced.
+
+    Raises ControlError if a live process listens there, HostError if the socket cannot be made.
+    """
+    try:
+        _remove_stale(path)
+        listener, identity = _listen(path)
+    except OSError as error:
+        raise HostError(f"listen at {path}", None, error.errno or 0, error.strerror) from error
+    try:
+        yield listener
+    finally:
+        listener.close()
+        with suppress(OSError):
+            if _identity(path) == identity:
+                path.unlink()
+
+
+def _listen(path: Path) -> tuple[socket.socket, tuple[int, int]]:
+    """Nobody can connect before it listens, and by then it is private."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with address_of(path) as address:
+            listener.bind(address)
+        path.chmod(0o600)
+        listener.listen(BACKLOG)
+        return listener, _identity(path)
+    except BaseException:
+        listener.close()
+        raise
+
+
+def _remove_stale(path: Path) -> None:
+    """Make room for a new socket. Raises ControlError if a live process listens there, OSError if it is no socket."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "there is something that is no socket", str(path))
+        connect(path, timeout=0).close()
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
+        return
+    except BlockingIOError:
+        pass  # its backlog is full, so it lives
+    raise ControlError(f"another process serves at {path}; stop it first")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino

@@ -1,0 +1,66 @@
+"""A daemon that follows its configuration: on SIGHUP, what can change while it runs does, and the rest is told."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from xengt_dm.config.files import Assignment
+from xengt_dm.config.keys import show
+from xengt_dm.config.merge import Config
+from xengt_dm.errors import ConfigError
+from xengt_dm.log import log
+from xengt_dm.ppgtt.engine import Engine, Sync
+
+
+@dataclass
+class Running:
+    """What holds now, and how to read the files and options again that it came from."""
+
+    config: Config
+    read_again: Callable[[], Config]
+
+
+async def reload_on_signal(running: Running, engine: Engine, *, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            reload(running, engine)
+
+
+def reload(running: Running, engine: Engine) -> None:
+    """Read the configuration again and follow it as far as possible. A bad one changes nothing."""
+    logger = log.get_logger()
+    try:
+        new = running.read_again()
+    except ConfigError as error:
+        logger.error("config.refused", reason=str(error))
+        return
+    followed = []
+    for old, wanted in running.config.changes(new):
+        if not wanted.key.reloadable:
+            logger.warning(
+                "config.needs_restart",
+                key=wanted.key.name,
+                holds=show(old.key, old.value),
+                wanted=show(wanted.key, wanted.value),
+                origin=wanted.origin,
+            )
+            continue
+        followed.append(wanted)
+    running.config = running.config.replaced(followed)
+    _follow(followed, running.config, engine)
+    logger.info("config.reloaded", changed={each.key.name: each.value for each in followed})
+
+
+def _follow(followed: list[Assignment], config: Config, engine: Engine) -> None:
+    names = {each.key.name for each in followed}
+    if "shadow.mode" in names:
+        engine.set_sync(Sync(config.string("shadow.mode")))
+    if "log.level" in names:
+        log.set_level(config.string("log.level"))
+    if names & {"log.burst", "log.interval_ms"}:
+        log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)

@@ -1,0 +1,152 @@
+"""libxendevicemodel for one domain: each call typed, each failure an exception."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xengt_dm.errors import DomainGoneError
+from xengt_dm.hypervisor.port import MemType
+from xengt_dm.hypervisor.xen.errors import failure
+from xengt_dm.hypervisor.xen.library import Binding
+from xengt_dm.units import CData
+
+
+class DeviceModel:
+    """A device-model handle and the domain it is for.
+
+    Every method raises HostError with the library's call, the domain and the meaning of the errno, and
+    DomainGoneError when the domain, or the ioreq server named, is no more.
+    """
+
+    def __init__(self, binding: Binding, domid: int) -> None:
+        self._ffi, self._lib = binding
+        self._domid = domid
+        self._handle = self._lib.xendevicemodel_open(self._lib.xd_xen_quiet_logger(), 0)
+        if self._handle == self._ffi.NULL:
+            raise failure("xendevicemodel_open", None, self._ffi.errno)
+        self._set_mem_types = self._lib.xd_xen_set_mem_types
+
+    def close(self) -> None:
+        if self._handle != self._ffi.NULL:
+            handle, self._handle = self._handle, self._ffi.NULL
+            self._lib.xendevicemodel_close(handle)
+
+    def _call(self, name: str, *arguments: object) -> None:
+        call = f"xendevicemodel_{name}"
+        assert self._handle != self._ffi.NULL, f"{call} on a closed handle"
+        if getattr(self._lib, call)(self._handle, self._domid, *arguments) != 0:
+            raise failure(call, self._domid, self._ffi.errno)
+
+    def vcpu_count(self) -> int:
+        """vCPUs that the domain can ever have. Xen >= 4.15."""
+        count = self._ffi.new("unsigned int *")
+        self._call("nr_vcpus", count)
+        return int(count[0])
+
+    # ioreq servers
+
+    def create_server(self) -> int:
+        """A new server without buffered requests; a GPU has no use for those."""
+        server = self._ffi.new("ioservid_t *")
+        self._call("create_ioreq_server", self._lib.HVM_IOREQSRV_BUFIOREQ_OFF, server)
+        return int(server[0])
+
+    def server_exists(self, server: int) -> bool:
+        """Whether the server is alive. Without pointers for them, Xen allocates no guest frames for its pages."""
+        null = self._ffi.NULL
+        try:
+            self._call("get_ioreq_server_info", server, null, null, null)
+        except DomainGoneError:
+            return False
+        return True
+
+    def set_server_state(self, server: int, enabled: bool) -> None:
+        self._call("set_ioreq_server_state", server, int(enabled))
+
+    def destroy_server(self, server: int) -> None:
+        self._call("destroy_ioreq_server", server)
+
+    def map_range(self, server: int, first: int, last: int, *, ports: bool = False) -> None:
+        """Claim gpa (or I/O ports) ``first``..``last``, both included."""
+        self._call("map_io_range_to_ioreq_server", server, int(not ports), first, last)
+
+    def unmap_range(self, server: int, first: int, last: int, *, ports: bool = False) -> None:
+        self._call("unmap_io_range_from_ioreq_server", server, int(not ports), first, last)
+
+    def map_pci(self, server: int, bus: int, device: int, function: int) -> None:
+        """Claim the configuration space of a PCI function, in segment 0."""
+        self._call("map_pcidev_to_ioreq_server", server, 0, bus, device, function)
+
+    def unmap_pci(self, server: int, bus: int, device: int, function: int) -> None:
+        self._call("unmap_pcidev_from_ioreq_server", server, 0, bus, device, function)
+
+    def claim_writes(self, server: int) -> None:
+        """Stores to pages of type IOREQ_SERVER go to this server, enabled or not."""
+        flags = self._lib.XEN_DMOP_IOREQ_MEM_ACCESS_WRITE
+        self._call("map_mem_type_to_ioreq_server", server, self._lib.HVMMEM_ioreq_server, flags)
+
+    def release_writes(self, server: int) -> None:
+        """Give the claim back; Xen walks the domain's memory and resets every page of the type before it returns."""
+        self._call("map_mem_type_to_ioreq_server", server, self._lib.HVMMEM_ioreq_server, 0)
+
+    # memory
+
+    def set_mem_types(self, mem_type: MemType, gfns: CData, count: int, errors: CData) -> int:
+        """Change the types of ``count`` frames one by one; see DomainPort.set_mem_types.
+
+        One by one, because after a failed call over a range nobody can tell how far it came: Xen does not copy its
+        progress back (xen/arch/x86/hvm/dm.c). Cost: a hypercall a page; the flush a page is the same either way.
+        """
+        failed = self._set_mem_types(self._handle, self._domid, mem_type, gfns, count, errors)
+        if failed < 0:
+            raise failure("xendevicemodel_set_mem_type", self._domid, -failed)
+        return failed
+
+    def track_dirty(self, first_gfn: int, count: int) -> bytes:
+        """Which of the frames were written since the last call: one bit each, the lowest first. At most 32768."""
+        bitmap = self._ffi.new("unsigned long[]", (count + 63) // 64)
+        self._call("track_dirty_vram", first_gfn, count, bitmap)
+        return bytes(self._ffi.buffer(bitmap, (count + 7) // 8))
+
+    def modified_memory(self, first_gfn: int, count: int) -> None:
+        """Tell Xen's log of dirty pages that we wrote to these frames."""
+        self._call("modified_memory", first_gfn, count)
+
+    def modified_memory_bulk(self, extents: Sequence[tuple[int, int]]) -> None:
+        """The same for (first gfn, count) pairs; at most 256, the kernel's bound on one buffer."""
+        array = self._ffi.new("struct xen_dm_op_modified_memory_extent[]", len(extents))
+        for slot, (first_gfn, count) in zip(array, extents, strict=True):
+            slot.first_pfn, slot.nr = first_gfn, count
+        self._call("modified_memory_bulk", array, len(extents))
+
+    def relocate_memory(self, source_gfn: int, target_gfn: int, count: int) -> None:
+        self._call("relocate_memory", count, source_gfn, target_gfn)
+
+    def pin_cache_attribute(self, first_gfn: int, last_gfn: int, attribute: int) -> None:
+        """``attribute`` is one of the binding's XEN_DMOP_MEM_CACHEATTR_*."""
+        self._call("pin_memory_cacheattr", first_gfn, last_gfn, attribute)
+
+    # interrupts
+
+    def inject_msi(self, address: int, data: int) -> None:
+        self._call("inject_msi", address, data)
+
+    def inject_event(
+        self, vcpu: int, vector: int, kind: int, error_code: int = 0xFFFFFFFF, length: int = 0, extra: int = 0
+    ) -> None:
+        """An event that the vCPU takes when it next runs; ``kind`` is enum x86_event_type; all ones: no error code."""
+        self._call("inject_event", vcpu, vector, kind, error_code, length, extra)
+
+    def set_intx(self, bus: int, device: int, pin: int, asserted: bool) -> None:
+        """Drive pin 0 (INTA) to 3 (INTD) of a PCI device."""
+        self._call("set_pci_intx_level", 0, bus, device, pin, int(asserted))
+
+    def set_isa_irq(self, irq: int, asserted: bool) -> None:
+        self._call("set_isa_irq_level", irq, int(asserted))
+
+    def set_pci_link_route(self, link: int, irq: int) -> None:
+        self._call("set_pci_link_route", link, irq)
+
+    def shutdown(self, reason: int) -> None:
+        """Shut the domain down; ``reason`` is one of the binding's SHUTDOWN_*."""
+        self._call("shutdown", reason)

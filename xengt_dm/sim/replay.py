@@ -1,0 +1,147 @@
+"""Playing a trace: the guest of a file, on the embedded hypervisor, through the whole path.
+
+    store -> p2m check -> ioreq -> event channel -> trio -> bus -> engine -> answer -> second emulation pass
+
+What vCPUs do is executed as the embedded hypervisor's operations, on a thread beside the one that serves, one event
+after the other as the file has them. What is no vCPU's doing (a submission, a GPU's store, a dump) happens between two
+of them, in the serving thread, where a device would call the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from xengt_dm._core import ffi, lib
+from xengt_dm.control import report
+from xengt_dm.daemon.main import Instance, Settings, open_instance
+from xengt_dm.errors import DataError
+from xengt_dm.hypervisor.embedded import EmbeddedDomain
+from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.ppgtt.space import Mode
+from xengt_dm.run_dir.directory import read_counters
+from xengt_dm.trace.events import Add, Dump, Event, Fill, GpuStore, Header, Mmio, Remove, Root, Store, Submit
+from xengt_dm.trace.read import frame_limit, vcpu_count
+from xengt_dm.units import CData
+from xengt_dm.vgpu.registers import BAR0_SIZE
+
+#: Above every address that a page-table entry can name, and that a trace is likely to store to.
+BAR0 = 1 << 51
+#: 4 TiB; a type for each frame and the guest's memory twice must find room in one process.
+MOST_FRAMES = 1 << 30
+#: Operations executed in one go, between two looks at whether the serving side failed.
+BATCH = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a trace came to: ``dumps`` and ``counters`` as docs/trace-format.md has them."""
+
+    dumps: list[dict[str, Any]]
+    counters: dict[str, int]
+
+
+def replay(header: Header, events: list[Event], *, sync: Sync, max_tables: int, flavour: str = "4.17") -> Outcome:
+    """Play a trace from its header's state to its end. Raises DataError if its guest is too large to be played."""
+    limit = frame_limit(header, events)
+    if limit > MOST_FRAMES:
+        raise DataError(f"the trace's guest has frames up to {limit - 1}; replay plays guests of {MOST_FRAMES} frames")
+    holes = [*header.holes]
+    if limit > header.ram_frames:
+        holes.append((header.ram_frames, limit - header.ram_frames))
+    settings = Settings(bar0=BAR0, generation=header.generation, sync=sync, max_tables=max_tables)
+    with EmbeddedDomain(limit, vcpu_count(events), flavour, holes=holes) as domain:
+        port = domain.port()
+        with open_instance(port, settings) as instance:
+            player = _Player(domain, instance)
+            trio.run(player.play, events)
+            counters = read_counters(instance.stats.counters)
+            counters["dropped_stores"] += domain.dropped_stores + player.dropped
+            return Outcome(player.dumps, counters)
+
+
+class _Player:
+    def __init__(self, domain: EmbeddedDomain, instance: Instance) -> None:
+        self._domain = domain
+        self._instance = instance
+        self._ops: CData = ffi.new("xd_emb_op[]", BATCH)
+        self._count = 0
+        #: (vCPU, first operation, how many) of what has been put together and not executed yet.
+        self._runs: list[tuple[int, int, int]] = []
+        self.dumps: list[dict[str, Any]] = []
+        self.dropped = 0
+
+    async def play(self, events: Iterable[Event]) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._instance.serve)
+            for event in events:
+                await self._play(event)
+            await self._flush()
+            nursery.cancel_scope.cancel()
+
+    async def _play(self, event: Event) -> None:
+        engine = self._instance.engine
+        match event:
+            case Store(gpa, size, value, vcpu):
+                if BAR0 - size < gpa < BAR0 + BAR0_SIZE:
+                    self.dropped += 1  # the trace's guest has nothing at our BAR's address
+                else:
+                    await self._add(vcpu, lib.XD_OP_STORE, gpa, size, value)
+            case Fill(gpa, count, value, vcpu):
+                await self._add(vcpu, lib.XD_OP_FILL, gpa, 8, value, count)
+            case Mmio(offset, size, value, vcpu):
+                await self._add(vcpu, lib.XD_OP_STORE, BAR0 + offset, size, value)
+            case Remove(gfn, count):
+                await self._remove(gfn, count)
+            case Add(gfn, count):
+                await self._remove(gfn, count)  # a frame that is RAM already is replaced by another
+                await self._add(0, lib.XD_OP_ADD, gfn, 0, 0, count)
+            case Submit(mode, root):
+                await self._flush()
+                engine.submit(Mode(mode), _roots(root))
+            case GpuStore(mode, root, va, value):
+                await self._flush()
+                engine.gpu_store(Mode(mode), _roots(root), va, value)
+            case Dump(name):
+                await self._flush()
+                self.dumps.append({"id": name, "spaces": report.dump_spaces(engine)})
+                report.audit_spaces(engine)
+
+    async def _remove(self, gfn: int, count: int) -> None:
+        there = min(gfn + count, self._domain.ram_frames) - gfn
+        if there > 0:
+            await self._add(0, lib.XD_OP_REMOVE, gfn, 0, 0, there)
+
+    async def _add(self, vcpu: int, kind: int, gpa: int, size: int, value: int, count: int = 0) -> None:
+        if self._count == BATCH:
+            await self._flush()
+        op = self._ops[self._count]
+        op.kind = kind
+        op.gpa = gpa
+        op.size = size
+        op.value = value
+        op.count = count
+        if self._runs and self._runs[-1][0] == vcpu:
+            _, first, length = self._runs[-1]
+            self._runs[-1] = (vcpu, first, length + 1)
+        else:
+            self._runs.append((vcpu, self._count, 1))
+        self._count += 1
+
+    async def _flush(self) -> None:
+        """Have the vCPUs execute what has been put together, while the other task serves."""
+        if self._runs:
+            await trio.to_thread.run_sync(self._execute)
+            self._runs.clear()
+            self._count = 0
+
+    def _execute(self) -> None:
+        for vcpu, first, count in self._runs:
+            self._domain.vcpu(vcpu).run(self._ops + first, count)
+
+
+def _roots(root: Root) -> tuple[int, ...]:
+    return (root,) if isinstance(root, int) else root

@@ -1,0 +1,154 @@
+"""Prometheus' side of the stats pages: a collector by the table of metrics, and what serves it.
+
+Nothing is kept between two scrapes: each reads every page anew, so a daemon that comes, goes or dies is seen at once,
+and it pays nothing for being looked at.
+"""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+import wsgiref.simple_server
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.utils import floatToGoString
+
+from xengt_dm.errors import HostError
+from xengt_dm.stats import reader as stats_reader
+from xengt_dm.stats import table as metrics
+from xengt_dm.stats.reader import LIMITS, Reading
+
+#: A scraper is one connection now and then.
+MAX_CONNECTIONS: Final = 8
+#: A peer that says nothing, or does not read, for so long is cut off.
+PEER_SECONDS: Final = 10.0
+_BOUNDS: Final = [*map(floatToGoString, LIMITS), "+Inf"]
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+
+class Collector:
+    """The metrics of all daemons whose run directories are in ``base``."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+
+    def describe(self) -> Iterator[Metric]:
+        """Every family, without samples."""
+        return map(_family, metrics.METRICS)
+
+    def collect(self) -> Iterator[Metric]:
+        readings = stats_reader.read_host(self._base)
+        for metric in metrics.METRICS:
+            family = _family(metric)
+            _fill(family, metric, readings)
+            yield family
+
+
+def _family(metric: metrics.Metric) -> Metric:
+    make = {
+        metrics.Kind.COUNTER: CounterMetricFamily,
+        metrics.Kind.GAUGE: GaugeMetricFamily,
+        metrics.Kind.HISTOGRAM: HistogramMetricFamily,
+    }[metric.kind]
+    # OpenMetrics has a unit only where the name ends in it.
+    unit = metric.unit if metric.name.endswith(f"_{metric.unit}") else ""
+    family: Metric = make(metric.name, metric.help, labels=metric.labels, unit=unit)
+    return family
+
+
+def _fill(family: Metric, metric: metrics.Metric, readings: Sequence[Reading]) -> None:
+    per_domain = "domid" in metric.labels
+    for reading in readings:
+        if (reading.domid is not None) != per_domain:
+            continue
+        for values, name in metric.source.items():
+            labels = [str(reading.domid)] if per_domain else []
+            labels += values or [reading.texts.get(label, "") for label in metric.labels[len(labels) :]]
+            if isinstance(family, HistogramMetricFamily) and name in reading.histograms:
+                histogram = reading.histograms[name]
+                family.add_metric(labels, list(zip(_BOUNDS, histogram.counts, strict=True)), histogram.sum)
+            elif isinstance(family, (CounterMetricFamily, GaugeMetricFamily)) and name in reading.values:
+                family.add_metric(labels, reading.values[name])
+
+
+def registry(base: Path) -> CollectorRegistry:
+    """One with our collector alone: nothing about this process itself."""
+    made = CollectorRegistry()
+    made.register(Collector(base))
+    return made
+
+
+def text(base: Path) -> str:
+    """What a scrape would get, in Prometheus' text format."""
+    return generate_latest(registry(base)).decode()
+
+
+class _Handler(wsgiref.simple_server.WSGIRequestHandler):
+    timeout = PEER_SECONDS
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """Whoever connects decides how often; so nothing is written down."""
+
+
+class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
+    """Serves ``/metrics``, in OpenMetrics to who asks for it, at ``address`` of a host and a port (0: any free one).
+
+    Raises OSError if it cannot listen there.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, base: Path, address: tuple[str, int]) -> None:
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        super().__init__(address, _Handler)
+        self.set_app(_app(make_wsgi_app(registry(base))))
+
+    def server_bind(self) -> None:
+        """As the base class's, which would ask the resolver for the name of the address."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A peer that broke off, or was cut off, is its own affair."""
+
+
+def _app(scrape: Callable[[Environ, StartResponse], Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] != "GET":
+            return _plain(start_response, "405 Method Not Allowed", "only GET is served here\n")
+        if environ["PATH_INFO"] != "/metrics":
+            return _plain(start_response, "404 Not Found", "metrics are at /metrics\n")
+        try:
+            return scrape(environ, start_response)
+        except HostError as error:
+            return _plain(start_response, "503 Service Unavailable", f"{error}\n")
+
+    return app
+
+
+def _plain(start_response: StartResponse, status: str, body: str) -> list[bytes]:
+    content = body.encode()
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(content)))])
+    return [content]
