@@ -24,8 +24,6 @@ LAST = ENTRIES - 1
 LEVEL_MASK: int = lib.XD_LEVEL_MASK
 OPEN: int = lib.XD_TABLE_OPEN
 PAGE_SHIFT: int = lib.XD_FRAME_SHIFT
-#: So often is a table's opening tried after a store to it, before it has to be stored to again.
-OPEN_TRIES = 8
 #: Tables brought in line at a time in a submission; what is left over is found by the next look.
 BATCH = 4096
 
@@ -64,8 +62,6 @@ class ShadowTables:
         self.short = False
         #: Frames of tables that could not be protected since this was last cleared.
         self.refused: set[int] = set()
-        #: Frames of leaf tables that could not be opened by the store that hit them, and the tries that they have left.
-        self._to_open: dict[int, int] = {}
         #: How often making room cost other spaces theirs, and with them maybe tables that somebody counted on.
         self._reclaims = 0
         self._need: CData = ffi.new("xd_need *")
@@ -275,40 +271,19 @@ class ShadowTables:
 
     # Opening and closing (relaxed mode)
 
-    def open_frame(self, gfn: int) -> None:
-        """Let a frame go writable, if it serves as leaf tables only and is not open yet.
+    def unsync(self, gfn: int) -> bool:
+        """Have a frame unprotected until its tables are resynced, if it serves as leaf tables only and is protected.
 
-        Where that cannot be in the middle of its own store, :meth:`open_waiting` does it.
+        Returns whether it is unprotected now.
         """
-        if gfn not in self._to_open and self._is_to_open(gfn) and not self._open(gfn):
-            self._to_open[gfn] = OPEN_TRIES
-
-    @property
-    def waits_to_open(self) -> bool:
-        return bool(self._to_open)
-
-    def open_waiting(self) -> None:
-        """Open the tables whose own stores could not, as far as that can be done now."""
-        for gfn, tries in list(self._to_open.items()):
-            if tries and self._is_to_open(gfn) and not self._open(gfn):
-                self._to_open[gfn] = tries - 1
-            else:
-                del self._to_open[gfn]
-
-    def open_no_more(self) -> None:
-        """Forget the tables that wait to be opened."""
-        self._to_open.clear()
-
-    def _is_to_open(self, gfn: int) -> bool:
         shadow = self.pointer
         number = lib.xd_first_of_frame(shadow, gfn)
         first = shadow.tables[number]
-        return bool(number) and first.kind & LEVEL_MASK == 1 and not first.flags & OPEN
-
-    def _open(self, gfn: int) -> bool:
-        if not self._protector.open(gfn):
+        if not number or first.kind & LEVEL_MASK != 1 or first.flags & OPEN:
             return False
-        lib.xd_set_open(self.pointer, gfn, 1)
+        if not self._protector.unsync(gfn):
+            return False
+        lib.xd_set_open(shadow, gfn, 1)
         self._counters.opened_pages += 1
         self._counters.protected_pages -= 1
         return True
@@ -323,7 +298,7 @@ class ShadowTables:
             gfns, errors, others, other_count = self._closing
             closed = lib.xd_close_frames(shadow, leaves, count, gfns, others, other_count)
             if closed:
-                self._protector.close(gfns, closed, errors)
+                self._protector.resync(gfns, closed, errors)
                 lib.xd_frames_closed(shadow, gfns, errors, closed)
                 if other_count[0]:
                     self.update_leaves(others, other_count[0])
