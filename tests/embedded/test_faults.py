@@ -57,8 +57,6 @@ def retried(call: object, server: int) -> None:
     """What unwinding does about a call that fails once."""
     try:
         call(server)  # type: ignore[operator]
-    except DomainGoneError:
-        raise
     except HostError:
         call(server)  # type: ignore[operator]
 

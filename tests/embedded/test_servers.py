@@ -10,7 +10,7 @@ import pytest
 from tests.support.device_model import FRAME, PATIENCE, DeviceModel, Request, write
 from tests.support.faults import wait_until_blocked
 from xengt_dm._core import ffi, lib
-from xengt_dm.errors import HostError
+from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError, GuestFaultError
 from xengt_dm.hypervisor.port import MemType, WriteTrap
@@ -25,8 +25,8 @@ def domain() -> Iterator[EmbeddedDomain]:
         yield made
 
 
-def refused(call: Callable[[], object]) -> HostError:
-    with pytest.raises(HostError) as caught:
+def refused(call: Callable[[], object]) -> CallError:
+    with pytest.raises(CallError) as caught:
         call()
     return caught.value
 
