@@ -30,7 +30,7 @@ from xengt_dm.ppgtt.guest_frames import GuestFrames
 from xengt_dm.ppgtt.ports import FrameMapper, Observer, Protector
 from xengt_dm.ppgtt.read import Audit, Mapping, Runs, Table, Walker
 from xengt_dm.ppgtt.space import Mode, Space, SpaceKey, space_key
-from xengt_dm.ppgtt.tree import BATCH, LEVEL_MASK, PAGE_SHIFT, ShadowTables
+from xengt_dm.ppgtt.tree import BATCH, DROPPED_STORE, LEVEL_MASK, PAGE_SHIFT, UNTRACKED_STORE, ShadowTables
 from xengt_dm.units import CData
 
 
@@ -135,17 +135,19 @@ class Engine:
 
     # What the guest and its GPU do
 
-    def store(self, gpa: int, size: int, value: int) -> None:
-        """Perform one trapped store of ``size`` bytes within one frame, and let the shadows follow."""
-        gfn = gpa >> PAGE_SHIFT
-        shadows = self._tables.store(gpa, size, value)
-        if shadows <= 0:
-            if shadows:
-                self.counters.dropped_stores += 1
-            else:
-                self.counters.straggler_stores += 1
+    def store(self, gpa: int, size: int, value: int) -> int:
+        """Perform one trapped store of ``size`` bytes within one frame, and let the shadows follow.
+
+        Returns the store's route, an ``xd_route``.
+        """
+        route = self._tables.store(gpa, size, value)
+        if route == DROPPED_STORE:
+            self.counters.dropped_stores += 1
+        elif route == UNTRACKED_STORE:
+            self.counters.straggler_stores += 1
         elif self.sync is Sync.RELAXED:
-            self._tables.unsync(gfn)
+            self._tables.unsync(gpa >> PAGE_SHIFT)
+        return route
 
     def unsync(self, gfn: int) -> bool:
         """Let the guest store to a leaf table unseen until the next submission, which resyncs it (relaxed mode).
@@ -187,7 +189,7 @@ class Engine:
                 gpa = page.gpa + va % 4096
                 if self._observer is not None:
                     self._observer.gpu_stored(mode, roots, va, value, gpa)
-                if self._tables.store(gpa, 8, value) >= 0:
+                if self._tables.store(gpa, 8, value) != DROPPED_STORE:
                     return True
             self.counters.dropped_stores += 1
             return False

@@ -24,6 +24,11 @@ LAST = ENTRIES - 1
 LEVEL_MASK: int = lib.XD_LEVEL_MASK
 OPEN: int = lib.XD_TABLE_OPEN
 PAGE_SHIFT: int = lib.XD_FRAME_SHIFT
+#: The routes of a store.
+LEAF_STORE: int = lib.XD_ROUTE_LEAF_STORE
+DIRECTORY_STORE: int = lib.XD_ROUTE_DIRECTORY_STORE
+UNTRACKED_STORE: int = lib.XD_ROUTE_UNTRACKED_STORE
+DROPPED_STORE: int = lib.XD_ROUTE_DROPPED_STORE
 #: Tables brought in line at a time in a submission; what is left over is found by the next look.
 BATCH = 4096
 
@@ -221,23 +226,24 @@ class ShadowTables:
     def store(self, gpa: int, size: int, value: int) -> int:
         """One store by the guest within one frame: to its memory, then to the shadows of that frame.
 
-        Returns how many shadows the frame has, or -1 if the frame is no RAM or its page vanished, so that the store
-        went nowhere.
+        Returns the store's route, an ``xd_route``: UNTRACKED_STORE if the frame has no shadow, DROPPED_STORE if it is
+        no RAM or its page vanished, so that the store went nowhere.
         """
         need = self._need
         need.count = 0
         shadow = self.pointer
         while (result := lib.xd_guest_store(shadow, gpa, value, size, need)) == -errno.EAGAIN:
             self._frames.learn_needed(need)
-        if result == lib.XD_STORE_UNTRACKED:
-            return 0
         if result == lib.XD_STORE_DONE:
-            return 1
+            return LEAF_STORE
+        if result == lib.XD_STORE_UNTRACKED:
+            return UNTRACKED_STORE
         if result == lib.XD_STORE_DIRECTORY:
             offset = gpa & 0xFFF
-            return self._store_to_directories(gpa >> PAGE_SHIFT, offset // 8, (offset + size - 1) // 8)
+            self._store_to_directories(gpa >> PAGE_SHIFT, offset // 8, (offset + size - 1) // 8)
+            return DIRECTORY_STORE
         self._counters.vanished_pages += 1
-        return -1
+        return DROPPED_STORE
 
     def load(self, gpa: int, size: int) -> int:
         """``size`` bytes of guest memory within one frame; all ones if the frame is no RAM or its page vanished."""
@@ -247,7 +253,7 @@ class ShadowTables:
             return int(self._value[0])
         return (1 << 8 * size) - 1
 
-    def _store_to_directories(self, gfn: int, first: int, last: int) -> int:
+    def _store_to_directories(self, gfn: int, first: int, last: int) -> None:
         """Update all shadows of a frame that is a directory at some level, the highest first.
 
         The update of one may bury another, when the frame points to itself; so each is looked up again by its kind.
@@ -267,7 +273,6 @@ class ShadowTables:
             else:
                 self._numbers[0] = number
                 self.update_leaves(self._numbers, 1)
-        return len(kinds)
 
     # Opening and closing (relaxed mode)
 
