@@ -29,7 +29,7 @@ from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.ioreq import server
 from xengt_dm.ppgtt.engine import Sync
-from xengt_dm.run_dir.directory import read_counters
+from xengt_dm.stats.counters import read_counters
 
 FLAVOURS = ("4.17", "v7")
 #: How calls that can fail are known to fail; ESRCH is another test.

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 from xengt_dm import __version__
 from xengt_dm.control.json_stream import LazyList, LazyObject
 from xengt_dm.errors import DataError, UsageError
-from xengt_dm.run_dir.directory import read_counters
+from xengt_dm.stats.counters import read_counters
 
 #: Runs that one dump on the control socket lists, over all spaces; what no longer fits is truncated. About 90 MiB.
 DUMP_RUNS: Final = 1 << 21

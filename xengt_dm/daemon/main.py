@@ -35,10 +35,12 @@ from xengt_dm.log.guest_events import GuestLog
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.tree import PAGE_SHIFT
-from xengt_dm.run_dir import directory as rundir
+from xengt_dm.run_dir.directory import open_directory
+from xengt_dm.run_dir.server_id import ServerIdFile
 from xengt_dm.service.notify import Notifier
 from xengt_dm.service.watchdog import Progress, feed_watchdog
 from xengt_dm.stats.page import StatsPage
+from xengt_dm.stats.table import log_events
 from xengt_dm.traps.claim import ClaimProtection
 from xengt_dm.traps.protection import Protection
 from xengt_dm.traps.ranges import RangeProtection
@@ -221,7 +223,7 @@ async def _watch_domain(instance: Instance, running: Running, recording: Recordi
     frames that the guest gave back, write down what was recorded.
     """
     server = instance.server
-    guest_log = GuestLog(instance.stats.counters)
+    guest_log = GuestLog(instance.stats.counters, log_events())
     with ExitStack() as stack:
         stack.callback(guest_log.flush)
         stack.callback(guest_log.look)
@@ -288,8 +290,8 @@ def run(
     ``notifier``: to tell a service manager; without one it is told nothing. ``record_to``: record from the start.
     Raises HostError, maybe in a group.
     """
-    directory = rundir.open_directory(base, port.domid)
-    record = rundir.ServerIdFile(directory)
+    directory = open_directory(base, port.domid)
+    record = ServerIdFile(directory)
     settings = Settings.from_config(running.config)
     with suppress(DomainGoneError), open_instance(port, settings, record=record, directory=directory) as instance:
         recording = Recording(instance.engine, instance.device, instance.bus, port.frame_limit)

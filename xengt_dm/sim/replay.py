@@ -22,7 +22,7 @@ from xengt_dm.errors import DataError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
-from xengt_dm.run_dir.directory import read_counters
+from xengt_dm.stats.counters import read_counters
 from xengt_dm.trace.events import Add, Dump, Event, Fill, GpuStore, Header, Mmio, Remove, Root, Store, Submit
 from xengt_dm.trace.read import frame_limit, vcpu_count
 from xengt_dm.units import CData
