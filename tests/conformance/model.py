@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import lib as embedded
 from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.port import DomainPort, MemType
 
@@ -161,7 +162,9 @@ class Model:
             return ["unset" if port == 0 else "set"]
         if value[0] != "back":
             self._real_port = port
-        lib.xd_slot_set_port(self._page(server), int(vcpu), self._real_port if value[0] == "back" else number(value[0]))
+        embedded.xd_slot_set_port(
+            self._page(server), int(vcpu), self._real_port if value[0] == "back" else number(value[0])
+        )
         return ["ok"]
 
     def _slot(self, server: _Server, vcpu: str, *value: str) -> list[str]:
@@ -169,7 +172,7 @@ class Model:
             state = lib.xd_slot_state(self._page(server), int(vcpu))
             return [next((name for name, known in STATES.items() if known == state), str(state))]
         state = STATES[value[0]] if value[0] in STATES else number(value[0])
-        lib.xd_slot_set_state(self._page(server), int(vcpu), state)
+        embedded.xd_slot_set_state(self._page(server), int(vcpu), state)
         return ["ok"]
 
     def _scan(self, server: _Server, adopt: bool = False) -> list[Request]:
