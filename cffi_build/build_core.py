@@ -22,8 +22,14 @@ HEADERS = (
     "entry.h",
     "frames.h",
     "shadow.h",
-    "kernels.h",
+    "need.h",
+    "leaf.h",
+    "directory.h",
+    "store.h",
+    "sync.h",
     "walk.h",
+    "runs_json.h",
+    "audit.h",
     "embedded.h",
 )
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
