@@ -16,8 +16,14 @@ HEADERS = (
     "entry.h",
     "frames.h",
     "shadow.h",
-    "kernels.h",
+    "need.h",
+    "leaf.h",
+    "directory.h",
+    "store.h",
+    "sync.h",
     "walk.h",
+    "runs_json.h",
+    "audit.h",
 )
 
 
