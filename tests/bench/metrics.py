@@ -46,7 +46,7 @@ def _requests(count: int, timed: bool) -> Callable[[], None]:
         for _ in range(count):
             again(page, 0, ready)
             take(page, 1, 0, taken, timing)
-            answer(page, 0, 0, timing)
+            answer(page, 0, 0, 0, timing)
 
     return work
 

@@ -103,10 +103,12 @@ class Guest:
     def unprotect(self, gfns: CData, count: int) -> int:
         return count
 
-    def open(self, gfn: int) -> bool:
+    gaps = 0
+
+    def unsync(self, gfn: int) -> bool:
         return True
 
-    def close(self, gfns: CData, count: int, errors: CData) -> int:
+    def resync(self, gfns: CData, count: int, errors: CData) -> int:
         self._no_errors(errors, count)
         return 0
 

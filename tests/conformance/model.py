@@ -214,7 +214,7 @@ class Model:
     def _answer(self, server: _Server, vcpu: str) -> None:
         one = self._held.pop((self._numbers[server.number], int(vcpu)))
         self._commit(one)
-        lib.xd_slot_answer(self._page(server), one.vcpu, ANSWER, ffi.NULL)
+        lib.xd_slot_answer(self._page(server), one.vcpu, ANSWER, lib.XD_ROUTE_REFUSED, ffi.NULL)
         self.port.events.notify(server.channels[one.vcpu])
 
     def _commit_held(self, server: _Server, vcpu: str) -> None:
@@ -246,7 +246,7 @@ class Model:
             for one in self._scan(server) if server.page else []:
                 served.append(one)
                 self._commit(one)
-                lib.xd_slot_answer(self._page(server), one.vcpu, ANSWER, ffi.NULL)
+                lib.xd_slot_answer(self._page(server), one.vcpu, ANSWER, lib.XD_ROUTE_REFUSED, ffi.NULL)
                 self.port.events.notify(server.channels[one.vcpu])
         return served
 

@@ -86,21 +86,19 @@ def test_a_request_is_timed_once_and_by_what_became_of_it() -> None:
     timing = ffi.new("xd_timing *")
     lib.xd_timing_taken(timing, 3, lib.xd_now())
     assert timing.taken_ns[3]
-    timing.route = lib.XD_ROUTE_LEAF_STORE
-    lib.xd_timing_answered(timing, 3)
+    lib.xd_timing_answered(timing, 3, lib.XD_ROUTE_LEAF_STORE)
     assert sum(timing.answers[lib.XD_ROUTE_LEAF_STORE].counts) == 1
     assert timing.taken_ns[3] == 0
-    assert timing.route == lib.XD_ROUTE_REFUSED
-    lib.xd_timing_answered(timing, 3)
-    lib.xd_timing_answered(timing, lib.XD_STATS_VCPUS)
+    lib.xd_timing_answered(timing, 3, lib.XD_ROUTE_LEAF_STORE)
+    lib.xd_timing_answered(timing, lib.XD_STATS_VCPUS, lib.XD_ROUTE_LEAF_STORE)
     lib.xd_timing_taken(timing, lib.XD_STATS_VCPUS, 1)
     assert sum(sum(one.counts) for one in timing.answers) == 1
 
 
 def test_a_route_that_there_is_not() -> None:
-    timing = ffi.new("xd_timing *", {"route": lib.XD_ROUTES})
+    timing = ffi.new("xd_timing *")
     lib.xd_timing_taken(timing, 0, lib.xd_now())
-    lib.xd_timing_answered(timing, 0)
+    lib.xd_timing_answered(timing, 0, lib.XD_ROUTES)
     assert sum(timing.answers[lib.XD_ROUTE_REFUSED].counts) == 1
 
 

@@ -60,7 +60,7 @@ def test_an_answer_that_was_never_notified_waits_for_the_successors_notify(domai
     wait_until_blocked(domain, 0)
     (request,) = first.scan()
     first.commit(request)
-    lib.xd_slot_answer(first.page, 0, 0, ffi.NULL)
+    lib.xd_slot_answer(first.page, 0, 0, lib.XD_ROUTE_REFUSED, ffi.NULL)
     first.close()
     second = DeviceModel(domain, adopt=first.server)
     assert second.scan(adopt=True) == []

@@ -245,7 +245,7 @@ def test_an_answer_needs_its_notify(domain: EmbeddedDomain) -> None:
     model.start(lambda v: v.store(PAGE, 8, 1))
     request = model.take_one()
     wait_until_blocked(domain, 0)
-    lib.xd_slot_answer(model.page, 0, 0, ffi.NULL)
+    lib.xd_slot_answer(model.page, 0, 0, lib.XD_ROUTE_REFUSED, ffi.NULL)
     assert not domain.join(0.05)
     model.port.events.notify(model.channels[0])
     assert domain.join(PATIENCE)

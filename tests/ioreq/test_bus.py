@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,7 +42,7 @@ class World:
 
     # Guest memory
 
-    def store(self, gpa: int, size: int, value: int) -> None:
+    def store(self, gpa: int, size: int, value: int) -> int:
         assert 0 <= gpa < 1 << 64
         assert size in (1, 2, 4, 8)
         assert gpa % 4096 + size <= 4096
@@ -48,6 +50,7 @@ class World:
         self.calls.append(("store", gpa, size, value))
         for i, byte in enumerate(value.to_bytes(size, "little")):
             self.memory[gpa + i] = byte
+        return int(lib.XD_ROUTE_LEAF_STORE)
 
     def load(self, gpa: int, size: int) -> int:
         assert 0 <= gpa < 1 << 64
@@ -84,7 +87,7 @@ class Setup:
         self.tap = self.bus.tap = Tap()
 
     def ask(self, addr: int, size: int = 8, data: int = 0, **more: object) -> int:
-        return self.bus.handle(request(addr, size, data, **more))
+        return self.bus.handle(request(addr, size, data, **more)).data
 
     def counted(self) -> dict[str, int]:
         """The counters that are not zero."""
@@ -179,6 +182,30 @@ def test_repeats_that_do_not_fit_a_page(setup: Setup, size: int, repeats: int) -
     assert setup.ask(0x1000, size, 1, repeats=repeats) == ALL_ONES
     assert setup.world.calls == []
     assert setup.counted() == {"malformed_requests": 1}
+
+
+# Routes
+
+
+@pytest.mark.parametrize(
+    ("asked", "route"),
+    [
+        ({"addr": BAR}, lib.XD_ROUTE_REGISTER_WRITE),
+        ({"addr": BAR, "is_read": True}, lib.XD_ROUTE_REGISTER_READ),
+        ({"addr": 0x1000}, lib.XD_ROUTE_LEAF_STORE),
+        ({"addr": 0x1000, "is_read": True}, lib.XD_ROUTE_REFUSED),
+        ({"addr": 0x1000, "repeats": 2}, lib.XD_ROUTE_LEAF_STORE),
+        ({"addr": 0x1FFE}, lib.XD_ROUTE_LEAF_STORE),
+        ({"addr": BAR, "data": 0x1000, "data_is_ptr": True, "is_read": True}, lib.XD_ROUTE_LEAF_STORE),
+        ({"addr": BAR, "data": 0x1000, "data_is_ptr": True}, lib.XD_ROUTE_REGISTER_WRITE),
+        ({"addr": 0, "type": RequestType.INVALIDATE}, lib.XD_ROUTE_INVALIDATE),
+        ({"addr": BAR, "type": RequestType.TIMEOFFSET}, lib.XD_ROUTE_REFUSED),
+        ({"addr": BAR, "size": 3}, lib.XD_ROUTE_REFUSED),
+    ],
+)
+def test_the_route_of_an_answer(setup: Setup, asked: dict[str, Any], route: int) -> None:
+    """A store's route is what the memory says; a request with several accesses has that of its last."""
+    assert setup.bus.handle(request(**asked)).route == route
 
 
 # Repeats
@@ -290,9 +317,10 @@ def test_nothing_raises_whatever_a_guest_asks(asked: list[Request]) -> None:
     setup = Setup()
     for one in asked:
         before = sum(setup.counted().values())
-        assert 0 <= setup.bus.handle(one) <= ALL_ONES
+        answer = setup.bus.handle(one)
+        assert 0 <= answer.data <= ALL_ONES
         assert sum(setup.counted().values()) > before or one.is_read
-        assert setup.counters.timing.route in range(lib.XD_ROUTES)
+        assert answer.route in range(lib.XD_ROUTES)
 
 
 @given(requests)

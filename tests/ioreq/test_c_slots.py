@@ -85,7 +85,7 @@ class SlotMachine(RuleBasedStateMachine):
         """Only what was taken is answered; data goes back for reads alone."""
         if self.slots[vcpu][6] & 15 != INPROCESS:
             return
-        lib.xd_slot_answer(self.page, vcpu, data, ffi.NULL)
+        lib.xd_slot_answer(self.page, vcpu, data, lib.XD_ROUTE_REFUSED, ffi.NULL)
         if self.slots[vcpu][6] & READ:
             self.slots[vcpu][1] = data
         self.bits(vcpu, RESP_READY)
@@ -160,10 +160,10 @@ def test_all_slots_of_a_page() -> None:
 def test_a_write_is_answered_without_touching_its_data() -> None:
     page = new_page()
     put(page, 0, 0x1000, 0x55, 1, 8, 9, 0, INPROCESS, 1)
-    lib.xd_slot_answer(page, 0, 0xBAD, ffi.NULL)
+    lib.xd_slot_answer(page, 0, 0xBAD, lib.XD_ROUTE_REFUSED, ffi.NULL)
     assert slot(page, 0) == (0x1000, 0x55, 1, 8, 9, 0, RESP_READY, 1)
     put(page, 0, 0x1000, 0x55, 1, 8, 9, 0, READ | INPROCESS, 1)
-    lib.xd_slot_answer(page, 0, 0x600D, ffi.NULL)
+    lib.xd_slot_answer(page, 0, 0x600D, lib.XD_ROUTE_REFUSED, ffi.NULL)
     assert slot(page, 0) == (0x1000, 0x600D, 1, 8, 9, 0, READ | RESP_READY, 1)
 
 
@@ -184,7 +184,7 @@ def test_two_threads_hand_slots_to_and_fro() -> None:
                 number = request.addr
                 if (request.data, request.size, request.repeats) != (number * 3, number & 0xFFFF, number & 0xFF):
                     torn.append(request)
-                lib.xd_slot_answer(page, request.vcpu, number * 5, ffi.NULL)
+                lib.xd_slot_answer(page, request.vcpu, number * 5, lib.XD_ROUTE_REFUSED, ffi.NULL)
                 served += 1
 
     thread = threading.Thread(target=device_model, daemon=True)

@@ -11,9 +11,10 @@ import pytest
 
 from tests.support.device_model import PATIENCE, DeviceModel
 from tests.support.faults import fail_nth, wait_until_blocked
-from xengt_dm._core import ffi
+from xengt_dm._core import ffi, lib
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
+from xengt_dm.ioreq.bus import Answer
 from xengt_dm.ioreq.request import Request
 from xengt_dm.ioreq.server import IoreqServer, open_server
 
@@ -72,9 +73,9 @@ class Life:
         self.plain: EmbeddedPort = domain.port()
         self.port: Any = Recorder(self.plain, self.calls)
 
-    def handle(self, request: Request) -> int:
+    def handle(self, request: Request) -> Answer:
         self.requests.append(request)
-        return 0x600D0000 + request.vcpu
+        return Answer(0x600D0000 + request.vcpu, lib.XD_ROUTE_REGISTER_READ)
 
     @contextmanager
     def serving(self) -> Iterator[IoreqServer]:
@@ -188,7 +189,7 @@ def test_the_vcpus_of_a_domain_that_is_gone_are_not_waited_for(life: Life) -> No
 def test_vcpus_that_wait_when_the_handler_fails(life: Life) -> None:
     """What cannot be done is answered all the same, and the failure comes out."""
 
-    def fail(request: Request) -> int:
+    def fail(request: Request) -> Answer:
         raise HostError("xenforeignmemory_map", 1, 12)
 
     def program(vcpu: Vcpu) -> None:

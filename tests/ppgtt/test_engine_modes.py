@@ -10,7 +10,6 @@ from tests.support.guest import FRAME, FakeGuest, make_engine, mappings_of
 from xengt_dm._core import ffi
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Mode
-from xengt_dm.ppgtt.tree import OPEN_TRIES
 
 #: Frames of the tables of one L4 space, root first, and a frame of data.
 L4, L3, L2, L1, DATA = range(2, 7)
@@ -112,59 +111,62 @@ def test_going_relaxed_opens_at_the_next_store() -> None:
     assert guest.open_frames == {L1}
 
 
-def test_a_table_that_its_store_cannot_open_is_opened_after_the_answer() -> None:
+def test_a_table_that_its_store_cannot_unsync_is_unsynced_after_the_answer() -> None:
     guest = FakeGuest()
     engine = with_space(guest, Sync.RELAXED)
     guest.busy = {L1}
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
-    engine.open_waiting()
+    assert not engine.unsync(L1)
     assert guest.protected == {L4, L3, L2, L1}
     guest.busy = set()
-    engine.open_waiting()
+    assert engine.unsync(L1)
     assert guest.open_frames == {L1}
+    assert not engine.unsync(L1)
     assert engine.counters.opened_pages == 1
     assert not guest.store(engine, L1 * FRAME + 16, 8, entry(10))
     engine.submit(Mode.L4, ROOT)
-    assert guest.protected == {L4, L3, L2, L1}
-    engine.open_waiting()
     assert guest.protected == {L4, L3, L2, L1}
     assert engine.counters.protected_pages == 4
     assert engine.audit(engine.spaces[0]) == (0, 0)
 
 
-def test_a_table_that_cannot_be_opened_is_not_tried_for_ever() -> None:
+def test_no_directory_is_unsynced() -> None:
     guest = FakeGuest()
     engine = with_space(guest, Sync.RELAXED)
-    guest.busy = {L1}
-    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
-    for _ in range(OPEN_TRIES + 1):
-        engine.open_waiting()
-    guest.busy = set()
-    engine.open_waiting()
+    assert not any(engine.unsync(gfn) for gfn in (L4, L3, L2, DATA))
     assert not guest.open_frames
-    assert guest.store(engine, L1 * FRAME + 16, 8, entry(9))
-    assert guest.open_frames == {L1}
 
 
-def test_what_waits_to_be_opened_and_is_gone_is_not_opened() -> None:
+def test_after_a_gap_a_submission_reads_every_table_again() -> None:
+    guest = FakeGuest()
+    engine = with_space(guest, Sync.STRICT)
+    guest.put(L1, 1, entry(9))
+    engine.submit(Mode.L4, ROOT)
+    assert engine.audit(engine.spaces[0]) == (1, 0)
+    guest.gaps += 1
+    engine.submit(Mode.L4, ROOT)
+    assert engine.audit(engine.spaces[0]) == (0, 0)
+
+
+def test_what_is_gone_is_not_unsynced() -> None:
     guest = FakeGuest()
     engine = with_space(guest, Sync.RELAXED)
     guest.busy = {L1}
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
     engine.destroy_space(Mode.L4, ROOT)
     guest.busy = set()
-    engine.open_waiting()
+    assert not engine.unsync(L1)
     assert not guest.open_frames
 
 
-def test_no_table_waits_to_be_opened_in_strict_mode() -> None:
+def test_no_table_is_unsynced_in_strict_mode() -> None:
     guest = FakeGuest()
     engine = with_space(guest, Sync.RELAXED)
     guest.busy = {L1}
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
     engine.set_sync(Sync.STRICT)
     guest.busy = set()
-    engine.open_waiting()
+    assert not engine.unsync(L1)
     assert not guest.open_frames
 
 

@@ -160,7 +160,7 @@ class DeviceModel:
     def answer(self, request: Request, data: int = 0, commit: bool = True) -> None:
         if commit:
             self.commit(request)
-        lib.xd_slot_answer(self.page, request.vcpu, data, ffi.NULL)
+        lib.xd_slot_answer(self.page, request.vcpu, data, lib.XD_ROUTE_REFUSED, ffi.NULL)
         self.port.events.notify(self.channels[request.vcpu])
 
     def start(self, program: Callable[[Vcpu], None], vcpu: int = 0) -> None:

@@ -32,6 +32,8 @@ class FakeGuest:
         self.memory = mmap.mmap(-1, frames * FRAME)
         self._view = ffi.from_buffer(self.memory)
         self.base = int(ffi.cast("uintptr_t", self._view))
+        #: See :attr:`xengt_dm.ppgtt.ports.Protector.gaps`.
+        self.gaps = 0
         self.maps = 0
         self.unmaps = 0
 
@@ -72,7 +74,7 @@ class FakeGuest:
             protected += 1
         return protected
 
-    def open(self, gfn: int) -> bool:
+    def unsync(self, gfn: int) -> bool:
         assert gfn in self.protected
         if gfn in self.busy:
             return False
@@ -80,7 +82,7 @@ class FakeGuest:
         self.open_frames.add(gfn)
         return True
 
-    def close(self, gfns, count, errors):  # type: ignore[no-untyped-def]
+    def resync(self, gfns, count, errors):  # type: ignore[no-untyped-def]
         failed = self.protect(gfns, count, errors)
         for i in range(count):
             if not errors[i]:

@@ -23,7 +23,6 @@ class Setting:
         self.domain = EmbeddedDomain(FRAMES, 2, flavour)
         self.calls: list[tuple[Any, ...]] = []
         self.busy: set[int] = set()
-        self.unseen = 0
         self.port = _Recorder(self.domain, self.calls)
         self.server = self.port.create_server()
         self.port.map_slots(self.server)
@@ -31,11 +30,7 @@ class Setting:
         if self.port.write_trap is WriteTrap.CLAIM:
             self.port.claim_writes(self.server)
         self.protection: Protection = PROTECTIONS[self.port.write_trap](self.port, self.server, lambda: set(self.busy))
-        self.protection.on_unseen = self._count_unseen
         self.calls.clear()
-
-    def _count_unseen(self) -> None:
-        self.unseen += 1
 
     def protect(self, *gfns: int) -> list[int]:
         errors = ffi.new("int[]", len(gfns))
@@ -46,9 +41,9 @@ class Setting:
     def unprotect(self, *gfns: int) -> int:
         return self.protection.unprotect(ffi.new("uint64_t[]", gfns), len(gfns))
 
-    def close(self, *gfns: int) -> list[int]:
+    def resync(self, *gfns: int) -> list[int]:
         errors = ffi.new("int[]", len(gfns))
-        self.protection.close(ffi.new("uint64_t[]", gfns), len(gfns), errors)
+        self.protection.resync(ffi.new("uint64_t[]", gfns), len(gfns), errors)
         return [*errors]
 
     def verify(self, *gfns: int) -> None:

@@ -52,18 +52,18 @@ def test_claim_covers_before_it_lets_go(claim: Setting) -> None:
 
 def test_claim_uncovers_what_is_protected_again(claim: Setting) -> None:
     claim.protect(5)
-    assert claim.protection.open(5)
+    assert claim.protection.unsync(5)
     claim.taken()
-    assert claim.close(5) == [0]
+    assert claim.resync(5) == [0]
     assert claim.taken() == [("trap", 5), ("no range", 5)]
 
 
 def test_ranges_come_first_and_go_last(by_ranges: Setting) -> None:
     assert by_ranges.protect(5, 6) == [0, 0]
     assert by_ranges.taken() == [("range", 5), ("range", 6), ("trap", 5), ("trap", 6)]
-    assert by_ranges.protection.open(5)
-    assert by_ranges.close(5) == [0]
-    assert by_ranges.protection.open(6)
+    assert by_ranges.protection.unsync(5)
+    assert by_ranges.resync(5) == [0]
+    assert by_ranges.protection.unsync(6)
     assert by_ranges.unprotect(5, 6) == 1
     assert by_ranges.taken() == [("plain", 5), ("trap", 5), ("plain", 6), ("plain", 5)]
     assert by_ranges.protection.uncover()
@@ -130,9 +130,9 @@ def test_no_frame_of_a_batch_is_taken_for_idle(by_ranges: Setting) -> None:
 
 def test_an_open_frame_keeps_its_range(by_ranges: Setting) -> None:
     by_ranges.protect(*[2 * i for i in range(MOST)])
-    assert by_ranges.protection.open(10)
+    assert by_ranges.protection.unsync(10)
     assert by_ranges.protect(1001) == [errno.ENOSPC]
-    assert by_ranges.close(10) == [0]
+    assert by_ranges.resync(10) == [0]
 
 
 # Frames that the guest gives back
@@ -179,21 +179,21 @@ def test_a_replaced_frame_is_not_ours_until_it_is_verified(by_ranges: Setting) -
     by_ranges.domain.set_type(5, 1, P2mType.RAM_RW)
     by_ranges.protection.frames_changed()
     assert by_ranges.domain.protected() == [6]
-    assert by_ranges.unseen == 1
+    assert by_ranges.protection.gaps == 1
     by_ranges.verify(5, 6)
     assert by_ranges.domain.protected() == [5, 6]
 
 
 def test_an_open_frame_that_goes_is_uncovered(by_ranges: Setting) -> None:
     by_ranges.protect(5)
-    assert by_ranges.protection.open(5)
+    assert by_ranges.protection.unsync(5)
     by_ranges.remove(5)
     by_ranges.protection.frames_changed()
     assert by_ranges.ranges() == 0
-    assert by_ranges.close(5) == [errno.EINVAL]
+    assert by_ranges.resync(5) == [errno.EINVAL]
     assert by_ranges.ranges() == 0
     by_ranges.domain.set_type(5, 1, P2mType.RAM_RW)
-    assert by_ranges.close(5) == [0]
+    assert by_ranges.resync(5) == [0]
     assert by_ranges.domain.protected() == [5]
 
 
@@ -217,7 +217,7 @@ def test_a_chunk_is_mapped_while_its_frames_are_plain(by_ranges: Setting) -> Non
     address = by_ranges.protection.map_frames(0, 512, errors)
     assert by_ranges.taken() == [("plain", 5), ("map", 0), ("trap", 5)]
     assert not any(errors)
-    assert by_ranges.unseen == 1
+    assert by_ranges.protection.gaps == 1
     by_ranges.remove(5)
     assert by_ranges.protection.map_frames(0, 512, errors, address) == address
     assert [gfn for gfn in range(512) if errors[gfn]] == [5]
@@ -246,7 +246,7 @@ def test_what_cannot_be_let_go_stays_trapped_and_is_tried_again(any_kind: Settin
 
     any_kind.port.set_mem_types = refuse  # type: ignore[method-assign]
     assert any_kind.unprotect(5, 6) == 2
-    assert not any_kind.protection.open(5)
+    assert not any_kind.protection.unsync(5)
     any_kind.port.set_mem_types = change  # type: ignore[method-assign]
     assert any_kind.domain.protected() == [5, 6]
     assert any_kind.protect(6) == [0]  # wanted again, and protected still
@@ -262,7 +262,7 @@ def test_claim_lets_nothing_go_uncovered(claim: Setting) -> None:
 
     cover = claim.port.map_mmio
     claim.port.map_mmio = refuse  # type: ignore[method-assign]
-    assert not claim.protection.open(5)
+    assert not claim.protection.unsync(5)
     assert claim.unprotect(5) == 1
     assert claim.domain.protected() == [5]
     claim.port.map_mmio = cover  # type: ignore[method-assign]
@@ -272,12 +272,12 @@ def test_claim_lets_nothing_go_uncovered(claim: Setting) -> None:
 
 def test_nothing_is_protected_once_stopped(any_kind: Setting) -> None:
     any_kind.protect(5)
-    assert any_kind.protection.open(5)
+    assert any_kind.protection.unsync(5)
     any_kind.protect(6)
     any_kind.protection.stop()
     assert any_kind.protect(7) == [errno.ESHUTDOWN]
-    assert any_kind.close(5) == [errno.ESHUTDOWN]
-    assert not any_kind.protection.open(6)
+    assert any_kind.resync(5) == [errno.ESHUTDOWN]
+    assert not any_kind.protection.unsync(6)
     any_kind.protection.release()
     assert any_kind.protection.uncover()
     assert (any_kind.domain.protected(), any_kind.ranges()) == ([], 0)

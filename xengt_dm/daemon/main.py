@@ -164,8 +164,7 @@ def open_instance(
         after_server.callback(engine.close)
         if server.adopted:
             _adopt_ranges(protection, port.frame_limit, settings.bar0)
-        protection.on_unseen = engine.stores_unseen
-        server.after_answers = partial(_open_waiting, server, engine)
+        server.after_answers = partial(_retry_unsync, server, engine, protection)
         device = Device(engine, settings.generation, port.domid + 1, settings.graphics)
         bus = Bus(device, engine, counters, settings.bar0, BAR0_SIZE)
         _map_bar0(server, settings.bar0)
@@ -178,12 +177,13 @@ def open_instance(
         yield instance
 
 
-def _open_waiting(server: IoreqServer, engine: Engine) -> bool:
-    if not engine.waits_to_open:
-        return False
-    server.await_taken()
-    engine.open_waiting()
-    return True
+def _retry_unsync(server: IoreqServer, engine: Engine, protection: Protection) -> bool:
+    retries = protection.take_retries()
+    if retries:
+        server.await_taken()
+        for gfn in retries:
+            engine.unsync(gfn)
+    return bool(retries)
 
 
 def _say_farewell(stats: StatsPage) -> Callable[[type[BaseException] | None, object, object], bool]:

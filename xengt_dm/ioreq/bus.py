@@ -6,7 +6,7 @@ counted and answered, reads with all ones, and the guest goes on.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from xengt_dm._core import lib
 from xengt_dm.ioreq.request import Request, RequestType
@@ -16,6 +16,24 @@ ALL_ONES = (1 << 64) - 1
 _FRAME = 4096
 #: Xen cuts a repeated access at the page's end (xen/arch/x86/hvm/emulate.c, XSA-112); so no honest one is longer.
 _MOST_BYTES = _FRAME
+
+
+class Answer(NamedTuple):
+    """``data``: what a read reads; nobody looks at it for a write. ``route``: what became of the request, an
+    ``xd_route``; the time to the answer is counted by it.
+    """
+
+    data: int
+    route: int
+
+
+#: Of a request that makes no sense, or of a kind that nobody serves.
+REFUSED = Answer(ALL_ONES, lib.XD_ROUTE_REFUSED)
+_REGISTER_READ: int = lib.XD_ROUTE_REGISTER_READ
+_REGISTER_WRITTEN = Answer(0, lib.XD_ROUTE_REGISTER_WRITE)
+_INVALIDATED = Answer(0, lib.XD_ROUTE_INVALIDATE)
+#: By route: the answers to a store.
+_STORED = tuple(Answer(0, route) for route in range(lib.XD_ROUTES))
 
 
 class RegisterFile(Protocol):
@@ -29,7 +47,8 @@ class RegisterFile(Protocol):
 class GuestMemory(Protocol):
     """The guest's memory with its page tables in it; :class:`xengt_dm.ppgtt.engine.Engine` is one."""
 
-    def store(self, gpa: int, size: int, value: int) -> None: ...
+    def store(self, gpa: int, size: int, value: int) -> int:
+        """Returns the store's route, an ``xd_route``."""
 
     def load(self, gpa: int, size: int) -> int: ...
 
@@ -51,79 +70,72 @@ class Bus:
         self._device = device
         self._memory = memory
         self._counters = counters
-        self._timing: CData = counters.timing
         self._bar0 = bar0
         self._bar0_size = bar0_size
         self.tap: Tap | None = None
 
-    def handle(self, request: Request) -> int:
-        """Do what the request asks; what a read reads, and 0 for a write."""
+    def handle(self, request: Request) -> Answer:
+        """Do what the request asks."""
         counters = self._counters
         if request.type == RequestType.INVALIDATE:
             counters.invalidate_requests += 1
             self._memory.frames_changed()
-            self._timing.route = lib.XD_ROUTE_INVALIDATE
-            return 0
+            return _INVALIDATED
         if request.type != RequestType.COPY:
             counters.unknown_requests += 1
-            return ALL_ONES
+            return REFUSED
         size, repeats = request.size, request.repeats
         if size not in (1, 2, 4, 8) or not 0 < repeats * size <= _MOST_BYTES:
             counters.malformed_requests += 1
-            return ALL_ONES
+            return REFUSED
         if repeats == 1 and not request.data_is_ptr:
             return self._access(request.vcpu, request.addr, size, request.data, request.is_read)
         step = -size if request.down else size
-        value = ALL_ONES
+        answer = REFUSED
         for i in range(repeats):
-            value = self._access_item(request, request.addr + i * step & ALL_ONES, request.data + i * step)
-        return value
+            answer = self._access_item(request, request.addr + i * step & ALL_ONES, request.data + i * step)
+        return answer
 
-    def _access_item(self, request: Request, addr: int, data: int) -> int:
+    def _access_item(self, request: Request, addr: int, data: int) -> Answer:
         """One repetition; with ``data_is_ptr`` the other side of the move is guest memory at ``data``."""
         size = request.size
         if not request.data_is_ptr:
             return self._access(request.vcpu, addr, size, request.data, request.is_read)
         if request.is_read:
-            value = self._access(request.vcpu, addr, size, 0, is_read=True)
+            value = self._access(request.vcpu, addr, size, 0, is_read=True).data
             if self.tap is not None:
                 self.tap.store(request.vcpu, data & ALL_ONES, size, value & (1 << 8 * size) - 1)
-            self._store(data, size, value)
-            return value
+            return Answer(value, self._store(data, size, value))
         return self._access(request.vcpu, addr, size, self._load(data, size), is_read=False)
 
-    def _access(self, vcpu: int, addr: int, size: int, data: int, is_read: bool) -> int:
+    def _access(self, vcpu: int, addr: int, size: int, data: int, is_read: bool) -> Answer:
         offset = addr - self._bar0
         if 0 <= offset <= self._bar0_size - size:
             self._counters.mmio_traps += 1
             if is_read:
-                value = self._device.read(offset, size)
-                self._timing.route = lib.XD_ROUTE_REGISTER_READ
-                return value
+                return Answer(self._device.read(offset, size), _REGISTER_READ)
             data &= (1 << 8 * size) - 1
             if self.tap is not None:
                 self.tap.mmio(vcpu, offset, size, data)
             self._device.write(offset, size, data)
-            self._timing.route = lib.XD_ROUTE_REGISTER_WRITE
-            return 0
+            return _REGISTER_WRITTEN
         if is_read:  # half of a read-modify-write, where a page that traps is no RAM to Xen's emulator (4.6)
-            return self._load(addr, size)
+            return Answer(self._load(addr, size), lib.XD_ROUTE_REFUSED)
         self._counters.store_traps += 1
         data &= (1 << 8 * size) - 1
         if self.tap is not None:
             self.tap.store(vcpu, addr, size, data)
-        self._store(addr, size, data)
-        return 0
+        return _STORED[self._store(addr, size, data)]
 
-    def _store(self, gpa: int, size: int, value: int) -> None:
+    def _store(self, gpa: int, size: int, value: int) -> int:
         """A store that may lie in two frames: Xen sends none such, a repeated move may."""
         gpa &= ALL_ONES
         low = _FRAME - gpa % _FRAME
         if size <= low:
-            self._memory.store(gpa, size, value & (1 << 8 * size) - 1)
-            return
+            return self._memory.store(gpa, size, value & (1 << 8 * size) - 1)
         for i in range(size):
-            self._memory.store((gpa + i) & ALL_ONES, 1, value >> 8 * i & 0xFF)
+            route = self._memory.store((gpa + i) & ALL_ONES, 1, value >> 8 * i & 0xFF)
+        return route
 
     def _load(self, gpa: int, size: int) -> int:
         gpa &= ALL_ONES

@@ -35,7 +35,7 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.adoption import reset_frames
-from xengt_dm.ioreq.bus import ALL_ONES
+from xengt_dm.ioreq.bus import REFUSED, Answer
 from xengt_dm.ioreq.request import Request, RequestType
 from xengt_dm.traps.retry import released, twice
 from xengt_dm.units import CData
@@ -55,7 +55,7 @@ LOOK_SECONDS = 0.005
 
 _FRAME_SHIFT = 12
 
-Handler = Callable[[Request], int]
+Handler = Callable[[Request], Answer]
 
 
 class IdRecord(Protocol):
@@ -219,7 +219,8 @@ class IoreqServer:
             count = lib.xd_slots_await(page, self.vcpus, spin, taken, timing)
         for i in range(count):
             request = Request.from_taken(taken[i])
-            lib.xd_slot_answer(page, request.vcpu, self._handler(request), timing)
+            data, route = self._handler(request)
+            lib.xd_slot_answer(page, request.vcpu, data, route, timing)
             local = self._local.get(request.vcpu)
             if local is not None:
                 self.port.events.notify(local)
@@ -306,8 +307,8 @@ class IoreqServer:
                 raise
 
 
-def _ignore(request: Request) -> int:
-    return ALL_ONES
+def _ignore(request: Request) -> Answer:
+    return REFUSED
 
 
 def _nothing() -> bool:

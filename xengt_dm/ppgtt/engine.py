@@ -30,7 +30,7 @@ from xengt_dm.ppgtt.guest_frames import GuestFrames
 from xengt_dm.ppgtt.ports import FrameMapper, Observer, Protector
 from xengt_dm.ppgtt.read import Audit, Mapping, Runs, Table, Walker
 from xengt_dm.ppgtt.space import Mode, Space, SpaceKey, space_key
-from xengt_dm.ppgtt.tree import BATCH, LEVEL_MASK, PAGE_SHIFT, ShadowTables
+from xengt_dm.ppgtt.tree import BATCH, DROPPED_STORE, LEVEL_MASK, PAGE_SHIFT, UNTRACKED_STORE, ShadowTables
 from xengt_dm.units import CData
 
 
@@ -74,6 +74,8 @@ class Engine:
         self._sync_times: CData = ffi.addressof(counters, "timing", "syncs")
         self._busy: Space | None = None
         self._quiesced = False
+        #: The protector's gaps up to which every table was read again, or is in an earlier era.
+        self._gaps = protector.gaps
         self._observer: Observer | None = None
         self._directories: CData = ffi.new("uint32_t[]", BATCH)
         self._leaves: CData = ffi.new("uint32_t[]", BATCH)
@@ -133,26 +135,28 @@ class Engine:
 
     # What the guest and its GPU do
 
-    def store(self, gpa: int, size: int, value: int) -> None:
-        """Perform one trapped store of ``size`` bytes within one frame, and let the shadows follow."""
-        gfn = gpa >> PAGE_SHIFT
-        shadows = self._tables.store(gpa, size, value)
-        if shadows <= 0:
-            if shadows:
-                self.counters.dropped_stores += 1
-            else:
-                self.counters.straggler_stores += 1
+    def store(self, gpa: int, size: int, value: int) -> int:
+        """Perform one trapped store of ``size`` bytes within one frame, and let the shadows follow.
+
+        Returns the store's route, an ``xd_route``.
+        """
+        route = self._tables.store(gpa, size, value)
+        if route == DROPPED_STORE:
+            self.counters.dropped_stores += 1
+        elif route == UNTRACKED_STORE:
+            self.counters.straggler_stores += 1
         elif self.sync is Sync.RELAXED:
-            self._tables.open_frame(gfn)
+            self._tables.unsync(gpa >> PAGE_SHIFT)
+        return route
 
-    @property
-    def waits_to_open(self) -> bool:
-        """Whether there are tables to open whose own stores could not."""
-        return self._tables.waits_to_open
+    def unsync(self, gfn: int) -> bool:
+        """Let the guest store to a leaf table unseen until the next submission, which resyncs it (relaxed mode).
 
-    def open_waiting(self) -> None:
-        """Open them, as far as that can be done now. To be called when no store is being handled."""
-        self._tables.open_waiting()
+        A trapped store asks for it by itself; this is for another try after the protector refused. Returns False, and
+        nothing changes, if the mode is strict, if the frame serves as anything but leaf tables or is not protected any
+        more, or if the protector refuses again.
+        """
+        return self.sync is Sync.RELAXED and self._tables.unsync(gfn)
 
     def load(self, gpa: int, size: int) -> int:
         """``size`` bytes of guest memory within one frame; all ones if it is no RAM."""
@@ -164,14 +168,11 @@ class Engine:
         self._frames.doubt()
         lib.xd_new_era(self._tables.pointer)
 
-    def stores_unseen(self) -> None:
-        """Stores to protected frames may have gone unseen; the next submission reads all tables again."""
-        lib.xd_new_era(self._tables.pointer)
-
     def submit(self, mode: Mode, roots: tuple[int, ...]) -> None:
         """The GPU is about to execute with this space."""
         if self._observer is not None:
             self._observer.submitted(mode, roots)
+        self._notice_gaps()
         space = self._spaces.get(roots)
         if space is None or space.mode is not mode or not self._submit_leaves(space):
             with self._submitted(mode, roots):
@@ -188,7 +189,7 @@ class Engine:
                 gpa = page.gpa + va % 4096
                 if self._observer is not None:
                     self._observer.gpu_stored(mode, roots, va, value, gpa)
-                if self._tables.store(gpa, 8, value) >= 0:
+                if self._tables.store(gpa, 8, value) != DROPPED_STORE:
                     return True
             self.counters.dropped_stores += 1
             return False
@@ -233,7 +234,6 @@ class Engine:
         """When shadows follow, from here on. For strict, every table that is open is closed."""
         self.sync = sync
         if sync is Sync.STRICT:
-            self._tables.open_no_more()
             for space in list(self._spaces.values()):
                 with self._working_on(space):
                     self._bring_in_line(space)
@@ -303,7 +303,15 @@ class Engine:
         self._spaces.move_to_end(space.roots)
         if leaves:
             self._tables.close_leaves(self._leaves, leaves)
+            self._notice_gaps()
         return not lib.xd_leaves_submitted(shadow, reached)
+
+    def _notice_gaps(self) -> None:
+        """If stores to protected frames may have gone unseen, have every table read again."""
+        gaps = self._protector.gaps
+        if gaps != self._gaps:
+            self._gaps = gaps
+            lib.xd_new_era(self._tables.pointer)
 
     def _bring_in_line(self, space: Space) -> None:
         shadow = self._tables.pointer
@@ -327,6 +335,7 @@ class Engine:
         self._shadow_roots(space)
         reached = self._reached
         while True:
+            self._notice_gaps()
             lib.xd_reach(shadow, space.numbers, space.count, reached)
             directories, leaves = reached.directory_count, reached.leaf_count
             if not directories and not leaves:

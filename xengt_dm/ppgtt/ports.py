@@ -46,21 +46,29 @@ class Protector(Protocol):
     def protect(self, gfns: CData, count: int, errors: CData) -> int:
         """From the return on, every store to these frames is trapped. Returns how many frames failed."""
 
+    @property
+    def gaps(self) -> int:
+        """How often stores to protected frames may have gone unseen since the beginning.
+
+        Whoever finds that it has grown cannot trust what it knows of any protected frame, and must read them all again.
+        """
+
     def unprotect(self, gfns: CData, count: int) -> int:
         """These frames are plain memory again; the last ioreq that touched them is not answered yet.
 
-        Returns how many of them were protected until now, not open.
+        Returns how many of them were protected until now, not unsynced.
         """
 
-    def open(self, gfn: int) -> bool:
-        """Let stores to a tracked frame through until :meth:`close`. False if that cannot be done now.
+    def unsync(self, gfn: int) -> bool:
+        """Let the guest store to a protected frame unseen until :meth:`resync`. Returns False if it stays protected.
 
-        A store that is on its way to us while the frame opens must still reach us; a hypervisor may not allow that a
-        frame opens in the middle of a store.
+        A store that is under way when the frame becomes writable must still reach us. A hypervisor may not allow the
+        change while a store to the frame is under way; then the protector remembers the frame, and says when
+        :meth:`xengt_dm.ppgtt.engine.Engine.unsync` is worth another try.
         """
 
-    def close(self, gfns: CData, count: int, errors: CData) -> int:
-        """Protect opened frames again. Returns how many failed."""
+    def resync(self, gfns: CData, count: int, errors: CData) -> int:
+        """Protect unsynced frames again. Returns how many failed."""
 
     def verify(self, gfns: CData, count: int) -> None:
         """Some of these protected frames may have been given back by the guest and replaced: protect those again."""

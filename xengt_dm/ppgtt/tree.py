@@ -24,8 +24,11 @@ LAST = ENTRIES - 1
 LEVEL_MASK: int = lib.XD_LEVEL_MASK
 OPEN: int = lib.XD_TABLE_OPEN
 PAGE_SHIFT: int = lib.XD_FRAME_SHIFT
-#: So often is a table's opening tried after a store to it, before it has to be stored to again.
-OPEN_TRIES = 8
+#: The routes of a store.
+LEAF_STORE: int = lib.XD_ROUTE_LEAF_STORE
+DIRECTORY_STORE: int = lib.XD_ROUTE_DIRECTORY_STORE
+UNTRACKED_STORE: int = lib.XD_ROUTE_UNTRACKED_STORE
+DROPPED_STORE: int = lib.XD_ROUTE_DROPPED_STORE
 #: Tables brought in line at a time in a submission; what is left over is found by the next look.
 BATCH = 4096
 
@@ -64,8 +67,6 @@ class ShadowTables:
         self.short = False
         #: Frames of tables that could not be protected since this was last cleared.
         self.refused: set[int] = set()
-        #: Frames of leaf tables that could not be opened by the store that hit them, and the tries that they have left.
-        self._to_open: dict[int, int] = {}
         #: How often making room cost other spaces theirs, and with them maybe tables that somebody counted on.
         self._reclaims = 0
         self._need: CData = ffi.new("xd_need *")
@@ -225,23 +226,24 @@ class ShadowTables:
     def store(self, gpa: int, size: int, value: int) -> int:
         """One store by the guest within one frame: to its memory, then to the shadows of that frame.
 
-        Returns how many shadows the frame has, or -1 if the frame is no RAM or its page vanished, so that the store
-        went nowhere.
+        Returns the store's route, an ``xd_route``: UNTRACKED_STORE if the frame has no shadow, DROPPED_STORE if it is
+        no RAM or its page vanished, so that the store went nowhere.
         """
         need = self._need
         need.count = 0
         shadow = self.pointer
         while (result := lib.xd_guest_store(shadow, gpa, value, size, need)) == -errno.EAGAIN:
             self._frames.learn_needed(need)
-        if result == lib.XD_STORE_UNTRACKED:
-            return 0
         if result == lib.XD_STORE_DONE:
-            return 1
+            return LEAF_STORE
+        if result == lib.XD_STORE_UNTRACKED:
+            return UNTRACKED_STORE
         if result == lib.XD_STORE_DIRECTORY:
             offset = gpa & 0xFFF
-            return self._store_to_directories(gpa >> PAGE_SHIFT, offset // 8, (offset + size - 1) // 8)
+            self._store_to_directories(gpa >> PAGE_SHIFT, offset // 8, (offset + size - 1) // 8)
+            return DIRECTORY_STORE
         self._counters.vanished_pages += 1
-        return -1
+        return DROPPED_STORE
 
     def load(self, gpa: int, size: int) -> int:
         """``size`` bytes of guest memory within one frame; all ones if the frame is no RAM or its page vanished."""
@@ -251,7 +253,7 @@ class ShadowTables:
             return int(self._value[0])
         return (1 << 8 * size) - 1
 
-    def _store_to_directories(self, gfn: int, first: int, last: int) -> int:
+    def _store_to_directories(self, gfn: int, first: int, last: int) -> None:
         """Update all shadows of a frame that is a directory at some level, the highest first.
 
         The update of one may bury another, when the frame points to itself; so each is looked up again by its kind.
@@ -271,44 +273,22 @@ class ShadowTables:
             else:
                 self._numbers[0] = number
                 self.update_leaves(self._numbers, 1)
-        return len(kinds)
 
     # Opening and closing (relaxed mode)
 
-    def open_frame(self, gfn: int) -> None:
-        """Let a frame go writable, if it serves as leaf tables only and is not open yet.
+    def unsync(self, gfn: int) -> bool:
+        """Have a frame unprotected until its tables are resynced, if it serves as leaf tables only and is protected.
 
-        Where that cannot be in the middle of its own store, :meth:`open_waiting` does it.
+        Returns whether it is unprotected now.
         """
-        if gfn not in self._to_open and self._is_to_open(gfn) and not self._open(gfn):
-            self._to_open[gfn] = OPEN_TRIES
-
-    @property
-    def waits_to_open(self) -> bool:
-        return bool(self._to_open)
-
-    def open_waiting(self) -> None:
-        """Open the tables whose own stores could not, as far as that can be done now."""
-        for gfn, tries in list(self._to_open.items()):
-            if tries and self._is_to_open(gfn) and not self._open(gfn):
-                self._to_open[gfn] = tries - 1
-            else:
-                del self._to_open[gfn]
-
-    def open_no_more(self) -> None:
-        """Forget the tables that wait to be opened."""
-        self._to_open.clear()
-
-    def _is_to_open(self, gfn: int) -> bool:
         shadow = self.pointer
         number = lib.xd_first_of_frame(shadow, gfn)
         first = shadow.tables[number]
-        return bool(number) and first.kind & LEVEL_MASK == 1 and not first.flags & OPEN
-
-    def _open(self, gfn: int) -> bool:
-        if not self._protector.open(gfn):
+        if not number or first.kind & LEVEL_MASK != 1 or first.flags & OPEN:
             return False
-        lib.xd_set_open(self.pointer, gfn, 1)
+        if not self._protector.unsync(gfn):
+            return False
+        lib.xd_set_open(shadow, gfn, 1)
         self._counters.opened_pages += 1
         self._counters.protected_pages -= 1
         return True
@@ -323,7 +303,7 @@ class ShadowTables:
             gfns, errors, others, other_count = self._closing
             closed = lib.xd_close_frames(shadow, leaves, count, gfns, others, other_count)
             if closed:
-                self._protector.close(gfns, closed, errors)
+                self._protector.resync(gfns, closed, errors)
                 lib.xd_frames_closed(shadow, gfns, errors, closed)
                 if other_count[0]:
                     self.update_leaves(others, other_count[0])

@@ -63,6 +63,8 @@ from xengt_dm.units import CData
 
 #: Frames that change their type in one go.
 BATCH = 64
+#: So often is unsyncing a frame tried again after a store to it, before it has to be stored to again.
+UNSYNC_TRIES = 8
 
 
 class Protection(ABC):
@@ -92,8 +94,11 @@ class Protection(ABC):
         #: The frames that the latest requests name; see :meth:`~xengt_dm.ioreq.server.IoreqServer.latest_frames`.
         self.latest: Callable[[], tuple[set[int], set[int]]] = _no_frames
         self._forced = False
-        #: Called when stores to protected frames may have gone by unseen.
-        self.on_unseen: Callable[[], None] = _nothing
+        #: See :attr:`xengt_dm.ppgtt.ports.Protector.gaps`.
+        self.gaps = 0
+        #: Frames whose unsync was refused, with the tries left; and those of them that are being tried again.
+        self._to_retry: dict[int, int] = {}
+        self._due: dict[int, int] = {}
 
     # Protector
 
@@ -114,13 +119,31 @@ class Protection(ABC):
             self._let_all_go(mine)
         return len(still)
 
-    def open(self, gfn: int) -> bool:
-        if self._stopped or gfn not in self._protected or gfn not in self._let_go([gfn]):
+    def unsync(self, gfn: int) -> bool:
+        due = self._due.pop(gfn, None)
+        if self._stopped or gfn not in self._protected:
             return False
-        self._open.add(gfn)
-        return True
+        if due is None and gfn in self._to_retry:
+            return False
+        if gfn in self._let_go([gfn]):
+            self._open.add(gfn)
+            return True
+        if due is None:
+            self._to_retry[gfn] = UNSYNC_TRIES
+        elif due > 1:
+            self._to_retry[gfn] = due - 1
+        return False
 
-    def close(self, gfns: CData, count: int, errors: CData) -> int:
+    def take_retries(self) -> list[int]:
+        """The frames whose unsync was refused and is worth another try, now that the stores to them are answered.
+
+        The caller asks the engine to unsync each. A frame that is refused :data:`UNSYNC_TRIES` times more is forgotten
+        until a store traps again.
+        """
+        self._due, self._to_retry = self._to_retry, {}
+        return [*self._due]
+
+    def resync(self, gfns: CData, count: int, errors: CData) -> int:
         failures = self.protect(gfns, count, errors)
         for i in range(count):
             if not errors[i]:
@@ -271,7 +294,3 @@ class Protection(ABC):
 
 def _no_frames() -> tuple[set[int], set[int]]:
     return set(), set()
-
-
-def _nothing() -> None:
-    pass

@@ -20,7 +20,7 @@ be mapped. Frames are mapped by the chunk, in one piece, and again whenever some
 
 What we do: the protected frames of a chunk are plain memory for the moment in which it is mapped. A store of that
 moment is performed by the guest's CPU itself; so no table can be trusted until it was read once more, and
-``on_unseen`` says so. XenGT mapped all of a guest's memory before it protected any, which never learns of ballooning.
+``gaps`` says so. XenGT mapped all of a guest's memory before it protected any, which never learns of ballooning.
 
 What it costs: two type changes for each protected frame of a chunk, and the next submission reads its tables.
 """
@@ -122,7 +122,7 @@ class RangeProtection(Protection):
         finally:
             again = self._set_types(self.TRAP, plain)
             self._lose([*gone, *(gfn for gfn, error in zip(plain, again, strict=True) if error)])
-            self.on_unseen()
+            self.gaps += 1
 
     def _lose(self, gfns: Sequence[int]) -> None:
         self._protected.difference_update(gfns)

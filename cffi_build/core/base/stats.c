@@ -32,10 +32,8 @@ void xd_timing_taken(xd_timing *timing, uint32_t vcpu, uint64_t now)
         timing->taken_ns[vcpu] = now;
 }
 
-void xd_timing_answered(xd_timing *timing, uint32_t vcpu)
+void xd_timing_answered(xd_timing *timing, uint32_t vcpu, uint32_t route)
 {
-    uint64_t route = timing->route;
-    timing->route = XD_ROUTE_REFUSED;
     if (vcpu >= XD_STATS_VCPUS || !timing->taken_ns[vcpu])
         return;
     xd_observe(&timing->answers[route < XD_ROUTES ? route : XD_ROUTE_REFUSED], timing->taken_ns[vcpu]);

@@ -10,7 +10,7 @@ typedef struct xd_histogram {
     uint64_t sum_ns;
 } xd_histogram;
 
-/* What became of a request, hence how long that may take. Whoever handles it says so in `route` before the answer. */
+/* What became of a request, hence how long that may take. Whoever handles a request returns it with the answer. */
 typedef enum xd_route {
     XD_ROUTE_REFUSED,         /* malformed, or of a kind that nobody here serves */
     XD_ROUTE_LEAF_STORE,      /* to a page table, all in C */
@@ -26,7 +26,6 @@ typedef enum xd_route {
 enum { XD_STATS_VCPUS = 128 };
 
 typedef struct xd_timing {
-    uint64_t route; /* of the request at hand: an xd_route */
     xd_histogram answers[XD_ROUTES];
     xd_histogram syncs;                /* bringing a space in line at its submission */
     uint64_t taken_ns[XD_STATS_VCPUS]; /* by vCPU: when its request was taken; 0 once it is answered */
@@ -66,9 +65,10 @@ uint64_t xd_now(void);
 void xd_histogram_add(xd_histogram *histogram, uint64_t ns);
 void xd_observe(xd_histogram *histogram, uint64_t since);
 void xd_timing_taken(xd_timing *timing, uint32_t vcpu, uint64_t now);
-void xd_timing_answered(xd_timing *timing, uint32_t vcpu);
+/* `route`: an xd_route; any other number counts as XD_ROUTE_REFUSED. */
+void xd_timing_answered(xd_timing *timing, uint32_t vcpu, uint32_t route);
 
-enum { XD_STATS_VERSION = 3, XD_STATS_SIZE = 4096, XD_STATS_PROGRAM = 32 };
+enum { XD_STATS_VERSION = 4, XD_STATS_SIZE = 4096, XD_STATS_PROGRAM = 32 };
 
 /*
  * The page a daemon keeps in its run directory; `magic` is written last. A reader knows by `pid` and `process_start`

@@ -95,14 +95,14 @@ int xd_slots_await_taken(const void *page, uint32_t nr_vcpus, uint32_t nanosecon
     return 1;
 }
 
-void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, xd_timing *timing)
+void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, uint32_t route, xd_timing *timing)
 {
     xd_ioreq *slot = slot_of(page, vcpu);
     if (__atomic_load_n(&slot->bits, __ATOMIC_RELAXED) & XD_BIT_READ)
         __atomic_store_n(&slot->data, data, __ATOMIC_RELAXED);
     store_state(slot, XD_STATE_RESP_READY);
     if (timing)
-        xd_timing_answered(timing, vcpu);
+        xd_timing_answered(timing, vcpu, route);
 }
 
 uint32_t xd_slot_port(const void *page, uint32_t vcpu)

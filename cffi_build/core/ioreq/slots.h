@@ -36,10 +36,10 @@ typedef struct xd_taken {
  * The device model's side. xd_slots_take moves each READY slot of vCPUs 0..nr_vcpus-1 to INPROCESS and copies it out
  * once; with `adopt`, slots that a predecessor left INPROCESS too. Returns how many were taken (`out` has room for
  * nr_vcpus). xd_slot_answer stores `data` if the request was a read, then RESP_READY (release); the notify is the caller's.
- * Both keep the time in `timing`, if that is not NULL.
+ * Both keep the time in `timing`, if that is not NULL; `route` says which of its histograms gets the answer, an xd_route.
  */
 int xd_slots_take(void *page, uint32_t nr_vcpus, int adopt, xd_taken *out, xd_timing *timing);
-void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, xd_timing *timing);
+void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, uint32_t route, xd_timing *timing);
 uint32_t xd_slot_port(const void *page, uint32_t vcpu);
 
 /* As xd_slots_take, but if there is nothing yet, go on looking for up to `nanoseconds`. */

@@ -9,7 +9,6 @@ int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t siz
 {
     uint64_t gfn = gpa >> XD_FRAME_SHIFT;
     uint32_t offset = (uint32_t)(gpa & (XD_FRAME_SIZE - 1));
-    uint64_t *route = &shadow->counters->timing.route;
     uint32_t number = xd_first_of_frame(shadow, gfn);
     /* A page that traps is still the guest's, whatever it gave back. A straggler comes by address, so it proves nothing. */
     bool straggler = !number || shadow->tables[number].flags & XD_TABLE_OPEN;
@@ -19,16 +18,12 @@ int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t siz
     if (error) {
         if (error == -EAGAIN)
             xd_need_frame(need, gfn);
-        *route = XD_ROUTE_DROPPED_STORE;
         return error;
     }
-    *route = XD_ROUTE_UNTRACKED_STORE;
     if (!number)
         return XD_STORE_UNTRACKED;
-    *route = XD_ROUTE_DIRECTORY_STORE;
     if (xd_level(&shadow->tables[number]) > 1) /* the first of a frame is its highest */
         return XD_STORE_DIRECTORY;
-    *route = XD_ROUTE_LEAF_STORE;
     for (; number; number = shadow->tables[number].same_frame) {
         if (shadow->tables[number].flags & XD_TABLE_OPEN)
             continue;
