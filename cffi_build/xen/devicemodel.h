@@ -51,7 +51,9 @@ int xendevicemodel_nr_vcpus(xendevicemodel_handle *dmod, domid_t domid, unsigned
 int xd_xen_set_mem_types(xendevicemodel_handle *dmod, domid_t domid, uint32_t type, const uint64_t *gfns,
                          uint32_t count, int *errors);
 
-/* A logger that says nothing: Xen's libraries print to stderr by default, and each failure here becomes an exception. */
+/*
+ * A logger that says nothing: Xen's libraries print to stderr by default, and each failure here becomes an exception.
+ */
 struct xentoollog_logger *xd_xen_quiet_logger(void);
 
 #endif
