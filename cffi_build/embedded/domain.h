@@ -7,7 +7,7 @@
  * to stand still (a pause) holds none of them, because a vCPU that is inside Xen may want any.
  */
 #include "embedded.h"
-#include "slots.h"
+#include "slot_page.h"
 
 #include <errno.h>
 #include <pthread.h>

@@ -1,5 +1,6 @@
 /* ioreq servers of the embedded hypervisor: xen/common/ioreq.c, xen/arch/x86/mm/p2m.c. */
 #include "domain.h"
+#include "slot_access.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -242,7 +243,7 @@ static int post_locked(emb_vcpu *v, uint32_t id, const xd_ioreq *request)
         return -ENOTRECOVERABLE;
     }
     void *page = s->page->memory;
-    if (xd_slot_port(page, v->id) != s->ports[v->id] || xd_slot_post(page, v->id, request))
+    if (load_port(slot_of(page, v->id)) != s->ports[v->id] || xd_slot_post(page, v->id, request))
         return -EFAULT;
     s->page->refs++;
     v->pending[v->nr_pending++] = (emb_pending){

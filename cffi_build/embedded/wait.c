@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include "domain.h"
+#include "slot_access.h"
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -77,7 +78,7 @@ static int step(emb_vcpu *v, emb_pending *one, uint64_t *data)
     /* The server was destroyed over the request: Xen finds nothing pending and takes the request as it is. */
     if (!alive)
         return 1;
-    uint32_t state = xd_slot_state(one->page->memory, v->id);
+    uint32_t state = load_state(slot_of(one->page->memory, v->id));
     if (state == XD_STATE_NONE) {
         *data = ~0ull;
         return 1;

@@ -18,7 +18,8 @@ import pytest
 
 from tests.support.faults import Call, counting, fail_nth, lose_domain_at, vanish
 from tests.support.whole_run import FRAME, FRAMES, TABLES, HostStep, Outcome, TrackedPort, run
-from xengt_dm._core import ffi, lib
+from xengt_dm._core import ffi
+from xengt_dm._embedded import lib
 from xengt_dm.cli import main
 from xengt_dm.control import report
 from xengt_dm.control.commands import Operator

@@ -147,7 +147,7 @@ def test_one_reference_more_is_a_look_up_and_not_a_walk(counted: Counted) -> Non
         guest.store(engine, PD * FRAME + slot * 8, 8, PT << 12 | 3)
         costs.append(dict(counted.calls))
     assert all(cost == costs[0] for cost in costs)
-    for walk in ("xd_leaf_update", "xd_leaf_update_many", "xd_adopt", "xd_add"):
+    for walk in ("xd_leaf_update", "xd_leaf_update_many", "xd_create_tables", "xd_add"):
         assert walk not in costs[0]
     assert engine.counters.tables == 4
 

@@ -56,7 +56,7 @@ def audit(engine: Engine, refused: Collection[int] = ()) -> CData:
     (space,) = engine.spaces
     result = ffi.new("xd_audit *")
     gfns = ffi.new("uint64_t[]", sorted(refused))
-    lib.xd_audit_space(engine._tables.pointer, space.numbers, 4, gfns, len(refused), result)
+    lib.xd_audit_space(engine._tables.pointer, space.numbers, 4, lib.XD_AUDIT_SYNCED, gfns, len(refused), result)
     return result
 
 
@@ -175,16 +175,16 @@ def test_open_tables_are_passed_over(guest: FakeGuest) -> None:
     engine, shadow = engine_on(guest)
     guest.put(PT, 3, 0x7003)
     assert audit(engine).mismatches == 1
-    lib.xd_set_open(shadow, PT, 1)
+    lib.xd_set_unsynced(shadow, PT, 1)
     assert audit(engine).mismatches == 0
-    lib.xd_set_open(shadow, PT, 0)
+    lib.xd_set_unsynced(shadow, PT, 0)
 
 
 @pytest.mark.parametrize(("gfn", "slot"), [(ROOT, 0), (PDP, 0), (PD, 0), (PD, 1), (PD, 2), (PD, 3)])
 def test_entries_that_wait_for_nothing(guest: FakeGuest, gfn: int, slot: int) -> None:
     """To tables, to a large page, and to one that needs a table, being RAM in part: overdue, no more."""
     engine, shadow = engine_on(guest)
-    entry_at(shadow, gfn, slot)[0] = lib.XD_WAITING
+    entry_at(shadow, gfn, slot)[0] = lib.XD_PENDING
     result = audit(engine)
     assert (result.mismatches, result.overdue) == (0, 1)
 
@@ -192,7 +192,7 @@ def test_entries_that_wait_for_nothing(guest: FakeGuest, gfn: int, slot: int) ->
 @pytest.mark.parametrize(("slot", "frame"), [(0, PT), (1, WIDE)])
 def test_entries_that_wait_for_a_frame_that_xen_refused(guest: FakeGuest, slot: int, frame: int) -> None:
     engine, shadow = engine_on(guest)
-    entry_at(shadow, PD, slot)[0] = lib.XD_WAITING
+    entry_at(shadow, PD, slot)[0] = lib.XD_PENDING
     assert audit(engine, [2, frame, 700]).overdue == 0
     assert audit(engine, [2, 700]).overdue == 1
 
@@ -201,7 +201,7 @@ def test_entries_that_wait_for_a_frame_that_xen_refused(guest: FakeGuest, slot: 
 def test_entries_that_wait_for_room(guest: FakeGuest, slot: int, overdue: int) -> None:
     """A large page that is RAM throughout takes no table."""
     engine, shadow = engine_on(guest)
-    entry_at(shadow, PD, slot)[0] = lib.XD_WAITING
+    entry_at(shadow, PD, slot)[0] = lib.XD_PENDING
     shadow.max_tables = shadow.live
     assert audit(engine).overdue == overdue
 
@@ -211,13 +211,13 @@ def test_the_engine_knows_what_xen_refused() -> None:
     guest.refuse.add(PT)
     engine, shadow = engine_on(guest)
     (space,) = engine.spaces
-    assert entry_at(shadow, PD, 0)[0] == lib.XD_WAITING
+    assert entry_at(shadow, PD, 0)[0] == lib.XD_PENDING
     assert engine.audit(space) == (0, 0)
     engine._tables.refused.clear()
     assert audit(engine).overdue == 1
     guest.refuse.clear()
     assert engine.audit(space) == (0, 0)
-    assert entry_at(shadow, PD, 0)[0] != lib.XD_WAITING
-    entry_at(shadow, PDP, 0)[0] = lib.XD_WAITING  # nothing else has a submission look at this table
+    assert entry_at(shadow, PD, 0)[0] != lib.XD_PENDING
+    entry_at(shadow, PDP, 0)[0] = lib.XD_PENDING  # nothing else has a submission look at this table
     assert engine.audit(space) == (0, 1)
     assert engine.counters.audit_overdue == 1

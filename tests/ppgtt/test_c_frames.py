@@ -76,9 +76,9 @@ def make(done: list[tuple[str, int]]) -> tuple[Arena, Model]:
         elif what == "forget":
             lib.xd_frames_forget(arena.frames, which)
         elif what == "doubt all":
-            lib.xd_frames_doubt_all(arena.frames)
+            lib.xd_frames_invalidate(arena.frames)
         elif what == "doubt holes":
-            lib.xd_frames_doubt_holes(arena.frames)
+            lib.xd_frames_invalidate_holes(arena.frames)
         elif what == "remove":
             arena.holes.add(which)
         else:
@@ -124,7 +124,7 @@ def test_a_large_limit_costs_no_room_until_it_is_used() -> None:
     """16 TiB of guest, as far as the numbers of frames in an entry reach."""
     frames = ffi.gc(lib.xd_frames_new(1 << 32), lib.xd_frames_free)
     assert lib.xd_frames_state(frames, (1 << 32) - 1) == UNKNOWN
-    lib.xd_frames_learn(frames, (1 << 23) - 1, ffi.NULL, ffi.new("int[512]", [0, 1] * 256))
+    lib.xd_frames_record(frames, (1 << 23) - 1, ffi.NULL, ffi.new("int[512]", [0, 1] * 256))
     assert [lib.xd_frames_state(frames, (1 << 32) - 2 + i) for i in range(3)] == [RAM, HOLE, HOLE]
 
 
@@ -153,17 +153,17 @@ def test_runs_hold_nothing_but_ram(done: list[tuple[str, int]]) -> None:
     for what, chunk in done:
         if what in ("learn", "learn from"):
             for each in range(chunk, chunk + 1 if what == "learn" else min(chunk + 100, RUN_CHUNKS)):
-                lib.xd_frames_learn(frames, each, ffi.NULL, good)
+                lib.xd_frames_record(frames, each, ffi.NULL, good)
                 whole.add(each)
         elif what == "doubt all":
-            lib.xd_frames_doubt_all(frames)
+            lib.xd_frames_invalidate(frames)
             whole.clear()
         else:
             whole.discard(chunk)
             if what == "forget":
                 lib.xd_frames_forget(frames, chunk)
             else:
-                lib.xd_frames_learn(frames, chunk, ffi.NULL, bad)
+                lib.xd_frames_record(frames, chunk, ffi.NULL, bad)
         for run in runs_of(frames):
             assert set(run) <= whole
 
@@ -172,7 +172,7 @@ def runs_after(order: list[int], holes: tuple[int, int]) -> list[range]:
     frames = ffi.gc(lib.xd_frames_new(len(order) * CHUNK), lib.xd_frames_free)
     good, bad = ffi.new("int[512]"), ffi.new("int[512]", [errno.ENOENT])
     for chunk in order:
-        lib.xd_frames_learn(frames, chunk, ffi.NULL, bad if chunk in holes else good)
+        lib.xd_frames_record(frames, chunk, ffi.NULL, bad if chunk in holes else good)
     return sorted((run for run in runs_of(frames) if run), key=lambda run: run.start)
 
 

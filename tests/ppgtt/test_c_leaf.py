@@ -44,7 +44,7 @@ def make(page: Sequence[int], wide: bool, known: Sequence[int] | None = None) ->
     arena = Arena(LIMIT, holes=HOLES, known=known)
     arena.put(TABLE, page)
     other = arena.add(TABLE + 1, 1)
-    arena.set_entries(other, [twins.WAITING, 0x6003] * (ENTRIES // 2))
+    arena.set_entries(other, [twins.PENDING, 0x6003] * (ENTRIES // 2))
     lib.xd_remove(arena.shadow, other)
     return arena, arena.add(TABLE, KINDS[wide])
 
@@ -54,7 +54,7 @@ def update(arena: Arena, number: int, slots: range = WHOLE) -> int:
 
 
 def waiting(entries: Sequence[int]) -> int:
-    return sum(entry == twins.WAITING for entry in entries)
+    return sum(entry == twins.PENDING for entry in entries)
 
 
 @examples(40)
@@ -64,8 +64,8 @@ def test_a_new_table(page: list[int], wide: bool) -> None:
     expected = twins.leaf(page, wide, arena.state)
     assert update(arena, number) == 0
     assert arena.entries(number) == expected
-    assert arena.table(number).waiting == waiting(expected)
-    assert arena.shadow.waiting_tables == (waiting(expected) > 0)
+    assert arena.table(number).pending == waiting(expected)
+    assert arena.shadow.pending_tables == (waiting(expected) > 0)
     assert arena.counters.invalid_entries == waiting(expected)
 
 
@@ -85,8 +85,8 @@ def test_following_a_change(before: list[int], after: list[int], kept: bool, wid
     counted = arena.counters.invalid_entries
     assert update(arena, number, slots) == 0
     assert arena.entries(number) == expected
-    assert arena.table(number).waiting == waiting(expected)
-    fresh = sum(b == twins.WAITING != a for a, b in zip(old, expected, strict=True))
+    assert arena.table(number).pending == waiting(expected)
+    fresh = sum(b == twins.PENDING != a for a, b in zip(old, expected, strict=True))
     assert arena.counters.invalid_entries - counted == fresh
 
 
@@ -117,14 +117,14 @@ def test_frames_that_come_and_go(page: list[int], wide: bool, gone: set[int], ba
     arena, number = make(page, wide)
     update(arena, number)
     arena.holes = (arena.holes | gone) - back - {TABLE}
-    lib.xd_frames_doubt_all(arena.frames)
-    lib.xd_new_era(arena.shadow)
+    lib.xd_frames_invalidate(arena.frames)
+    lib.xd_new_epoch(arena.shadow)
     for chunk in range(7):
         arena.learn(chunk)
     update(arena, number)
     expected = twins.leaf(page, wide, arena.state)
     assert arena.entries(number) == expected
-    assert arena.table(number).waiting == waiting(expected)
+    assert arena.table(number).pending == waiting(expected)
     assert arena.shadow.stale_tables == 0
 
 
@@ -137,8 +137,8 @@ def test_a_table_whose_page_is_gone_maps_nothing(wide: bool, slots: range) -> No
     arena.learn(0)
     assert update(arena, number, slots) == -errno.ENOENT
     assert arena.entries(number) == [0] * ENTRIES
-    assert arena.table(number).waiting == 0
-    assert arena.shadow.waiting_tables == 0
+    assert arena.table(number).pending == 0
+    assert arena.shadow.pending_tables == 0
 
 
 def test_a_table_whose_page_was_never_asked_about_is_asked_for() -> None:
@@ -236,7 +236,7 @@ def test_stores(page: list[int], done: list[tuple[int, int, int]], roles: set[bo
 def test_a_store_to_an_open_table_leaves_its_shadow_behind() -> None:
     arena, number = make([0] * ENTRIES, False)
     update(arena, number)
-    lib.xd_set_open(arena.shadow, TABLE, 1)
+    lib.xd_set_unsynced(arena.shadow, TABLE, 1)
     assert lib.xd_guest_store(arena.shadow, TABLE * FRAME, 0x6003, 8, arena.need) == lib.XD_STORE_DONE
     assert arena.page(TABLE)[0] == 0x6003
     assert arena.entries(number)[0] == 0

@@ -16,7 +16,7 @@ from environments import CHECKOUT
 
 #: All that a build reads.
 SOURCES = ("xengt_dm", "cffi_build", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
-_LITTER = shutil.ignore_patterns("__pycache__", "*.so", "*.o", "_core.c", "_xen.c")
+_LITTER = shutil.ignore_patterns("__pycache__", "*.so", "*.o", "_core.c", "_embedded.c", "_xen.c")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _hashes() -> dict[str, str]:
-    ignored = ("__pycache__", ".so", ".o", "_core.c", "_xen.c", ".pyc")
+    ignored = ("__pycache__", ".so", ".o", "_core.c", "_embedded.c", "_xen.c", ".pyc")
     files = [
         path
         for source in SOURCES

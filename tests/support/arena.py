@@ -48,7 +48,7 @@ class Arena:
         first = chunk * CHUNK
         errors = [errno.ENOENT if first + i in self.holes else 0 for i in range(CHUNK)]
         address = ffi.cast("void *", self.base + first * FRAME)
-        lib.xd_frames_learn(self.frames, chunk, address, ffi.new("int[]", errors))
+        lib.xd_frames_record(self.frames, chunk, address, ffi.new("int[]", errors))
 
     def state(self, gfn: int) -> int:
         return int(lib.xd_frames_state(self.frames, gfn))

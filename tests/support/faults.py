@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from xengt_dm._core import lib
+from xengt_dm._embedded import lib
 from xengt_dm.hypervisor.embedded.domain import EmbeddedDomain
 
 

@@ -63,15 +63,15 @@ class GuestRam:
         return tuple(view)
 
 
-def open_tables(shadow: CData) -> list[int]:
+def unsynced_tables(shadow: CData) -> list[int]:
     """The chain of open tables, and that it is one in both directions."""
-    numbers, number = [], shadow.first_open
+    numbers, number = [], shadow.first_unsynced
     while number:
-        assert shadow.tables[number].open_before == (numbers[-1] if numbers else 0)
+        assert shadow.tables[number].previous_unsynced == (numbers[-1] if numbers else 0)
         numbers.append(number)
-        number = shadow.tables[number].open_after
-    assert shadow.last_open == (numbers[-1] if numbers else 0)
-    assert shadow.open_tables == len(numbers)
+        number = shadow.tables[number].next_unsynced
+    assert shadow.last_unsynced == (numbers[-1] if numbers else 0)
+    assert shadow.unsynced_tables == len(numbers)
     return numbers
 
 
@@ -143,27 +143,27 @@ class Side:
     def check(self) -> None:
         guest, shadow, counters = self.guest, self.shadow, self.engine.counters
         tables, frames = self.tables(), self.frames()
-        assert shadow.dying == 0
+        assert shadow.first_unreferenced == 0
         assert shadow.live == len(tables) == counters.tables <= shadow.max_tables
         assert {number: table.refs for number, table in tables.items()} == self.references()
         assert all(table.refs for table in tables.values())
-        is_open = {gfn for gfn, of_frame in frames.items() if of_frame[0].flags & lib.XD_TABLE_OPEN}
+        is_open = {gfn for gfn, of_frame in frames.items() if of_frame[0].flags & lib.XD_TABLE_UNSYNCED}
         assert guest.open_frames == is_open
-        assert all(table.flags & lib.XD_TABLE_OPEN for gfn in is_open for table in frames[gfn])
+        assert all(table.flags & lib.XD_TABLE_UNSYNCED for gfn in is_open for table in frames[gfn])
         assert all(self.is_leaf(gfn) for gfn in is_open)
         assert self.sync is Sync.RELAXED or not is_open
         assert guest.protected <= set(frames)
         if not shadow.stale_tables:
             assert guest.protected == set(frames) - is_open
             assert counters.protected_pages == len(guest.protected)
-        assert set(open_tables(shadow)) == {
-            number for number, table in tables.items() if table.flags & lib.XD_TABLE_OPEN
+        assert set(unsynced_tables(shadow)) == {
+            number for number, table in tables.items() if table.flags & lib.XD_TABLE_UNSYNCED
         }
         for number, table in tables.items():
             entries = shadow.pages[table.parent * 512 : table.parent * 512 + 512] if table.parent else []
             assert not table.parent or number in (entry >> 12 for entry in entries if entry & 0x81 == 1)
-        assert shadow.waiting_tables == sum(table.waiting != 0 for table in tables.values())
-        assert shadow.stale_tables == sum(table.era != shadow.era for table in tables.values())
+        assert shadow.pending_tables == sum(table.pending != 0 for table in tables.values())
+        assert shadow.stale_tables == sum(table.epoch != shadow.epoch for table in tables.values())
         assert counters.spaces == len(self.engine.spaces)
 
     def space(self, key: Key) -> Space:
@@ -174,7 +174,7 @@ class Side:
         """Nothing is left."""
         self.engine.destroy_all_spaces()
         guest, shadow = self.guest, self.shadow
-        assert (shadow.live, shadow.open_tables, shadow.waiting_tables, shadow.stale_tables) == (0, 0, 0, 0)
+        assert (shadow.live, shadow.unsynced_tables, shadow.pending_tables, shadow.stale_tables) == (0, 0, 0, 0)
         assert (guest.protected, guest.open_frames) == (set(), set())
         assert (self.engine.counters.protected_pages, self.engine.counters.spaces) == (0, 0)
         self.engine.close()

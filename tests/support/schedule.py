@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from tests.support.faults import Point, wait_for_phase
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded.domain import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort, EmbeddedPort
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu

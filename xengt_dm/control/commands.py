@@ -23,7 +23,7 @@ from xengt_dm.control.json_stream import LazyList, LazyObject
 from xengt_dm.control.protocol import DESCRIPTOR, ErrorCode, Passed, RefusedError
 from xengt_dm.control.report import Arguments, Handler, allow
 from xengt_dm.daemon.recording import Recording, TraceFile, open_trace_file
-from xengt_dm.errors import DataError, DomainGoneError, HostError, UsageError
+from xengt_dm.errors import DataError, HostError, UsageError
 from xengt_dm.ioreq.server import IoreqServer
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine, Sync
@@ -123,8 +123,6 @@ class Operator:
         if self._engine.quiesced:
             try:
                 self._server.claim()
-            except DomainGoneError:
-                raise
             except HostError as error:
                 get_logger().warning("resume.refused", reason=str(error))
                 raise RefusedError(ErrorCode.HOST, f"still quiesced, because Xen refused: {error}") from error

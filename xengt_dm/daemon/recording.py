@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from xengt_dm.errors import DataError, HostError
+from xengt_dm.errors import CallError, DataError
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine
@@ -104,7 +104,7 @@ class Recording:
     def close(self) -> None:
         """The end of a recording with the daemon's, whatever that ends for."""
         if self._file is not None:
-            with suppress(HostError):
+            with suppress(CallError):
                 self.stop()
 
     def _tell_what_is(self, recorder: Recorder) -> None:

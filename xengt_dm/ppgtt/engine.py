@@ -79,7 +79,7 @@ class Engine:
         self._observer: Observer | None = None
         self._directories: CData = ffi.new("uint32_t[]", BATCH)
         self._leaves: CData = ffi.new("uint32_t[]", BATCH)
-        self._reached: CData = ffi.new("xd_reached *")
+        self._reached: CData = ffi.new("xd_sync_work *")
         self._reached.directories = self._directories
         self._reached.leaves = self._leaves
         self._reached.capacity = BATCH
@@ -166,7 +166,7 @@ class Engine:
         """The guest gave frames back (IOREQ_TYPE_INVALIDATE); the next submission finds out which."""
         self._protector.frames_changed()
         self._frames.doubt()
-        lib.xd_new_era(self._tables.pointer)
+        lib.xd_new_epoch(self._tables.pointer)
 
     def submit(self, mode: Mode, roots: tuple[int, ...]) -> None:
         """The GPU is about to execute with this space."""
@@ -297,28 +297,28 @@ class Engine:
     def _submit_leaves(self, space: Space) -> bool:
         """Submit a live space of which at most leaf tables are out of line; False if there may be more to do."""
         shadow, reached = self._tables.pointer, self._reached
-        leaves = lib.xd_submit_leaves(shadow, space.gpas, space.numbers, space.count, reached)
+        leaves = lib.xd_sync_begin_leaves(shadow, space.gpas, space.numbers, space.count, reached)
         if leaves < 0:
             return False
         self._spaces.move_to_end(space.roots)
         if leaves:
             self._tables.close_leaves(self._leaves, leaves)
             self._notice_gaps()
-        return not lib.xd_leaves_submitted(shadow, reached)
+        return not lib.xd_sync_end_leaves(shadow, reached)
 
     def _notice_gaps(self) -> None:
         """If stores to protected frames may have gone unseen, have every table read again."""
         gaps = self._protector.gaps
         if gaps != self._gaps:
             self._gaps = gaps
-            lib.xd_new_era(self._tables.pointer)
+            lib.xd_new_epoch(self._tables.pointer)
 
     def _bring_in_line(self, space: Space) -> None:
         shadow = self._tables.pointer
         self._frames.drop_mappings()
         if shadow.has_64k != shadow.wants_64k:
             shadow.has_64k = shadow.wants_64k
-            lib.xd_new_era(shadow)
+            lib.xd_new_epoch(shadow)
         self._frames.doubt_holes()
         self._tables.refused.clear()
         # A table may be one too many only until another, further on in the tree, was let go. Nothing in the first round
@@ -336,7 +336,7 @@ class Engine:
         reached = self._reached
         while True:
             self._notice_gaps()
-            lib.xd_reach(shadow, space.numbers, space.count, reached)
+            lib.xd_sync_collect(shadow, space.numbers, space.count, reached)
             directories, leaves = reached.directory_count, reached.leaf_count
             if not directories and not leaves:
                 return

@@ -45,7 +45,7 @@ class GuestFrames:
         self._mapped[chunk] = address
         if self.observer is not None:
             self.observer.frames_learnt(first, count, self._errors)
-        lib.xd_frames_learn(self.pointer, chunk, ffi.cast("void *", address), self._errors)
+        lib.xd_frames_record(self.pointer, chunk, ffi.cast("void *", address), self._errors)
 
     def learn_needed(self, need: CData) -> None:
         """Learn what a kernel listed in an ``xd_need``, and empty the list."""
@@ -62,19 +62,19 @@ class GuestFrames:
 
     def doubt(self) -> None:
         """The guest gave frames back; nobody knows which."""
-        lib.xd_frames_doubt_all(self.pointer)
+        lib.xd_frames_invalidate(self.pointer)
         self._doubtful = True
 
     def doubt_holes(self) -> None:
         """What was a hole may be RAM by now."""
-        lib.xd_frames_doubt_holes(self.pointer)
+        lib.xd_frames_invalidate_holes(self.pointer)
 
     def drop_mappings(self) -> None:
         """Unmap what was mapped before the guest last gave frames back."""
         if not self._doubtful:
             return
         self._doubtful = False
-        asked, since = self.pointer.asked, self.pointer.ram_since
+        asked, since = self.pointer.queried_at, self.pointer.ram_valid_since
         for chunk in [chunk for chunk in self._mapped if asked[chunk] < since]:
             self._drop(chunk)
 

@@ -110,13 +110,14 @@ class Walker:
         number = 1
         while number <= self._shadow.used:
             table = self._shadow.tables[number]
-            if table.kind and not table.kind & lib.XD_KIND_SPLIT and not table.flags & lib.XD_TABLE_DYING:
-                is_open = bool(table.flags & lib.XD_TABLE_OPEN)
+            if table.kind and not table.kind & lib.XD_KIND_SPLIT and not table.flags & lib.XD_TABLE_UNREFERENCED:
+                is_open = bool(table.flags & lib.XD_TABLE_UNSYNCED)
                 yield Table(table.gfn, table.kind & lib.XD_LEVEL_MASK, table.refs, is_open)
             number += 1
 
     def audit(self, space: Space, refused: Collection[int]) -> Audit:
         """``refused``: frames that could not be protected when the space was brought in line."""
         gfns = ffi.new("uint64_t[]", sorted(refused))
-        lib.xd_audit_space(self._shadow, space.numbers, space.mode.root_level, gfns, len(refused), self._audit)
+        how = lib.XD_AUDIT_SYNCED
+        lib.xd_audit_space(self._shadow, space.numbers, space.mode.root_level, how, gfns, len(refused), self._audit)
         return Audit(self._audit.mismatches, self._audit.overdue)

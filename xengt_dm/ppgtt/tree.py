@@ -22,7 +22,7 @@ from xengt_dm.units import CData
 ENTRIES: int = lib.XD_ENTRIES
 LAST = ENTRIES - 1
 LEVEL_MASK: int = lib.XD_LEVEL_MASK
-OPEN: int = lib.XD_TABLE_OPEN
+OPEN: int = lib.XD_TABLE_UNSYNCED
 PAGE_SHIFT: int = lib.XD_FRAME_SHIFT
 #: The routes of a store.
 LEAF_STORE: int = lib.XD_ROUTE_LEAF_STORE
@@ -38,7 +38,7 @@ class _Level:
 
     def __init__(self) -> None:
         self.entries: CData = ffi.new("uint64_t[]", ENTRIES)
-        self.wanted: CData = ffi.new("xd_wanted[]", ENTRIES)
+        self.wanted: CData = ffi.new("xd_missing_table[]", ENTRIES)
 
 
 class ShadowTables:
@@ -123,10 +123,10 @@ class ShadowTables:
         """Shadow these tables, children included, and hold them."""
         self._claim_room(needed)
         shadow = self.pointer
-        if shadow.open_tables or shadow.stale_tables:
+        if shadow.unsynced_tables or shadow.stale_tables:
             for i in range(count):
                 self._secure(wanted[i].gfn)
-        fresh = lib.xd_adopt(shadow, wanted, count, self._numbers, self._gfns)
+        fresh = lib.xd_create_tables(shadow, wanted, count, self._numbers, self._gfns)
         if fresh:
             failures = self._protector.protect(self._gfns, fresh, self._errors)
             self._counters.protected_pages += fresh - failures
@@ -184,7 +184,7 @@ class ShadowTables:
                 self._claim_room(needed)
             self._need.count = 0
             lib.xd_directory_link(shadow, number, scratch.entries, first, last, self._need)
-            lib.xd_let_go(shadow, scratch.wanted, count)
+            lib.xd_unref_tables(shadow, scratch.wanted, count)
         lib.xd_unref(shadow, number)
         self.bury()
 
@@ -204,7 +204,7 @@ class ShadowTables:
         need = self._need
         while True:
             need.count = 0
-            count = lib.xd_directory_wanted(self.pointer, number, entries, first, last, wanted, self._splits, need)
+            count = lib.xd_directory_missing(self.pointer, number, entries, first, last, wanted, self._splits, need)
             if count != -errno.EAGAIN:
                 return int(count)
             self._frames.learn_needed(need)
@@ -263,7 +263,7 @@ class ShadowTables:
         number = lib.xd_first_of_frame(shadow, gfn)
         while number:
             kinds.append(shadow.tables[number].kind)
-            number = shadow.tables[number].same_frame
+            number = shadow.tables[number].next_of_frame
         for kind in kinds:
             number = lib.xd_find(shadow, gfn, kind)
             if not number:
@@ -288,7 +288,7 @@ class ShadowTables:
             return False
         if not self._protector.unsync(gfn):
             return False
-        lib.xd_set_open(shadow, gfn, 1)
+        lib.xd_set_unsynced(shadow, gfn, 1)
         self._counters.opened_pages += 1
         self._counters.protected_pages -= 1
         return True
@@ -299,12 +299,12 @@ class ShadowTables:
         ``count``: at most :data:`BATCH`.
         """
         shadow = self.pointer
-        if shadow.open_tables:
+        if shadow.unsynced_tables:
             gfns, errors, others, other_count = self._closing
-            closed = lib.xd_close_frames(shadow, leaves, count, gfns, others, other_count)
+            closed = lib.xd_resync_begin(shadow, leaves, count, gfns, others, other_count)
             if closed:
                 self._protector.resync(gfns, closed, errors)
-                lib.xd_frames_closed(shadow, gfns, errors, closed)
+                lib.xd_resync_end(shadow, gfns, errors, closed)
                 if other_count[0]:
                     self.update_leaves(others, other_count[0])
         self.update_leaves(leaves, count)
@@ -325,7 +325,7 @@ class ShadowTables:
     def bury(self) -> None:
         """Take apart what lost its last reference, and unprotect the frames that are tables no more."""
         shadow = self.pointer
-        while shadow.dying:
-            count = lib.xd_bury(shadow, self._buried, ENTRIES)
+        while shadow.first_unreferenced:
+            count = lib.xd_free_unreferenced(shadow, self._buried, ENTRIES)
             if count:
                 self._counters.protected_pages -= self._protector.unprotect(self._buried, count)

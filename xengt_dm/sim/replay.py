@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.control import report
 from xengt_dm.daemon.main import Instance, Settings, open_instance
 from xengt_dm.errors import DataError

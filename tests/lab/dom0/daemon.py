@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -73,6 +74,11 @@ class Daemon:
             )
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
+
+    def extensions(self) -> set[str]:
+        """The extension modules of xengt-dm that the process has mapped, by the beginning of their files' names."""
+        maps = Path(f"/proc/{self._process.pid}/maps").read_text()
+        return set(re.findall(r"/xengt_dm/(\w+)\.\S*so$", maps, re.MULTILINE))
 
     def counter(self, name: str) -> int:
         """One of the counters in its status."""

@@ -39,6 +39,8 @@ def run() -> dict[str, int | float | str]:
         start = time.monotonic()
         guest.start()
         guest.reach(_ANNOUNCED, _STEP_SECONDS)
+        mapped = daemon.extensions()
+        require(mapped == {"_core", "_xen"}, f"the daemon has mapped {sorted(mapped)}: never the embedded hypervisor")
         _compare(guest, daemon, "announced")
         guest.leave(_ANNOUNCED)
 

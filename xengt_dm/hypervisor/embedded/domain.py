@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Self
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded.errors import VcpuStoppedError
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, Flavour, P2mType, compile_rules
 from xengt_dm.hypervisor.embedded.port import EmbeddedPort

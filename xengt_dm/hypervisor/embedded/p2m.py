@@ -12,7 +12,7 @@ import errno
 from dataclasses import dataclass
 from typing import Any, Final
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 
 
 class P2mType(enum.IntEnum):

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError, GuestFaultError, VcpuStoppedError
 from xengt_dm.units import CData
 

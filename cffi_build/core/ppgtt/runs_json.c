@@ -1,6 +1,7 @@
 /* Runs as JSON text, because a million of them take seconds in Python. */
-#include "walk.h"
+#include "runs_json.h"
 
+/* Writes a decimal number; returns the end of it. */
 static char *number(char *to, uint64_t value)
 {
     char digits[20];

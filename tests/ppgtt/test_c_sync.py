@@ -38,9 +38,9 @@ spaces = st.tuples(
 def found(engine: Engine, space: Space) -> list[int]:
     shadow = engine._tables.pointer
     numbers = ffi.new("uint32_t[16]"), ffi.new("uint32_t[16]")
-    reached = ffi.new("xd_reached *", {"directories": numbers[0], "leaves": numbers[1], "capacity": 16})
+    reached = ffi.new("xd_sync_work *", {"directories": numbers[0], "leaves": numbers[1], "capacity": 16})
     shadow.submission += 1
-    lib.xd_reach(shadow, space.numbers, space.count, reached)
+    lib.xd_sync_collect(shadow, space.numbers, space.count, reached)
     assert reached.directory_count == 0
     return sorted(numbers[1][0 : reached.leaf_count])
 
@@ -57,7 +57,7 @@ def expected(engine: Engine, space: Space) -> list[int]:
             if shadow.tables[number].kind > 1:
                 entries = shadow.pages[number * 512 : number * 512 + 512]
                 left += {entry >> 12 for entry in entries if entry & 1}
-    return sorted(number for number in seen if shadow.tables[number].flags & lib.XD_TABLE_OPEN)
+    return sorted(number for number in seen if shadow.tables[number].flags & lib.XD_TABLE_UNSYNCED)
 
 
 @examples(120)
