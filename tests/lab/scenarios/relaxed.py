@@ -69,8 +69,8 @@ def run() -> dict[str, int | float | str]:
             "submissions": submissions,
             "audits": audits,
             "traps": dump["counters"]["store_traps"],
-            "opened": dump["counters"]["opened_pages"],
-            "stragglers": dump["counters"]["straggler_stores"],
+            "unsynced": dump["counters"]["opened_pages"],
+            "late_stores": dump["counters"]["straggler_stores"],
             "mapped_pages": compare(guest, dump, "in the end"),
             "hammer_seconds": seconds,
         }
