@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import trio
 
 from tests.support.faults import Call, counting, fail_nth, lose_domain_at, vanish
 from tests.support.whole_run import FRAME, FRAMES, TABLES, HostStep, Outcome, TrackedPort, run
@@ -24,11 +25,11 @@ from xengt_dm.cli import main
 from xengt_dm.control import report
 from xengt_dm.control.commands import Operator
 from xengt_dm.control.protocol import RefusedError
-from xengt_dm.daemon.main import Instance
 from xengt_dm.daemon.recording import Recording
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.ioreq import server
+from xengt_dm.instance import Instance
+from xengt_dm.ioreq import loop
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.stats.counters import read_counters
 
@@ -91,7 +92,7 @@ def test_every_call_can_fail(flavour: str, sync: Sync, number: int) -> None:
 def test_a_host_that_stands_still_for_a_while(flavour: str, sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its clock goes on, and nothing else; a vCPU in the middle of a store is waited for even so."""
     clock = itertools.count(0, 60)
-    monkeypatch.setattr(server, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     with EmbeddedDomain(FRAMES, 2, flavour) as domain:
         outcome = run(domain, sync, TrackedPort(domain))
     assert (outcome.error, outcome.wrong) == (None, [])
@@ -100,11 +101,11 @@ def test_a_host_that_stands_still_for_a_while(flavour: str, sync: Sync, monkeypa
 def quiesce_and_resume(instance: Instance) -> None:
     """What an operator may ask for at any time; that it is refused is no harm."""
     recording = Recording(instance.engine, instance.device, instance.bus, FRAMES)
-    operator = Operator(instance.server, instance.engine, instance.protection, recording)
+    operator = Operator(instance, recording)
     commands = operator.extend(report.control_handlers(instance.engine, report.Instance(1, 0, 2, 0.0)))
     with contextlib.suppress(RefusedError):
-        commands["quiesce"]({})
-        commands["resume"]({})
+        trio.run(commands["quiesce"], {})
+        trio.run(commands["resume"], {})
         commands["mode"]({"mode": "relaxed" if instance.engine.sync is Sync.STRICT else "strict"})
 
 

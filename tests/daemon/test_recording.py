@@ -41,7 +41,7 @@ def test_over_the_socket(tmp_path: Path) -> None:
 
     async def body(live: Live) -> None:
         instance = live.instance
-        operator = Operator(instance.server, instance.engine, instance.protection, recording_of(live))
+        operator = Operator(instance, recording_of(live))
         about = report.Instance(5, instance.server.id, 2, 0.0)
         handlers = operator.extend(report.control_handlers(instance.engine, about))
 
@@ -84,7 +84,7 @@ def test_over_the_socket(tmp_path: Path) -> None:
 def test_wrong_arguments(arguments: Mapping[str, object]) -> None:
     async def body(live: Live) -> None:
         instance = live.instance
-        operator = Operator(instance.server, instance.engine, instance.protection, recording_of(live))
+        operator = Operator(instance, recording_of(live))
         about = report.Instance(5, instance.server.id, 2, 0.0)
         with pytest.raises(UsageError):
             operator.extend(report.control_handlers(instance.engine, about))["record"](arguments)

@@ -51,27 +51,38 @@ class Rule:
 
 #: What every room may use: how errors and C data are named, and how text from elsewhere is shown.
 COMMON = "errors printable units"
+#: What a room knows of the hypervisor that works with any.
+ANY_HYPERVISOR = "hypervisor.port hypervisor.retry"
 RULES = {
     "errors": Rule("", "", why="everybody imports it"),
     "printable": Rule("", "", effects=False, why="everybody imports it"),
     "units": Rule("", "", effects=False, why="everybody imports it"),
     "ppgtt": Rule(f"_core {COMMON}", "", effects=False, why="sans-io: effects go out through ppgtt/ports.py"),
     "vgpu": Rule(f"ppgtt {COMMON}", "", effects=False, why="sans-io: a device sees offsets and values"),
-    "ioreq": Rule(f"traps vgpu hypervisor.port _core {COMMON}", "trio", why="serves any hypervisor"),
-    "traps": Rule(f"hypervisor.port _core {COMMON}", "", why="write-protection is the same on any hypervisor"),
-    "hypervisor": Rule(f"xenstore _xen _embedded {COMMON}", "cffi", why="knows no room above it"),
+    "ioreq": Rule(f"{ANY_HYPERVISOR} _core {COMMON}", "trio", why="serves any hypervisor, device and shadows"),
+    "traps": Rule(
+        f"{ANY_HYPERVISOR} ioreq.ranges ioreq.slots _core {COMMON}", "", why="protects frames on any hypervisor"
+    ),
+    "hypervisor": Rule(f"xenstore _core _xen _embedded {COMMON}", "cffi", why="knows no room above it"),
     "hypervisor.port": Rule(COMMON, "", effects=False, why="Protocols only"),
     "hypervisor.embedded": Rule(f"hypervisor.port _embedded {COMMON}", "", why="must run where there is no Xen"),
     "xenstore": Rule(COMMON, "", why="a protocol and its client"),
     "config": Rule("vgpu.registers errors printable", "", why="what can be set must not depend on what is set"),
     "service": Rule(f"config log.log xenstore _core {COMMON}", "structlog trio", why="a host's life needs no device"),
-    "run_dir": Rule(COMMON, "", why="files of an instance, whoever it serves"),
+    "run_dir": Rule(f"ioreq.ranges {COMMON}", "", why="files of an instance, whoever it serves"),
     "stats": Rule(f"run_dir.directory _core {COMMON}", "prometheus_client", why="needs no device"),
     "log": Rule(COMMON, "structlog", why="everybody may log, so it knows nobody"),
     "trace": Rule(f"_core {COMMON}", "", why="a file format, and who fills it"),
     "control": Rule("*", "structlog trio", why="what is asked of an instance"),
-    "daemon": Rule("*", "structlog trio", why="the composition root"),
-    "sim": Rule("*", "trio", why="a composition root, too, with the embedded hypervisor"),
+    "instance": Rule(
+        f"{ANY_HYPERVISOR} config ioreq ppgtt stats.page traps vgpu _core {COMMON}", "trio", why="wires the rooms"
+    ),
+    "daemon": Rule(
+        f"config control hypervisor.port instance ioreq.bus log ppgtt.engine run_dir service stats trace vgpu {COMMON}",
+        "structlog trio",
+        why="a process around an instance",
+    ),
+    "sim": Rule("*", "trio", why="an instance with the embedded hypervisor, and its guests"),
     "cli": Rule("*", "click trio", why="one module a subcommand"),
     "__main__": Rule("cli", "", why="python -m xengt_dm"),
 }
@@ -95,6 +106,7 @@ NOT_AT_START = (
     "xengt_dm._embedded",
     "xengt_dm._xen",
     "xengt_dm.daemon.main",
+    "xengt_dm.instance",
 )
 
 
@@ -215,4 +227,5 @@ def test_a_broken_rule_is_seen(tmp_path: Path) -> None:
     assert complaint("cli.run", Import("xengt_dm.sim.demo", 1))
     assert complaint("stats.page", Import("prometheus_client", 1))
     assert complaint("ioreq.server", Import("xengt_dm.hypervisor.port", 1)) is None
+    assert complaint("ioreq.loop", Import("xengt_dm.traps.claim", 1))
     assert complaint("hypervisor.xen.library", Import("xengt_dm._xen", 1)) is None

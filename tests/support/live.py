@@ -10,8 +10,8 @@ import trio
 
 from tests.support.guest import FRAME
 from xengt_dm.control import report
-from xengt_dm.daemon.main import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
+from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.vgpu import registers as reg
 
 
@@ -50,7 +50,7 @@ def with_live(
 
     async def main(live: Live) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(live.instance.serve)
+            await nursery.start(live.instance.loop.serve)
             await body(live)
             nursery.cancel_scope.cancel()
 

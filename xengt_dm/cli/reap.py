@@ -48,13 +48,15 @@ def command(domid: int, base: Path) -> None:
 def _release(domid: int, base: Path) -> None:
     """Follow the dead daemon, and end in order at once."""
     from xengt_dm.config.merge import Config
-    from xengt_dm.daemon.main import Settings, open_instance
     from xengt_dm.hypervisor.xen.port import XenPort
+    from xengt_dm.instance import Settings, open_instance
     from xengt_dm.run_dir.directory import open_directory
+    from xengt_dm.run_dir.ranges import RangesFile
     from xengt_dm.service import sandbox
 
     with closing(XenPort(domid, restrict=True)) as port:
         directory = open_directory(base, domid)
         sandbox.enter(domid, directory)
-        with open_instance(port, Settings.from_config(Config([])), record=ServerIdFile(directory), directory=directory):
+        settings, record, ranges = Settings.from_config(Config([])), ServerIdFile(directory), RangesFile(directory)
+        with open_instance(port, settings, record=record, ranges=ranges, directory=directory):
             pass

@@ -8,9 +8,9 @@ import click
 
 from xengt_dm.cli.types import Integer
 from xengt_dm.control.json_stream import LazyList, json_pieces
-from xengt_dm.daemon.main import DEFAULT_MAX_TABLES
 from xengt_dm.errors import DataError, ExitCode
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
+from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim.replay import replay
 from xengt_dm.trace.read import read_trace

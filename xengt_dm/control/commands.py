@@ -24,10 +24,9 @@ from xengt_dm.control.protocol import DESCRIPTOR, ErrorCode, Passed, RefusedErro
 from xengt_dm.control.report import Arguments, Handler, allow
 from xengt_dm.daemon.recording import Recording, TraceFile, open_trace_file
 from xengt_dm.errors import DataError, HostError, UsageError
-from xengt_dm.ioreq.server import IoreqServer
+from xengt_dm.instance import Instance
 from xengt_dm.log.log import get_logger
-from xengt_dm.ppgtt.engine import Engine, Sync
-from xengt_dm.traps.protection import Protection
+from xengt_dm.ppgtt.engine import Sync
 
 #: Commands that read shadows.
 READERS: Final = ("walk", "dump", "audit", "protected")
@@ -36,10 +35,9 @@ READERS: Final = ("walk", "dump", "audit", "protected")
 class Operator:
     """The commands that change something, on one instance; and refusal of those that make no sense meanwhile."""
 
-    def __init__(self, server: IoreqServer, engine: Engine, protection: Protection, recording: Recording) -> None:
-        self._server = server
-        self._engine = engine
-        self._protection = protection
+    def __init__(self, instance: Instance, recording: Recording) -> None:
+        self._instance = instance
+        self._engine = instance.engine
         self._recording = recording
 
     def extend(self, handlers: Mapping[str, Handler]) -> dict[str, Handler]:
@@ -66,7 +64,7 @@ class Operator:
     def _unless_quiesced(self, handler: Handler) -> Handler:
         def checked(arguments: Arguments) -> object:
             if self._engine.quiesced:
-                domid = self._server.port.domid
+                domid = self._instance.server.port.domid
                 raise RefusedError(
                     ErrorCode.QUIESCED,
                     f"domain {domid} is quiesced and has no shadows; first: xengt-dm resume --domid {domid}",
@@ -95,38 +93,22 @@ class Operator:
             get_logger().info("mode.switched", before=before.value, now=wanted)
         return {"mode": self._engine.sync.value}
 
-    def _shadow_again(self) -> bool:
-        """Resume; False, and quiesced, if not one frame could be protected that had to be."""
-        counters = self._engine.counters
-        before = counters.unprotectable_entries
-        self._engine.resume()
-        if counters.protected_pages or counters.unprotectable_entries == before:
-            return True
-        self._let_go()
-        return False
-
-    def _let_go(self) -> None:
-        self._engine.quiesce()
-        self._server.answer_until(self._protection.settle)
-        self._protection.uncover()
-        self._server.release()
-
-    def _quiesce(self, arguments: Arguments) -> object:
+    async def _quiesce(self, arguments: Arguments) -> object:
         allow(arguments)
         if not self._engine.quiesced:
-            self._let_go()
+            await self._instance.quiesce()
             get_logger().info("quiesce.done", spaces=len(self._engine.spaces))
         return {"state": "quiesced", "spaces": len(self._engine.spaces)}
 
-    def _resume(self, arguments: Arguments) -> object:
+    async def _resume(self, arguments: Arguments) -> object:
         allow(arguments)
         if self._engine.quiesced:
             try:
-                self._server.claim()
+                resumed = await self._instance.resume()
             except HostError as error:
                 get_logger().warning("resume.refused", reason=str(error))
                 raise RefusedError(ErrorCode.HOST, f"still quiesced, because Xen refused: {error}") from error
-            if not self._shadow_again():
+            if not resumed:
                 get_logger().warning("resume.refused", reason="no frame can be protected")
                 raise RefusedError(
                     ErrorCode.HOST,

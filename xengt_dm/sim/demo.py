@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import trio
 
 from xengt_dm.control import report
-from xengt_dm.daemon.main import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
+from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.stats.counters import read_counters
 from xengt_dm.vgpu import registers as reg
@@ -260,7 +260,7 @@ async def _demo(domain: EmbeddedDomain, instance: Instance, guest: Guest, seed: 
     engine = instance.engine
     started = time.monotonic()
     async with trio.open_nursery() as nursery:
-        await nursery.start(instance.serve)
+        await nursery.start(instance.loop.serve)
         nursery.start_soon(_report, instance, started, progress)
         for index in range(Guest.VCPUS):
             domain.start(index, guest.program)

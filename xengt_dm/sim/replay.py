@@ -17,9 +17,9 @@ import trio
 
 from xengt_dm._embedded import ffi, lib
 from xengt_dm.control import report
-from xengt_dm.daemon.main import Instance, Settings, open_instance
 from xengt_dm.errors import DataError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
+from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.stats.counters import read_counters
@@ -76,7 +76,7 @@ class _Player:
 
     async def play(self, events: Iterable[Event]) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._instance.serve)
+            await nursery.start(self._instance.loop.serve)
             for event in events:
                 await self._play(event)
             await self._flush()
