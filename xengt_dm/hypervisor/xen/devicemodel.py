@@ -11,6 +11,11 @@ from xengt_dm.hypervisor.xen.library import Binding
 from xengt_dm.units import CData
 
 
+def _parts(sbdf: int) -> tuple[int, int, int, int]:
+    """Segment, bus, device and function."""
+    return sbdf >> 16, sbdf >> 8 & 0xFF, sbdf >> 3 & 0x1F, sbdf & 7
+
+
 class DeviceModel:
     """A device-model handle and the domain it is for.
 
@@ -73,12 +78,12 @@ class DeviceModel:
     def unmap_range(self, server: int, first: int, last: int, *, ports: bool = False) -> None:
         self._call("unmap_io_range_from_ioreq_server", server, int(not ports), first, last)
 
-    def map_pci(self, server: int, bus: int, device: int, function: int) -> None:
-        """Claim the configuration space of a PCI function, in segment 0."""
-        self._call("map_pcidev_to_ioreq_server", server, 0, bus, device, function)
+    def map_pci(self, server: int, sbdf: int) -> None:
+        """Claim the configuration cycles of a PCI function."""
+        self._call("map_pcidev_to_ioreq_server", server, *_parts(sbdf))
 
-    def unmap_pci(self, server: int, bus: int, device: int, function: int) -> None:
-        self._call("unmap_pcidev_from_ioreq_server", server, 0, bus, device, function)
+    def unmap_pci(self, server: int, sbdf: int) -> None:
+        self._call("unmap_pcidev_from_ioreq_server", server, *_parts(sbdf))
 
     def claim_writes(self, server: int) -> None:
         """Stores to pages of type IOREQ_SERVER go to this server, enabled or not."""
@@ -137,9 +142,10 @@ class DeviceModel:
         """An event that the vCPU takes when it next runs; ``kind`` is enum x86_event_type; all ones: no error code."""
         self._call("inject_event", vcpu, vector, kind, error_code, length, extra)
 
-    def set_intx(self, bus: int, device: int, pin: int, asserted: bool) -> None:
-        """Drive pin 0 (INTA) to 3 (INTD) of a PCI device."""
-        self._call("set_pci_intx_level", 0, bus, device, pin, int(asserted))
+    def set_intx(self, sbdf: int, pin: int, asserted: bool) -> None:
+        """Drive pin 0 (INTA) to 3 (INTD) of a PCI function's device."""
+        segment, bus, device, _ = _parts(sbdf)
+        self._call("set_pci_intx_level", segment, bus, device, pin, int(asserted))
 
     def set_isa_irq(self, irq: int, asserted: bool) -> None:
         self._call("set_isa_irq_level", irq, int(asserted))

@@ -22,6 +22,7 @@ from errno import (
     ENXIO,
     EOPNOTSUPP,
     EPERM,
+    ERANGE,
     ESRCH,
 )
 from typing import Final
@@ -104,7 +105,10 @@ MEANINGS: Final[dict[str, dict[int, str]]] = {
         EINVAL: "no such vCPU",
         EBUSY: "the vCPU has not taken the event injected before",
     },
-    "xendevicemodel_inject_msi": {},
+    "xendevicemodel_inject_msi": {
+        EINVAL: "a delivery mode other than fixed and lowest priority",
+        ERANGE: "vector 0",
+    },
     # xen/arch/x86/hvm/dm.c track_dirty_vram, modified_memory; arch/x86/mm/hap/hap.c
     "xendevicemodel_track_dirty_vram": {EINVAL: "too many pages (at most 32768), or past the domain's memory"},
     "xendevicemodel_modified_memory": {EINVAL: "the frames lie past the domain's memory"},

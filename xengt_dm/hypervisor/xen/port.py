@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from errno import EINVAL, ENOENT
-from typing import Self
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from errno import EINVAL, ENOENT, ERANGE, ESRCH
+from typing import Final, Self
 
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.port import MemType, WriteTrap
@@ -17,6 +18,9 @@ from xengt_dm.units import CData
 from xengt_dm.xenstore import XenStore
 
 FRAMES_BELOW_4G = (4 << 30) // FRAME_SIZE
+#: What Xen says of an MSI because of what the guest wrote as its address and data: no such delivery mode, no vector, no
+#: local APIC that takes it (xen/arch/x86/hvm/irq.c hvm_inject_msi, vmsi.c vmsi_deliver).
+MSI_REFUSED: Final = frozenset({EINVAL, ERANGE, ESRCH})
 
 
 def frame_limit_of(store: XenStore, domid: int) -> int:
@@ -142,10 +146,29 @@ class XenPort:
         self.device_model.map_range(server, first, last)
 
     def unmap_mmio(self, server: int, first: int, last: int) -> None:
-        try:
+        with self._asking_whether_gone(server):
             self.device_model.unmap_range(server, first, last)
+
+    def map_ports(self, server: int, first: int, last: int) -> None:
+        self.device_model.map_range(server, first, last, ports=True)
+
+    def unmap_ports(self, server: int, first: int, last: int) -> None:
+        with self._asking_whether_gone(server):
+            self.device_model.unmap_range(server, first, last, ports=True)
+
+    def map_pci(self, server: int, sbdf: int) -> None:
+        self.device_model.map_pci(server, sbdf)
+
+    def unmap_pci(self, server: int, sbdf: int) -> None:
+        with self._asking_whether_gone(server):
+            self.device_model.unmap_pci(server, sbdf)
+
+    @contextmanager
+    def _asking_whether_gone(self, server: int) -> Iterator[None]:
+        """ENOENT is a range that the server does not have, or no server: only asking tells which."""
+        try:
+            yield
         except HostError as error:
-            # ENOENT is a range that the server does not have, or no server: only asking tells which.
             if error.errno == ENOENT and not self.server_exists(server):
                 raise DomainGoneError(error.call, self._domid, ENOENT, "the ioreq server is gone") from error
             raise
@@ -169,8 +192,20 @@ class XenPort:
     def unmap_frames(self, address: int, count: int) -> None:
         self.memory.unmap_frames(address, count)
 
-    def inject_msi(self, address: int, data: int) -> None:
-        self.device_model.inject_msi(address, data)
+    def inject_msi(self, address: int, data: int) -> bool:
+        try:
+            self.device_model.inject_msi(address, data)
+        except (HostError, DomainGoneError) as error:
+            if error.errno not in MSI_REFUSED:
+                raise
+            # ESRCH is also what Xen says of a domain that is gone. Then this raises that, too.
+            if error.errno == ESRCH:
+                self.device_model.vcpu_count()
+            return False
+        return True
+
+    def set_intx(self, sbdf: int, pin: int, asserted: bool) -> None:
+        self.device_model.set_intx(sbdf, pin, asserted)
 
     def close(self) -> None:
         """Unmap the slots and close every handle. Mappings of guest frames are their maker's to undo, before this."""
