@@ -22,6 +22,8 @@ from xengt_dm.ppgtt.space import Mode
 from xengt_dm.traps.claim import ClaimProtection
 from xengt_dm.traps.protection import Protection
 
+pytestmark = pytest.mark.slow
+
 FRAME = 4096
 PATIENCE = 20.0
 ROOT, POINTERS, DIRECTORY = 4, 5, 6

@@ -17,7 +17,7 @@ class Ram:
             self.remove(first, count)
 
     def has(self, frame: int) -> bool:
-        for first, end in self.ranges:  # written out, as this is asked more than anything else
+        for first, end in self.ranges:  # noqa: SIM110 - written out, as this is asked more often than anything else
             if first <= frame < end:
                 return True
         return False
