@@ -33,6 +33,8 @@ from xengt_dm.ioreq import loop
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.stats.counters import read_counters
 
+pytestmark = pytest.mark.slow
+
 FLAVOURS = ("4.17", "v7")
 #: How calls that can fail are known to fail; ESRCH is another test.
 ERRNOS = (errno.EINVAL, errno.ENOMEM, errno.EBUSY, errno.ENOENT, errno.EAGAIN)

@@ -23,6 +23,8 @@ from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import barrier
 from xengt_dm.traps.state import Event
 
+pytestmark = pytest.mark.slow
+
 FRAME = 4096
 PATIENCE = 20.0
 ROOT, POINTERS, DIRECTORY = 4, 5, 6
