@@ -11,8 +11,23 @@ IOREQ = HERE / "core" / "ioreq"
 EMBEDDED = HERE / "embedded"
 #: Folders in which a header is looked for. Sources are those of the first alone.
 FOLDERS = (EMBEDDED, IOREQ)
-#: In the order in which they build on each other.
-HEADERS = ("slot_page.h", "embedded.h")
+#: What Python sees, in the order in which they build on each other. The other headers are for C alone.
+HEADERS = (
+    "slot_page.h",
+    "rules.h",
+    "domain.h",
+    "calls.h",
+    "phases.h",
+    "memory.h",
+    "p2m.h",
+    "mapping.h",
+    "servers.h",
+    "ranges.h",
+    "claim.h",
+    "events.h",
+    "wait.h",
+    "run.h",
+)
 
 
 def shared_with_core() -> FFI:

@@ -49,10 +49,11 @@ class Rule:
     why: str = ""
 
 
-#: What every room may use: how errors and C data are named.
-COMMON = "errors units"
+#: What every room may use: how errors and C data are named, and how text from elsewhere is shown.
+COMMON = "errors printable units"
 RULES = {
     "errors": Rule("", "", why="everybody imports it"),
+    "printable": Rule("", "", effects=False, why="everybody imports it"),
     "units": Rule("", "", effects=False, why="everybody imports it"),
     "ppgtt": Rule(f"_core {COMMON}", "", effects=False, why="sans-io: effects go out through ppgtt/ports.py"),
     "vgpu": Rule(f"ppgtt {COMMON}", "", effects=False, why="sans-io: a device sees offsets and values"),
@@ -62,7 +63,7 @@ RULES = {
     "hypervisor.port": Rule(COMMON, "", effects=False, why="Protocols only"),
     "hypervisor.embedded": Rule(f"hypervisor.port _embedded {COMMON}", "", why="must run where there is no Xen"),
     "xenstore": Rule(COMMON, "", why="a protocol and its client"),
-    "config": Rule("vgpu.registers errors", "", why="what can be set must not depend on what is set"),
+    "config": Rule("vgpu.registers errors printable", "", why="what can be set must not depend on what is set"),
     "service": Rule(f"config log.log xenstore _core {COMMON}", "structlog trio", why="a host's life needs no device"),
     "run_dir": Rule(COMMON, "", why="files of an instance, whoever it serves"),
     "stats": Rule(f"run_dir.directory _core {COMMON}", "prometheus_client", why="needs no device"),

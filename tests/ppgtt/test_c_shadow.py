@@ -47,6 +47,9 @@ class ShadowMachine(RuleBasedStateMachine):
         assert (number == 0) == (len(self.tables) == QUOTA)
         if number:
             assert number not in self.tables
+            # The page of a leaf table is cleared when it is first used; until then it holds what a freed table left.
+            assert bool(self.shadow.tables[number].flags & lib.XD_TABLE_BLANK) == (kind & lib.XD_LEVEL_MASK == 1)
+            lib.xd_clear_blank(self.shadow, number)
             assert self.arena.entries(number) == [0] * ENTRIES
             self.tables[number] = gfn, kind
             lib.xd_ref(self.shadow, number)

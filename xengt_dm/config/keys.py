@@ -68,8 +68,15 @@ def show(key: Key, value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return '"' + "".join(map(_toml_character, value)) + '"'
     return f"{value:#x}" if key.kind is Kind.ADDRESS else str(value)
+
+
+def _toml_character(character: str) -> str:
+    """A character of a basic string, escaped where it must be or where a terminal might act on it."""
+    if character in ('"', "\\"):
+        return "\\" + character
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
 
 
 #: What each section is about.

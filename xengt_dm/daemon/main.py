@@ -9,7 +9,7 @@ left, destroy. :func:`run` is the daemon around it: the serve loop, signals, the
 
 from __future__ import annotations
 
-import errno
+import mmap
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,8 +27,9 @@ from xengt_dm.control.commands import Operator
 from xengt_dm.control.server import serve_control
 from xengt_dm.daemon.recording import Recording, TraceFile
 from xengt_dm.daemon.reload import Running, reload_on_signal
-from xengt_dm.errors import DomainGoneError, HostError
+from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
+from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, open_server
 from xengt_dm.log.guest_events import GuestLog
@@ -45,8 +46,9 @@ from xengt_dm.traps.claim import ClaimProtection
 from xengt_dm.traps.protection import Protection
 from xengt_dm.traps.ranges import RangeProtection
 from xengt_dm.traps.retry import released
-from xengt_dm.vgpu.device import Device
+from xengt_dm.vgpu.device import Vgpu
 from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
+from xengt_dm.vgpu.state import SIZE, DeviceState
 
 DEFAULT_BAR0 = int(KEYS["device.bar0_gpa"].default)
 DEFAULT_MAX_TABLES = int(KEYS["shadow.max_tables"].default)
@@ -84,8 +86,9 @@ class Instance:
     settings: Settings
     server: IoreqServer
     engine: Engine
-    device: Device
+    device: Vgpu
     bus: Bus
+    bar0: Bar
     stats: StatsPage
     protection: Protection
 
@@ -165,14 +168,22 @@ def open_instance(
         if server.adopted:
             _adopt_ranges(protection, port.frame_limit, settings.bar0)
         server.after_answers = partial(_retry_unsync, server, engine, protection)
-        device = Device(engine, settings.generation, port.domid + 1, settings.graphics)
-        bus = Bus(device, engine, counters, settings.bar0, BAR0_SIZE)
-        _map_bar0(server, settings.bar0)
+        device = Vgpu(
+            engine,
+            DeviceState.create(_fresh_memory()),
+            generation=settings.generation,
+            vgt_id=port.domid + 1,
+            graphics=settings.graphics,
+        )
+        device.reset()
+        bus = Bus(engine, counters)
+        bar0 = Bar(bus, device, BAR0_SIZE, port, server)
+        bar0.map(settings.bar0, adopted=server.adopted)
         stack.callback(released, server.answer_until, protection.uncover)
         stack.callback(released, protection.release)
         stack.callback(released, server.answer_until, protection.wind_down)
         server.bind(bus.handle)
-        instance = Instance(settings, server, engine, device, bus, stats, protection)
+        instance = Instance(settings, server, engine, device, bus, bar0, stats, protection)
         instance.tell_stats()
         yield instance
 
@@ -202,12 +213,12 @@ def _adopt_ranges(protection: Protection, frame_limit: int, bar0: int) -> None:
     protection.adopt(first + (BAR0_SIZE >> PAGE_SHIFT), frame_limit - 1)
 
 
-def _map_bar0(server: IoreqServer, bar0: int) -> None:
-    try:
-        server.port.map_mmio(server.id, bar0, bar0 + BAR0_SIZE - 1)
-    except HostError as error:
-        if not (server.adopted and error.errno == errno.EEXIST):  # which is the predecessor's
-            raise
+def _fresh_memory() -> memoryview:
+    """Zeros for the state of a device; private and in small pages, so that an untouched page costs nothing."""
+    memory = mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memoryview(memory)
 
 
 async def _stop_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:

@@ -8,10 +8,10 @@
 /*
  * The device model's side of a page of ioreq slots: taking requests and answering them.
  *
- * `page` is the mapped page, 4096 bytes. `nr_vcpus` is the number of slots in use, at most XD_SLOTS_PER_PAGE, and `vcpu`
- * is below it. `timing` receives the times of requests, or is NULL. The serve loop calls all of these, from the one
- * thread that serves the domain; none of them blocks but xd_slots_await and xd_slots_await_taken, which spin. Callers in
- * Python call without the GIL.
+ * `page` is the mapped page, 4096 bytes. `nr_vcpus` is the number of slots in use, at most XD_SLOTS_PER_PAGE, and
+ * `vcpu` is below it. `timing` receives the times of requests, or is NULL. The serve loop calls all of these, from the
+ * one thread that serves the domain; none of them blocks but xd_slots_await and xd_slots_await_taken, which spin.
+ * Callers in Python call without the GIL.
  */
 
 /* A request copied out of its slot. From then on nobody looks at the slot's fields again, only at its state. */
@@ -38,7 +38,10 @@ void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, uint32_t route, xd
 /* As xd_slots_take without `adopt`; where nothing is READY it looks again until `nanoseconds` have passed. */
 int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken *out, xd_timing *timing);
 
-/* Wait until Xen has taken every answer (no slot is RESP_READY), for at most `nanoseconds`. Returns 1 if it has, else 0. */
+/*
+ * Wait until Xen has taken every answer (no slot is RESP_READY), for at most `nanoseconds`. Returns 1 if it has, else
+ * 0.
+ */
 int xd_slots_await_taken(const void *page, uint32_t nr_vcpus, uint32_t nanoseconds);
 
 /* Returns vp_eport, Xen's end of the vCPU's event channel; 0 before the server was first enabled. */

@@ -8,7 +8,6 @@ from dom0.daemon import Daemon, serving
 from dom0.guest import Guest, created
 
 GUESTS = ("smoke",)
-SECONDS = 600
 
 # The same as in tests/lab/guest/smoke.c.
 _ANNOUNCED, _STORED, _UNLINKED, _REUSED, _RELINKED, _DESTROYED, _FREED = range(1, 8)

@@ -178,7 +178,7 @@ class EmbeddedDomain:
 
     @property
     def counters(self) -> dict[str, int]:
-        """What happened so far; see the enum in embedded.h."""
+        """What happened so far; see XD_EMB_* in cffi_build/embedded/domain.h."""
         return {name: int(lib.xd_emb_counter(self._handle, which)) for name, which in _COUNTERS.items()}
 
     @property
