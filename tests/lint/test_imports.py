@@ -74,6 +74,11 @@ RULES = {
     "log": Rule(COMMON, "structlog", why="everybody may log, so it knows nobody"),
     "trace": Rule(f"_core {COMMON}", "", why="a file format, and who fills it"),
     "control": Rule("*", "structlog trio", why="what is asked of an instance"),
+    "control.protocol": Rule(f"control.json_stream {COMMON}", "", why="knows neither socket nor instance"),
+    "control.json_stream": Rule("", "", effects=False, why="sans-io: values in, bytes out"),
+    "control.socket": Rule(f"control.protocol {COMMON}", "", why="a socket knows no instance"),
+    "control.server": Rule(f"control.protocol control.socket {COMMON}", "structlog trio", why="is told the commands"),
+    "control.client": Rule(f"control.protocol control.socket {COMMON}", "", why="must answer at once"),
     "instance": Rule(
         f"{ANY_HYPERVISOR} config ioreq ppgtt stats.page traps vgpu _core {COMMON}", "trio", why="wires the rooms"
     ),
@@ -91,6 +96,7 @@ ONLY = {
     "xengt_dm._xen": ("hypervisor.xen",),
     # So `run` on Xen loads no line of it.
     "xengt_dm._embedded": ("hypervisor.embedded", "sim"),
+    "xengt_dm.hypervisor.xen": ("hypervisor.xen", "daemon", "cli"),
     "xengt_dm.hypervisor.embedded": ("hypervisor.embedded", "sim", "cli.demo", "cli.replay"),
     "xengt_dm.sim": ("sim", "cli.demo", "cli.replay"),
     "prometheus_client": ("stats.exporter",),
