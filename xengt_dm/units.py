@@ -1,4 +1,4 @@
-"""Units and types that every room uses. No module may define them again."""
+"""Units, types and the spelling of domain ids, as every room uses them. No module may define them again."""
 
 from typing import Any, Final, TypeAlias
 
@@ -11,3 +11,11 @@ PAGE_SHIFT: Final = 12
 PAGE_SIZE: Final = 1 << PAGE_SHIFT
 #: The highest domain id that a domain can have is one less: DOMID_FIRST_RESERVED, xen/include/public/xen.h.
 DOMID_FIRST_RESERVED: Final = 0x7FF0
+
+
+def parse_domid(text: str) -> int | None:
+    """Returns the domain id that ``text`` is in its usual spelling; None for ``007``, ``+7``, other digits and more."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(DOMID_FIRST_RESERVED))):
+        return None
+    domid = int(text)
+    return domid if domid < DOMID_FIRST_RESERVED and str(domid) == text else None

@@ -284,14 +284,16 @@ def run(
     base: Path,
     notifier: Notifier | None = None,
     record_to: TraceFile | None = None,
+    uuid: str | None = None,
 ) -> None:
     """Serve a domain until SIGTERM, SIGINT, a request to stop, or its end; on SIGHUP, reload the configuration.
 
     ``notifier``: to tell a service manager; without one it is told nothing. ``record_to``: record from the start.
-    Raises HostError, maybe in a group.
+    ``uuid``: the domain's, so that a record of another domain with this id is not believed. Raises HostError, maybe in
+    a group.
     """
     directory = open_directory(base, port.domid)
-    record = ServerIdFile(directory)
+    record = ServerIdFile(directory, uuid)
     settings = Settings.from_config(running.config)
     with suppress(DomainGoneError), open_instance(port, settings, record=record, directory=directory) as instance:
         recording = Recording(instance.engine, instance.device, instance.bus, port.frame_limit)
