@@ -100,8 +100,8 @@ class LazyGroup(click.Group):
 def main(context: click.Context) -> None:
     """Xen device model that shadows a virtual Intel GPU's page tables.
 
-    Exit status: 0 good, 64 wrong use, 65 bad data, 68 no such domain, 69 something is not there, 70 the shadow is wrong
-    or xengt-dm is, 77 not permitted, 78 bad configuration.
+    Exit status: 0 good, 1 an audit found a difference, 64 wrong use, 65 bad data, 68 no such domain, 69 something is
+    not there, 70 a defect of xengt-dm, 75 busy, 77 not permitted, 78 bad configuration.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

@@ -17,11 +17,14 @@ MANUAL: Final = "xengt-dm"
 #: What each exit status says, for whoever reads it in a script.
 STATUSES: Final = {
     ExitCode.OK: "Good.",
+    ExitCode.DIFFERS: "An audit found that a shadow differs from the guest's tables, or the guest of `demo` found its "
+    "memory wrong.",
     ExitCode.USAGE: "Wrong use: an option or argument that there is not, or with a wrong value.",
     ExitCode.DATA: "Bad data: a trace that is none, an address space that is not live.",
     ExitCode.NO_DOMAIN: "There is no such domain, or it ended before it could be served.",
     ExitCode.UNAVAILABLE: "Something is not there: no daemon, no domain, no Xen, or it refused.",
-    ExitCode.INTERNAL: "The shadow differs from the guest's tables, or xengt-dm has a defect.",
+    ExitCode.INTERNAL: "xengt-dm has a defect; please report it with what it printed.",
+    ExitCode.BUSY: "What was asked for has to wait: a daemon still serves the domain, or a recording goes on.",
     ExitCode.PERMISSION: "Not permitted.",
     ExitCode.CONFIG: "The configuration is wrong; the message says where.",
 }
