@@ -20,11 +20,11 @@ def command(context: click.Context, domid: int, base: Path, as_json: bool) -> No
 
     OVERDUE are directory entries that map nothing yet though nothing stands in their way.
 
-    Exit status: 0 if they agree and none is overdue, 70 if not.
+    Exit status: 0 if they agree and none is overdue, 1 if not.
     """
     audit = ask_and_show(base, domid, "audit", as_json, _show)
     if audit["audit_mismatches"] or audit["audit_overdue"]:
-        context.exit(ExitCode.INTERNAL)
+        context.exit(ExitCode.DIFFERS)
 
 
 def _show(audit: dict[str, Any]) -> None:
