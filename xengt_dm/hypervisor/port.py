@@ -68,7 +68,7 @@ class DomainPort(Protocol):
         """Raises HostError if there is no way, or none that shows every store; the error says why and what to do."""
 
     @property
-    def stores_must_end(self) -> bool:
+    def retype_in_flight_is_fatal(self) -> bool:
         """Whether a frame that becomes plain memory in the middle of a store to it costs the domain its life."""
 
     @property

@@ -107,7 +107,7 @@ class XenPort:
         return WriteTrap.CLAIM
 
     @property
-    def stores_must_end(self) -> bool:
+    def retype_in_flight_is_fatal(self) -> bool:
         """Because of ``rep stos``, and on newer Xen of every store; see :mod:`xengt_dm.traps.protection`."""
         return True
 
