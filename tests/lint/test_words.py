@@ -153,7 +153,6 @@ NOT_CONVERTED = (
     "tests/trace/",
     "xengt_dm/cli/",
     "xengt_dm/control/",
-    "xengt_dm/hypervisor/",
     "xengt_dm/ppgtt/",
     "xengt_dm/trace/",
     "xengt_dm/traps/",
