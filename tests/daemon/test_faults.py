@@ -17,11 +17,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support.faults import Call, counting, fail_nth, lose_domain_at, vanish
+from tests.support.live import handlers_of
 from tests.support.whole_run import FRAME, FRAMES, TABLES, HostStep, Outcome, TrackedPort, run
 from xengt_dm._core import ffi, lib
 from xengt_dm.cli import main
-from xengt_dm.control import report
-from xengt_dm.control.commands import Operator
 from xengt_dm.control.protocol import RefusedError
 from xengt_dm.daemon.main import Instance
 from xengt_dm.daemon.recording import Recording
@@ -99,12 +98,11 @@ def test_a_host_that_stands_still_for_a_while(flavour: str, sync: Sync, monkeypa
 def quiesce_and_resume(instance: Instance) -> None:
     """What an operator may ask for at any time; that it is refused is no harm."""
     recording = Recording(instance.engine, instance.device, instance.bus, FRAMES)
-    operator = Operator(instance.server, instance.engine, instance.protection, recording)
-    commands = operator.extend(report.control_handlers(instance.engine, report.Instance(1, 0, 2, 0.0)))
+    commands = handlers_of(instance, recording)
     with contextlib.suppress(RefusedError):
         commands["quiesce"]({})
         commands["resume"]({})
-        commands["mode"]({"mode": "relaxed" if instance.engine.sync is Sync.STRICT else "strict"})
+        commands["mode"]({"mode": "relaxed" if instance.engine.sync_mode is Sync.STRICT else "strict"})
 
 
 @pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.support.guest import audit
 from tests.support.schedule import Schedule, ScheduledPort, Store
 from xengt_dm.daemon.main import PROTECTIONS, Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
@@ -93,7 +94,7 @@ def explore(
                 instance.server.service()
             if not stop_early:
                 (space,) = instance.engine.spaces
-                mismatches = sum(instance.engine.audit(space))
+                mismatches = sum(audit(instance.engine, space))
         schedule.finish()
         assert domain.protected() == []
         opened = int(instance.stats.counters.opened_pages)

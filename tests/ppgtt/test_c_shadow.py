@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support.arena import ENTRIES, Arena
-from tests.support.lockstep import unsynced_tables
 from xengt_dm._core import ffi, lib
 
 QUOTA = 12
@@ -120,7 +119,7 @@ class ShadowMachine(RuleBasedStateMachine):
         assert self.arena.numbers_in_use() == self.numbers()
         assert self.arena.references() == {number: self.references(number) for number in self.numbers()}
         assert self.shadow.live == self.arena.counters.tables == len(self.tables)
-        assert set(unsynced_tables(self.shadow)) == self.open
+        assert set(self.arena.unsynced_tables()) == self.open
 
     @invariant()
     def found(self) -> None:

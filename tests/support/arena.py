@@ -89,6 +89,18 @@ class Arena:
     def numbers_in_use(self) -> list[int]:
         return [number for number in range(1, self.shadow.used + 1) if self.shadow.tables[number].kind]
 
+    def unsynced_tables(self) -> list[int]:
+        """The list of unsynced tables, which must be one list in both directions."""
+        shadow = self.shadow
+        numbers, number = [], shadow.first_unsynced
+        while number:
+            assert shadow.tables[number].previous_unsynced == (numbers[-1] if numbers else 0)
+            numbers.append(number)
+            number = shadow.tables[number].next_unsynced
+        assert shadow.last_unsynced == (numbers[-1] if numbers else 0)
+        assert shadow.unsynced_tables == len(numbers)
+        return numbers
+
     def recount(self, roots: Iterable[int] = ()) -> dict[int, int]:
         """How many references each shadow in use should have: from the entries of the others, and from ``roots``."""
         counts = dict.fromkeys(self.numbers_in_use(), 0)

@@ -8,7 +8,8 @@ import struct
 
 from xengt_dm._core import ffi
 from xengt_dm.ppgtt.engine import Engine, Sync
-from xengt_dm.ppgtt.space import Mode
+from xengt_dm.ppgtt.read import Runs
+from xengt_dm.ppgtt.space import Mode, Space
 
 FRAME = 4096
 
@@ -137,9 +138,21 @@ def make_engine(guest: FakeGuest, *, sync: Sync = Sync.STRICT, generation: int =
     )
 
 
+def mappings(engine: Engine, space: Space) -> Runs | None:
+    """What a space maps, as if just submitted."""
+    engine.sync(space)
+    return engine.mappings(space)
+
+
+def audit(engine: Engine, space: Space) -> tuple[int, int]:
+    """Sync a space and audit it: mismatches and overdue entries."""
+    found = engine.audit(space, engine.sync(space))
+    return found.mismatches, found.overdue
+
+
 def mappings_of(engine: Engine) -> dict[tuple[Mode, tuple[int, ...]], list[tuple[int, ...]] | None]:
     result = {}
     for space in engine.spaces:
-        mapped = engine.mappings(space)
+        mapped = mappings(engine, space)
         result[space.mode, space.roots] = None if mapped is None else [tuple(run) for run in mapped]
     return result

@@ -22,8 +22,7 @@ import trio
 
 from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
-from xengt_dm.control import report
-from xengt_dm.control.commands import Operator
+from xengt_dm.control import commands
 from xengt_dm.control.server import serve_control
 from xengt_dm.daemon.recording import Recording, TraceFile
 from xengt_dm.daemon.reload import Running, reload_on_signal
@@ -34,7 +33,6 @@ from xengt_dm.ioreq.server import IdRecord, IoreqServer, open_server
 from xengt_dm.log.guest_events import GuestLog
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine, Sync
-from xengt_dm.ppgtt.tree import PAGE_SHIFT
 from xengt_dm.run_dir import directory as rundir
 from xengt_dm.service.notify import Notifier
 from xengt_dm.service.watchdog import Progress, feed_watchdog
@@ -43,6 +41,7 @@ from xengt_dm.traps.claim import ClaimProtection
 from xengt_dm.traps.protection import Protection
 from xengt_dm.traps.ranges import RangeProtection
 from xengt_dm.traps.retry import released
+from xengt_dm.units import PAGE_SHIFT
 from xengt_dm.vgpu.device import Device
 from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
 
@@ -104,7 +103,7 @@ class Instance:
             vcpus=self.server.vcpus,
             generation=self.settings.generation,
             max_tables=self.settings.max_tables,
-            relaxed=self.engine.sync is Sync.RELAXED,
+            relaxed=self.engine.sync_mode is Sync.RELAXED,
             quiesced=self.engine.quiesced,
         )
 
@@ -241,23 +240,18 @@ async def _watch_domain(instance: Instance, running: Running, recording: Recordi
 async def _run(instance: Instance, control: Path, running: Running, recording: Recording, notifier: Notifier) -> None:
     server, settings = instance.server, instance.settings
     domid = server.port.domid
-    about = report.Instance(domid, server.id, server.vcpus, time.monotonic())
     try:
         async with trio.open_nursery() as nursery:
             scope = nursery.cancel_scope
-
-            def stop(arguments: Mapping[str, object]) -> object:
-                get_logger().info("daemon.stopping", reason="asked to")
-                scope.cancel()
-                return {}
 
             await nursery.start(_stop_on_signal, scope)
             await nursery.start(reload_on_signal, running, instance.engine)
             await nursery.start(instance.serve)
             nursery.start_soon(_watch_domain, instance, running, recording, scope)
-            operator = Operator(server, instance.engine, instance.protection, recording)
-            handlers = {**operator.extend(report.control_handlers(instance.engine, about)), "stop": stop}
-            await nursery.start(serve_control, control, handlers)
+            target = commands.Target(
+                server, instance.engine, instance.protection, recording, scope.cancel, time.monotonic()
+            )
+            await nursery.start(serve_control, control, commands.handlers(target))
             get_logger().info(
                 "daemon.serving",
                 domid=domid,

@@ -110,7 +110,7 @@ class Recorder:
         self._hold(GpuStore(*_names(mode, roots), va, value))
         self._remember(gpa, value.to_bytes(8, "little"))
 
-    def frames_learnt(self, first_gfn: int, count: int, errors: CData) -> None:
+    def frames_queried(self, first_gfn: int, count: int, errors: CData) -> None:
         if first_gfn not in self._chunks_with_holes and not any(ffi.buffer(errors, count * ffi.sizeof("int"))):
             return
         holes = {first_gfn + i for i in range(count) if errors[i]}
@@ -144,7 +144,7 @@ class Recorder:
         self._write(event)
 
     def dump(self, name: DumpId) -> None:
-        """Say that the spaces are dumped now; the caller has brought them in line, so that all of it has been read."""
+        """Say that the spaces are dumped now. The caller has synced them, so all of their tables have been read."""
         self.note(Dump(name))
 
     def flush(self) -> None:
