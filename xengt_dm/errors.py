@@ -1,9 +1,11 @@
 """Who is to blame, and the exit code that says so.
 
-Three kinds of failure, kept apart from where they arise to where they end:
+Kinds of failure, kept apart from where they arise to where they end:
 
 * :class:`GuestError`: the guest did something undefined. It is counted and answered, and never leaves the bus.
-* :class:`HostError`: a hypercall or a mapping failed. The daemon ends in order; the exit code tells the supervisor why.
+* :class:`CallError`: a call to the hypervisor or to the host failed, for one of two reasons that are handled
+  differently. :class:`DomainGoneError`: there is no such domain or ioreq server any more, so there is nothing left to
+  undo. :class:`HostError`: every other reason. The daemon ends in order; the exit code tells the supervisor why.
 * :class:`DataError`, :class:`ConfigError`, :class:`UsageError`: what a person gave us is wrong; the message says what,
   where and what to do.
 
@@ -56,8 +58,8 @@ class ConfigError(XengtError):
     exit_code = ExitCode.CONFIG
 
 
-class HostError(XengtError):
-    """A call to the hypervisor or its libraries failed.
+class CallError(XengtError):
+    """A call to the hypervisor, to its libraries or to the host failed: a HostError or a DomainGoneError.
 
     ``call`` is the library function, ``domid`` the domain it was about (None where it has none), ``errno`` the plain
     positive errno, ``meaning`` what that errno means for this very call where the sources say so.
@@ -72,6 +74,10 @@ class HostError(XengtError):
         name = errno_module.errorcode.get(errno, str(errno))
         super().__init__(f"{call}{about}: {name}: {self.meaning}")
 
+
+class HostError(CallError):
+    """A call failed, and not because the domain is gone."""
+
     @property
     def exit_code(self) -> ExitCode:  # type: ignore[override]
         if self.errno in (errno_module.EPERM, errno_module.EACCES):
@@ -79,10 +85,11 @@ class HostError(XengtError):
         return ExitCode.UNAVAILABLE
 
 
-class DomainGoneError(HostError):
-    """The domain, or our ioreq server in it, is no more: the orderly end of a daemon's life.
+class DomainGoneError(CallError):
+    """A call failed because the domain, or our ioreq server in it, does not exist any more.
 
-    At its beginning it is an error that no restart mends, so it has a status of its own.
+    That is the orderly end of a daemon's life. At its beginning it is an error that no restart mends, so it has a
+    status of its own.
     """
 
     exit_code = ExitCode.NO_DOMAIN

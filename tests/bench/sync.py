@@ -1,6 +1,6 @@
 """A submission in relaxed mode when so many tables are dirty, against memcmp and memcpy of these pages.
 
-Each dirty table was opened by one trapped store; then the guest changed its last entry. All lie in one space.
+Each dirty table was unsynced by one trapped store; then the guest changed its last entry. All lie in one space.
 """
 
 from __future__ import annotations

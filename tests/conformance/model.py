@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from xengt_dm._core import ffi, lib
-from xengt_dm.errors import HostError
+from xengt_dm._embedded import lib as embedded
+from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.port import DomainPort, MemType
 
 from .language import (
@@ -91,7 +92,7 @@ class Model:
             else:
                 # A server that nobody created has a number that nobody has.
                 had = handlers[verb](self._servers.get(name) or _Server(7), *args)
-        except HostError as error:
+        except CallError as error:
             return [errno_name(error.errno)]
         return ["ok"] if had is None else had
 
@@ -161,7 +162,9 @@ class Model:
             return ["unset" if port == 0 else "set"]
         if value[0] != "back":
             self._real_port = port
-        lib.xd_slot_set_port(self._page(server), int(vcpu), self._real_port if value[0] == "back" else number(value[0]))
+        embedded.xd_slot_set_port(
+            self._page(server), int(vcpu), self._real_port if value[0] == "back" else number(value[0])
+        )
         return ["ok"]
 
     def _slot(self, server: _Server, vcpu: str, *value: str) -> list[str]:
@@ -169,7 +172,7 @@ class Model:
             state = lib.xd_slot_state(self._page(server), int(vcpu))
             return [next((name for name, known in STATES.items() if known == state), str(state))]
         state = STATES[value[0]] if value[0] in STATES else number(value[0])
-        lib.xd_slot_set_state(self._page(server), int(vcpu), state)
+        embedded.xd_slot_set_state(self._page(server), int(vcpu), state)
         return ["ok"]
 
     def _scan(self, server: _Server, adopt: bool = False) -> list[Request]:
@@ -231,7 +234,7 @@ class Model:
         if not self.is_open:
             self.on_process("starts")
         for server in self._servers.values():
-            with contextlib.suppress(HostError):
+            with contextlib.suppress(CallError):
                 self.port.destroy_server(server.number)
             self._unbind_all(server)
             if server.page:
@@ -285,7 +288,7 @@ class Model:
             kind = MemType(mem_type) if mem_type in list(MemType) else mem_type
             self._errors[0] = 0
             self.port.set_mem_types(kind, gfns, 1, self._errors)  # type: ignore[arg-type]
-        except HostError as error:
+        except CallError as error:
             # Where the port concludes from it that the server is gone, what Xen said is still there.
             return int(self._errors[0]) or error.errno
         return int(self._errors[0])
@@ -293,7 +296,7 @@ class Model:
     def _map(self, gfn: int) -> int:
         try:
             address = self.port.map_frames(gfn, 1, self._errors)
-        except HostError as error:
+        except CallError as error:
             return error.errno
         self.port.unmap_frames(address, 1)
         return int(self._errors[0])

@@ -118,7 +118,7 @@ class XenSide:
         self._controls = self._control.xc_interface_open(None, None, 0)
 
     def close(self) -> None:
-        """Let go of everything of the guest. Call it once, at the end."""
+        """Release every resource of the guest. Call it once, at the end."""
         if self._spare:
             self._spare.close()
         self._events.close()

@@ -19,7 +19,8 @@ import pytest
 from tests.support.faults import Call, counting, fail_nth, lose_domain_at, vanish
 from tests.support.live import handlers_of
 from tests.support.whole_run import FRAME, FRAMES, TABLES, HostStep, Outcome, TrackedPort, run
-from xengt_dm._core import ffi, lib
+from xengt_dm._core import ffi
+from xengt_dm._embedded import lib
 from xengt_dm.cli import main
 from xengt_dm.control.protocol import RefusedError
 from xengt_dm.daemon.main import Instance
@@ -28,7 +29,7 @@ from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.ioreq import server
 from xengt_dm.ppgtt.engine import Sync
-from xengt_dm.run_dir.directory import read_counters
+from xengt_dm.stats.counters import read_counters
 
 FLAVOURS = ("4.17", "v7")
 #: How calls that can fail are known to fail; ESRCH is another test.

@@ -20,7 +20,8 @@ from tests.support.faults import wait_until_blocked
 from xengt_dm.control.client import ask
 from xengt_dm.daemon.main import Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.run_dir.directory import ServerIdFile, open_directory
+from xengt_dm.run_dir.directory import open_directory
+from xengt_dm.run_dir.server_id import ServerIdFile
 
 MODES = ("strict", "relaxed")
 

@@ -109,7 +109,7 @@ def test_a_disk_that_fills_up_ends_the_recording_and_nothing_else() -> None:
         await make_space(live)
         recording.flush()
         assert recording.name is None
-        assert live.instance.bus.tap is None
+        assert live.instance.bus.observer is None
         await live.store(L1, 1, 9 * FRAME | 3)
         assert live.audit() == 0
 

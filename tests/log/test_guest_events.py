@@ -11,8 +11,9 @@ import pytest
 
 from xengt_dm._core import ffi
 from xengt_dm.log import log
-from xengt_dm.log.guest_events import EVENTS, FLUSH_SECONDS, GuestLog
+from xengt_dm.log.guest_events import FLUSH_SECONDS, GuestLog
 from xengt_dm.log.ratelimit import BURST, SECONDS_EACH
+from xengt_dm.stats.table import log_events
 
 
 @pytest.fixture(name="logged")
@@ -36,7 +37,7 @@ def events(logged: io.StringIO) -> list[tuple[Any, ...]]:
 def test_growth_is_told_once(logged: io.StringIO) -> None:
     counters = ffi.new("xd_counters *")
     counters.dropped_stores = 5
-    guest_log = GuestLog(counters)
+    guest_log = GuestLog(counters, log_events())
     guest_log.look()
     counters.dropped_stores = 7
     counters.audit_mismatches = 1
@@ -52,18 +53,18 @@ def test_growth_is_told_once(logged: io.StringIO) -> None:
 
 def test_every_event_has_its_counter(logged: io.StringIO) -> None:
     counters = ffi.new("xd_counters *")
-    guest_log = GuestLog(counters)
-    for event in EVENTS:
-        setattr(counters, event.counter, 1)
+    guest_log = GuestLog(counters, log_events())
+    for counter, _, _ in log_events():
+        setattr(counters, counter, 1)
     guest_log.look()
-    assert [event[0] for event in events(logged)] == [event.name for event in EVENTS]
+    assert [event[:2] for event in events(logged)] == [(event, level) for _, event, level in log_events()]
 
 
 def test_a_guest_cannot_flood_and_what_was_held_back_is_told(logged: io.StringIO) -> None:
     now = 0.0
     counters = ffi.new("xd_counters *")
     log.set_limits(2, 3600.0)
-    guest_log = GuestLog(counters, lambda: now)
+    guest_log = GuestLog(counters, log_events(), lambda: now)
     for _ in range(100):
         counters.quota_entries += 10
         guest_log.look()

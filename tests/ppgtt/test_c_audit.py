@@ -1,4 +1,4 @@
-"""The audit: what is in line passes, and whatever is changed behind its back is found, each entry once."""
+"""The audit: what is in sync passes, and whatever is changed behind its back is found, each entry once."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def audit(engine: Engine, refused: Collection[int] = ()) -> CData:
     return result
 
 
-def test_a_tree_of_every_kind_of_entry_is_in_line(guest: FakeGuest) -> None:
+def test_a_tree_of_every_kind_of_entry_is_in_sync(guest: FakeGuest) -> None:
     engine, _ = engine_on(guest)
     result = audit(engine)
     assert (result.mismatches, result.overdue) == (0, 0)
@@ -172,7 +172,7 @@ def test_a_table_that_left_without_a_word(guest: FakeGuest) -> None:
     assert audit(engine).mismatches == mapped + 3
 
 
-def test_open_tables_are_passed_over(guest: FakeGuest) -> None:
+def test_unsynced_tables_are_passed_over(guest: FakeGuest) -> None:
     engine, shadow = engine_on(guest)
     guest.put(PT, 3, 0x7003)
     assert audit(engine).mismatches == 1
@@ -182,7 +182,7 @@ def test_open_tables_are_passed_over(guest: FakeGuest) -> None:
 
 
 @pytest.mark.parametrize(("gfn", "slot"), [(ROOT, 0), (PDP, 0), (PD, 0), (PD, 1), (PD, 2), (PD, 3)])
-def test_entries_that_wait_for_nothing(guest: FakeGuest, gfn: int, slot: int) -> None:
+def test_entries_pending_for_nothing(guest: FakeGuest, gfn: int, slot: int) -> None:
     """To tables, to a large page, and to one that needs a table, being RAM in part: overdue, no more."""
     engine, shadow = engine_on(guest)
     entry_at(shadow, gfn, slot)[0] = lib.XD_PENDING
@@ -191,7 +191,7 @@ def test_entries_that_wait_for_nothing(guest: FakeGuest, gfn: int, slot: int) ->
 
 
 @pytest.mark.parametrize(("slot", "frame"), [(0, PT), (1, WIDE)])
-def test_entries_that_wait_for_a_frame_that_xen_refused(guest: FakeGuest, slot: int, frame: int) -> None:
+def test_entries_pending_for_a_frame_that_xen_refused(guest: FakeGuest, slot: int, frame: int) -> None:
     engine, shadow = engine_on(guest)
     entry_at(shadow, PD, slot)[0] = lib.XD_PENDING
     assert audit(engine, [2, frame, 700]).overdue == 0
@@ -199,7 +199,7 @@ def test_entries_that_wait_for_a_frame_that_xen_refused(guest: FakeGuest, slot: 
 
 
 @pytest.mark.parametrize(("slot", "overdue"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 0)])
-def test_entries_that_wait_for_room(guest: FakeGuest, slot: int, overdue: int) -> None:
+def test_entries_pending_for_room(guest: FakeGuest, slot: int, overdue: int) -> None:
     """A large page that is RAM throughout takes no table."""
     engine, shadow = engine_on(guest)
     entry_at(shadow, PD, slot)[0] = lib.XD_PENDING

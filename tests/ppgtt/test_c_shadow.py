@@ -46,6 +46,9 @@ class ShadowMachine(RuleBasedStateMachine):
         assert (number == 0) == (len(self.tables) == QUOTA)
         if number:
             assert number not in self.tables
+            # The page of a leaf table is cleared when it is first used; until then it holds what a freed table left.
+            assert bool(self.shadow.tables[number].flags & lib.XD_TABLE_BLANK) == (kind & lib.XD_LEVEL_MASK == 1)
+            lib.xd_clear_blank(self.shadow, number)
             assert self.arena.entries(number) == [0] * ENTRIES
             self.tables[number] = gfn, kind
             lib.xd_ref(self.shadow, number)
@@ -67,7 +70,7 @@ class ShadowMachine(RuleBasedStateMachine):
         if self.tables[number][1] == SPLIT and not self.references(number):
             self.forget(number)
         if now:
-            self.bury()
+            self.free()
 
     @precondition(lambda self: self.tables)
     @rule(data=st.data(), slot=st.integers(0, 511))
@@ -88,13 +91,13 @@ class ShadowMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.tables)
     @rule(gfn=gfns, opened=st.booleans())
-    def set_open(self, gfn: int, opened: bool) -> None:
+    def set_unsynced(self, gfn: int, opened: bool) -> None:
         lib.xd_set_unsynced(self.shadow, gfn, opened)
         of_frame = {number for number, (frame, kind) in self.tables.items() if frame == gfn and kind != SPLIT}
         self.open = self.open | of_frame if opened else self.open - of_frame
 
     @rule(capacity=st.sampled_from([1, 512]))
-    def bury(self, capacity: int = 512) -> None:
+    def free(self, capacity: int = 512) -> None:
         """What nobody refers to goes, and what only it referred to; frames without a shadow are said once."""
         before = {frame for frame, kind in self.tables.values() if kind != SPLIT}
         while dead := [number for number in self.numbers() if not self.references(number)]:

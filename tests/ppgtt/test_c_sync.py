@@ -1,4 +1,4 @@
-"""What a submission has to look at: found from the open tables upwards, and the same as from the roots downwards."""
+"""What a submission must sync: found from the unsynced tables upwards, the same as from the roots downwards."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def found(engine: Engine, space: Space) -> list[int]:
 
 
 def expected(engine: Engine, space: Space) -> list[int]:
-    """The open tables that a walk of the shadow comes to."""
+    """The unsynced tables that a walk of the shadow comes to."""
     shadow = engine.shadow
     seen: set[int] = set()
     left = [number for number in space.numbers if number]
@@ -96,13 +96,13 @@ def small() -> tuple[FakeGuest, Engine]:
     return guest, engine
 
 
-def test_a_hole_that_is_ram_by_now_when_an_open_table_names_it() -> None:
+def test_a_hole_that_is_ram_by_now_when_an_unsynced_table_names_it() -> None:
     guest, engine = small()
     for entry in (20 << 12 | 3, 0):  # somebody asked, and found a hole
         guest.store(engine, 8 * FRAME, 8, entry)
         engine.submit(*SPACES[0])
     guest.store(engine, 8 * FRAME, 8, 0)
-    assert guest.open_frames == {8}
+    assert guest.unsynced_frames == {8}
     guest.add(20)
     guest.store(engine, 8 * FRAME, 8, 20 << 12 | 3)
     engine.submit(*SPACES[0])

@@ -1,4 +1,4 @@
-"""An engine that is told to let go, to shadow again, to change its mode, and to be watched."""
+"""An engine that is told to free its shadows, to shadow again, to change its mode, and to be watched."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_quiesced_nothing_is_protected_open_or_mapped(sync: Sync) -> None:
     engine.quiesce()
     assert engine.quiesced
     assert not guest.protected
-    assert not guest.open_frames
+    assert not guest.unsynced_frames
     assert guest.maps == guest.unmaps
     assert [space.roots for space in engine.spaces] == [ROOT]
     assert (engine.counters.tables, engine.counters.protected_pages) == (0, 0)
@@ -91,16 +91,16 @@ def test_going_strict_closes_what_is_open() -> None:
     guest = FakeGuest()
     engine = with_space(guest, Sync.RELAXED)
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
-    assert guest.open_frames == {L1}
+    assert guest.unsynced_frames == {L1}
     guest.store(engine, L1 * FRAME + 16, 8, entry(10))
     engine.set_sync_mode(Sync.STRICT)
-    assert not guest.open_frames
+    assert not guest.unsynced_frames
     assert guest.protected == {L4, L3, L2, L1}
     (runs,) = mappings_of(engine).values()
     assert runs is not None
     assert [run[0] for run in runs] == [0, FRAME]
     assert guest.store(engine, L1 * FRAME + 24, 8, entry(11))
-    assert not guest.open_frames
+    assert not guest.unsynced_frames
 
 
 def test_going_relaxed_opens_at_the_next_store() -> None:
@@ -108,7 +108,7 @@ def test_going_relaxed_opens_at_the_next_store() -> None:
     engine = with_space(guest, Sync.STRICT)
     engine.set_sync_mode(Sync.RELAXED)
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
-    assert guest.open_frames == {L1}
+    assert guest.unsynced_frames == {L1}
 
 
 def test_a_table_that_its_store_cannot_unsync_is_unsynced_after_the_answer() -> None:
@@ -120,7 +120,7 @@ def test_a_table_that_its_store_cannot_unsync_is_unsynced_after_the_answer() -> 
     assert guest.protected == {L4, L3, L2, L1}
     guest.busy = set()
     assert engine.unsync(L1)
-    assert guest.open_frames == {L1}
+    assert guest.unsynced_frames == {L1}
     assert not engine.unsync(L1)
     assert engine.counters.opened_pages == 1
     assert not guest.store(engine, L1 * FRAME + 16, 8, entry(10))
@@ -134,7 +134,7 @@ def test_no_directory_is_unsynced() -> None:
     guest = FakeGuest()
     engine = with_space(guest, Sync.RELAXED)
     assert not any(engine.unsync(gfn) for gfn in (L4, L3, L2, DATA))
-    assert not guest.open_frames
+    assert not guest.unsynced_frames
 
 
 def test_after_a_gap_a_submission_reads_every_table_again() -> None:
@@ -156,7 +156,7 @@ def test_what_is_gone_is_not_unsynced() -> None:
     engine.destroy_space(Mode.L4, ROOT)
     guest.busy = set()
     assert not engine.unsync(L1)
-    assert not guest.open_frames
+    assert not guest.unsynced_frames
 
 
 def test_no_table_is_unsynced_in_strict_mode() -> None:
@@ -167,7 +167,7 @@ def test_no_table_is_unsynced_in_strict_mode() -> None:
     engine.set_sync_mode(Sync.STRICT)
     guest.busy = set()
     assert not engine.unsync(L1)
-    assert not guest.open_frames
+    assert not guest.unsynced_frames
 
 
 def test_tables_are_listed_with_their_level_and_whether_they_are_open() -> None:
@@ -212,7 +212,7 @@ def test_an_observer_sees_every_table_before_it_counts(sync: Sync) -> None:
     ]
 
 
-def test_an_observer_sees_what_became_of_an_open_table() -> None:
+def test_an_observer_sees_what_became_of_an_unsynced_table() -> None:
     guest = FakeGuest()
     engine = with_space(guest, Sync.RELAXED)
     notes = Notes()

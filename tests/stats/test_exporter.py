@@ -28,9 +28,9 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.errors import ExitCode, HostError
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.stats import exporter
-from xengt_dm.stats.page import StatsPage
+from xengt_dm.stats.page import PageProblem, StatsPage
 from xengt_dm.stats.reader import LIMITS, read_host
-from xengt_dm.stats.table import METRICS, Kind, LeftOut
+from xengt_dm.stats.table import METRICS, Kind
 
 PROGRAM = [sys.executable, "-m", "xengt_dm", "exporter"]
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -159,14 +159,14 @@ def test_pages_of_no_use_are_left_out_and_counted(tmp_path: Path) -> None:
     (directory(tmp_path, 8) / "stats").symlink_to(tmp_path / "1" / "stats")
     (tmp_path / "9").write_bytes(b"no directory")
     found = scrape(tmp_path)
-    left_out = {reason: value(found, "xengt_exporter_pages_left_out", reason=reason.value) for reason in LeftOut}
+    left_out = {reason: value(found, "xengt_exporter_pages_left_out", reason=reason.value) for reason in PageProblem}
     assert left_out == {
-        LeftOut.ENDED: 1,
-        LeftOut.FOREIGN: 1,
-        LeftOut.MISSING: 1,
-        LeftOut.STALE: 1,
-        LeftOut.TRUNCATED: 1,
-        LeftOut.UNREADABLE: 2,
+        PageProblem.ENDED: 1,
+        PageProblem.FOREIGN: 1,
+        PageProblem.MISSING: 1,
+        PageProblem.STALE: 1,
+        PageProblem.TRUNCATED: 1,
+        PageProblem.UNREADABLE: 2,
     }
     up = {labels: up for (name, labels), up in found.items() if name == "xengt_up"}
     assert up == {(("domid", str(domid)),): float(domid == 1) for domid in (1, 3, 6, 7, 8, 9)}

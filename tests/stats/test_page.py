@@ -17,14 +17,13 @@ from xengt_dm import __version__
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.stats import page as stats_page
-from xengt_dm.stats.page import PageError, StatsPage, process_start, read_page
-from xengt_dm.stats.table import LeftOut
+from xengt_dm.stats.page import PageError, PageProblem, StatsPage, process_start, read_page
 
 SIZE = lib.XD_STATS_SIZE
 DOMID = 7
 
 
-def refusal(directory: Path, domid: int = DOMID) -> LeftOut | None:
+def refusal(directory: Path, domid: int = DOMID) -> PageProblem | None:
     try:
         read_page(directory, domid)
     except PageError as error:
@@ -117,36 +116,36 @@ def spoil(directory: Path, **fields: int) -> None:
 
 
 def test_no_page(tmp_path: Path) -> None:
-    assert refusal(tmp_path) is LeftOut.MISSING
-    assert refusal(tmp_path / "none") is LeftOut.MISSING
+    assert refusal(tmp_path) is PageProblem.MISSING
+    assert refusal(tmp_path / "none") is PageProblem.MISSING
 
 
 @pytest.mark.parametrize("size", [0, 1, SIZE - 1, SIZE + 1, 2 * SIZE])
 def test_of_another_size(tmp_path: Path, size: int) -> None:
     StatsPage(tmp_path, DOMID)
     os.truncate(tmp_path / "stats", size)
-    assert refusal(tmp_path) is LeftOut.TRUNCATED
+    assert refusal(tmp_path) is PageProblem.TRUNCATED
 
 
 @pytest.mark.parametrize("byte", [b"\0", b"\xff", b"a"])
 def test_of_another_program(tmp_path: Path, byte: bytes) -> None:
     write(tmp_path, byte * SIZE)
-    assert refusal(tmp_path) is LeftOut.FOREIGN
+    assert refusal(tmp_path) is PageProblem.FOREIGN
 
 
 @pytest.mark.parametrize("field", ["magic", "version", "size", "domid"])
 def test_of_another_version_or_domain(tmp_path: Path, field: str) -> None:
     spoil(tmp_path, **{field: 99})
-    assert refusal(tmp_path) is LeftOut.FOREIGN
+    assert refusal(tmp_path) is PageProblem.FOREIGN
 
 
 def test_no_plain_file(tmp_path: Path) -> None:
     """A pipe would have its reader wait for ever."""
     os.mkfifo(tmp_path / "stats")
-    assert refusal(tmp_path) is LeftOut.FOREIGN
+    assert refusal(tmp_path) is PageProblem.FOREIGN
     (tmp_path / "stats").unlink()
     (tmp_path / "stats").mkdir()
-    assert refusal(tmp_path) is LeftOut.FOREIGN
+    assert refusal(tmp_path) is PageProblem.FOREIGN
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
@@ -154,23 +153,23 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "stats").symlink_to(tmp_path / "stats")
-    assert refusal(other) is LeftOut.UNREADABLE
+    assert refusal(other) is PageProblem.UNREADABLE
 
 
 def test_of_a_process_whose_pid_is_anothers_by_now(tmp_path: Path) -> None:
     spoil(tmp_path, process_start=(process_start(os.getpid()) or 0) + 1)
-    assert refusal(tmp_path) is LeftOut.STALE
+    assert refusal(tmp_path) is PageProblem.STALE
 
 
 @pytest.mark.parametrize("pid", [0, 1 << 22, (1 << 64) - 1])
 def test_of_a_pid_that_nobody_has(tmp_path: Path, pid: int) -> None:
     spoil(tmp_path, pid=pid)
-    assert refusal(tmp_path) is LeftOut.STALE
+    assert refusal(tmp_path) is PageProblem.STALE
 
 
 def test_of_a_daemon_that_said_farewell(tmp_path: Path) -> None:
     StatsPage(tmp_path, DOMID).end()
-    assert refusal(tmp_path) is LeftOut.ENDED
+    assert refusal(tmp_path) is PageProblem.ENDED
 
 
 WRITER = """
@@ -191,7 +190,7 @@ def test_of_a_daemon_that_was_killed(tmp_path: Path) -> None:
         assert refusal(tmp_path) is None
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-        assert refusal(tmp_path) is LeftOut.STALE
+        assert refusal(tmp_path) is PageProblem.STALE
 
 
 def test_cut_short_before_it_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +203,7 @@ def test_cut_short_before_it_is_mapped(tmp_path: Path, monkeypatch: pytest.Monke
         return result
 
     monkeypatch.setattr(stats_page.os, "fstat", fstat)
-    assert refusal(tmp_path) is LeftOut.TRUNCATED
+    assert refusal(tmp_path) is PageProblem.TRUNCATED
 
 
 def test_cut_short_while_it_is_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +217,7 @@ def test_cut_short_while_it_is_mapped(tmp_path: Path, monkeypatch: pytest.Monkey
             return self
 
     monkeypatch.setattr(stats_page.mmap, "mmap", CutShort)
-    assert refusal(tmp_path) is LeftOut.TRUNCATED
+    assert refusal(tmp_path) is PageProblem.TRUNCATED
 
 
 @pytest.mark.parametrize(
@@ -250,13 +249,13 @@ def test_a_daemon_says_what_it_is_and_ends_in_order(tmp_path: Path) -> None:
         instance.engine.quiesce()
         instance.tell_stats()
         assert read_page(directory, DOMID).quiesced == 1
-    assert refusal(directory) is LeftOut.ENDED
+    assert refusal(directory) is PageProblem.ENDED
 
 
 def test_an_end_for_want_of_a_domain_is_in_order(tmp_path: Path) -> None:
     with pytest.raises(DomainGoneError), serving(tmp_path, DOMID):
         raise DomainGoneError("a call", DOMID, 3)
-    assert refusal(tmp_path / str(DOMID)) is LeftOut.ENDED
+    assert refusal(tmp_path / str(DOMID)) is PageProblem.ENDED
 
 
 def test_a_failure_is_not(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from tests.support.served import busy, serving
 from xengt_dm._core import ffi
-from xengt_dm.stats import table as metrics
+from xengt_dm.stats.markdown import events_table, metrics_tables
+from xengt_dm.stats.page import PROBLEM_TEXT, PageProblem
 from xengt_dm.stats.reader import ROUTES as NUMBERED_ROUTES
 from xengt_dm.stats.reader import Reading, read_host
-from xengt_dm.stats.table import METRICS, ROUTES, Kind, LeftOut, Metric
+from xengt_dm.stats.table import METRICS, ROUTES, Kind, Metric
 
 #: Counted in the page and shown as part of something else: what that is.
 SHOWN_OTHERWISE = {"traps": "the sum of the two kinds", "one": "no count"}
@@ -69,14 +70,20 @@ def test_routes_are_those_of_the_core() -> None:
     assert len({(route.kind, route.path) for route in ROUTES}) == len(ROUTES)
 
 
-def test_the_document_has_the_table(checkout: Path) -> None:
-    path = checkout / "docs" / "metrics.md"
+@pytest.mark.parametrize(("name", "table"), [("metrics.md", metrics_tables()), ("logs.md", events_table())])
+def test_a_document_has_the_table(checkout: Path, name: str, table: str) -> None:
+    path = checkout / "docs" / name
     before, _, rest = path.read_text().partition(begin)
     written, _, after = rest.partition(end)
     if os.environ.get("XENGT_WRITE"):
-        path.write_text(before + begin + metrics.markdown() + end + after)
-    assert written == metrics.markdown(), "docs/metrics.md is not what the table says; it says how to write it anew"
+        path.write_text(before + begin + table + end + after)
+    assert written == table, f"docs/{name} is not what the table says; docs/metrics.md says how to write it anew"
 
 
-def test_reasons_have_words() -> None:
-    assert all(reason.words for reason in LeftOut)
+def test_every_event_is_of_a_counter_of_its_metric() -> None:
+    for metric in METRICS:
+        assert set(metric.events) <= set(metric.source.values()), metric.name
+
+
+def test_problems_have_texts() -> None:
+    assert set(PROBLEM_TEXT) == set(PageProblem)

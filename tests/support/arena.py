@@ -42,9 +42,9 @@ class Arena:
         self.shadow: CData = ffi.gc(lib.xd_shadow_new(self.frames, self.counters, max_tables), lib.xd_shadow_free)
         self.need: CData = ffi.new("xd_need *")
         for chunk in range(-(-frames // CHUNK)) if known is None else known:
-            self.learn(chunk)
+            self.query(chunk)
 
-    def learn(self, chunk: int) -> None:
+    def query(self, chunk: int) -> None:
         first = chunk * CHUNK
         errors = [errno.ENOENT if first + i in self.holes else 0 for i in range(CHUNK)]
         address = ffi.cast("void *", self.base + first * FRAME)

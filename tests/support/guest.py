@@ -24,7 +24,7 @@ class FakeGuest:
         self.frames = frames
         self.holes: set[int] = set()
         self.protected: set[int] = set()
-        self.open_frames: set[int] = set()
+        self.unsynced_frames: set[int] = set()
         self.refuse: set[int] = set()
         #: Frames that cannot be opened now, because a vCPU is storing to them.
         self.busy: set[int] = set()
@@ -66,8 +66,8 @@ class FakeGuest:
         protected = 0
         for i in range(count):
             gfn = gfns[i]
-            if gfn in self.open_frames:
-                self.open_frames.remove(gfn)
+            if gfn in self.unsynced_frames:
+                self.unsynced_frames.remove(gfn)
                 continue
             assert gfn in self.protected or gfn in self.lost, f"unprotect of frame {gfn}, which is not protected"
             self.protected.discard(gfn)
@@ -80,14 +80,14 @@ class FakeGuest:
         if gfn in self.busy:
             return False
         self.protected.remove(gfn)
-        self.open_frames.add(gfn)
+        self.unsynced_frames.add(gfn)
         return True
 
     def resync(self, gfns, count, errors):  # type: ignore[no-untyped-def]
         failed = self.protect(gfns, count, errors)
         for i in range(count):
             if not errors[i]:
-                self.open_frames.remove(gfns[i])
+                self.unsynced_frames.remove(gfns[i])
         return failed
 
     def verify(self, gfns, count):  # type: ignore[no-untyped-def]

@@ -118,7 +118,7 @@ class Side:
         assert self.engine.check() == []
         frames = self.frames()
         is_open = {gfn for gfn, of_frame in frames.items() if of_frame[0].flags & lib.XD_TABLE_UNSYNCED}
-        assert guest.open_frames == is_open
+        assert guest.unsynced_frames == is_open
         assert all(table.flags & lib.XD_TABLE_UNSYNCED for gfn in is_open for table in frames[gfn])
         assert all(self.is_leaf(gfn) for gfn in is_open)
         assert self.sync is Sync.RELAXED or not is_open
@@ -136,7 +136,7 @@ class Side:
         self.engine.destroy_all_spaces()
         guest, shadow = self.guest, self.shadow
         assert (shadow.live, shadow.unsynced_tables, shadow.pending_tables, shadow.stale_tables) == (0, 0, 0, 0)
-        assert (guest.protected, guest.open_frames) == (set(), set())
+        assert (guest.protected, guest.unsynced_frames) == (set(), set())
         assert (self.engine.counters.protected_pages, self.engine.counters.spaces) == (0, 0)
         self.engine.close()
         assert guest.maps >= guest.unmaps
@@ -152,7 +152,7 @@ class Lockstep:
         self.refused = refused
         self.register = 0
         #: Something changed that only a submission finds out.
-        self.doubtful = False
+        self.out_of_date = False
 
     def walker(self, side: Side) -> RefusingWalker:
         walker = RefusingWalker(GuestRam(side.guest), self.generation, self.register)  # type: ignore[arg-type]
@@ -191,7 +191,7 @@ class Lockstep:
     def look_at_all(self) -> None:
         for space in self.strict.engine.spaces:
             self.look(key_of(space))
-        self.doubtful = False
+        self.out_of_date = False
 
     def check(self) -> None:
         for side in self.sides:
@@ -199,6 +199,6 @@ class Lockstep:
         strict, relaxed = self.sides
         assert strict.guest.memory[:] == relaxed.guest.memory[:]
         assert [*map(key_of, strict.engine.spaces)] == [*map(key_of, relaxed.engine.spaces)]
-        if not self.doubtful and self.max_tables >= 1024:
+        if not self.out_of_date and self.max_tables >= 1024:
             for space in strict.engine.spaces:  # as it is, without a submission
                 self.judge(strict, key_of(space), strict.engine.mappings(space))

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from tests.support.faults import wait_until_blocked
 from tests.support.guest import audit, mappings
-from xengt_dm._core import lib
+from xengt_dm._embedded import lib
 from xengt_dm.daemon.main import DEFAULT_BAR0, Instance, Settings, open_instance
-from xengt_dm.errors import HostError
+from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort
 from xengt_dm.ppgtt.engine import Sync
@@ -209,7 +209,7 @@ SCRIPT: tuple[tuple[GuestStep | None, HostStep], ...] = (
 
 @dataclass
 class Outcome:
-    error: HostError | None
+    error: CallError | None
     left: dict[str, object]
     wrong: list[int]
 
@@ -294,7 +294,7 @@ def run(domain: EmbeddedDomain, sync: Sync, port: TrackedPort, meanwhile: HostSt
                     serving.finish()
                     after(instance)
                     meanwhile(instance)
-        except HostError as raised:
+        except CallError as raised:
             error = raised
         except OSError:  # waiting on a vCPU of a domain that is gone
             gone = True

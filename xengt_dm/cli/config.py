@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from xengt_dm.config.files import Assignment, read_file
 from xengt_dm.config.keys import show
 from xengt_dm.config.merge import Config, domain_files, host_file, load
 from xengt_dm.errors import ConfigError, ExitCode
+from xengt_dm.printable import printable
 
 
 @click.group("config")
@@ -33,7 +35,9 @@ def show_command(name: str | None, config_dir: Path, sets: tuple[str, ...], as_j
     The value is that of a daemon started now, not of one that runs.
     """
     if name is not None:
-        check_name(config_dir, name)
+        file = check_name(config_dir, name)
+        if not os.path.lexists(file):
+            click.echo(f"there is no {printable(str(file))}, so this is what any domain without a file gets", err=True)
     settings = load(config_dir, name, settings_of(sets)).settings
     if as_json:
         click.echo(json.dumps({each: {"value": s.value, "origin": s.origin} for each, s in settings.items()}))
@@ -53,7 +57,7 @@ def check_command(context: click.Context, files: tuple[Path, ...], config_dir: P
 
     Exit status: 0 if all are good, 78 if not.
     """
-    chosen = [*files] or [path for path in (host_file(config_dir), *domain_files(config_dir)) if path.exists()]
+    chosen = [*files] or [path for path in (host_file(config_dir), *domain_files(config_dir)) if os.path.lexists(path)]
     found = {path: _complaints(path, config_dir) for path in chosen}
     if as_json:
         click.echo(json.dumps([{"file": str(path), "complaints": said} for path, said in found.items()]))
@@ -62,7 +66,7 @@ def check_command(context: click.Context, files: tuple[Path, ...], config_dir: P
     else:
         for path, complaints in found.items():
             for line in complaints or [f"{path}: good"]:
-                click.echo(line)
+                click.echo(printable(line))
     if any(found.values()):
         context.exit(ExitCode.CONFIG)
 
@@ -79,7 +83,7 @@ def _complaints(path: Path, directory: Path) -> list[str]:
     try:
         own = read_file(path, of_domain=of_domain)
         if own is None:
-            return [f"{path}: there is no such file"]
+            return [f"{path}: {'a link to no file' if path.is_symlink() else 'there is no such file'}"]
         Config([*(_beneath(directory) if of_domain else []), *own])
     except ConfigError as error:
         return str(error).splitlines()

@@ -13,7 +13,7 @@ from xengt_dm.cli import formatting
 from xengt_dm.cli.client import json_option, run_dir_option
 from xengt_dm.control.client import ForbiddenError, NotRunningError, ask
 from xengt_dm.control.protocol import ControlError
-from xengt_dm.run_dir.directory import ServerIdFile
+from xengt_dm.run_dir.server_id import ServerIdFile
 
 #: A daemon that serves answers within milliseconds.
 SILENCE_SECONDS: Final = 3.0

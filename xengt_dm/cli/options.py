@@ -45,10 +45,12 @@ def settings_of(sets: Sequence[str]) -> list[Assignment]:
     return [read_setting(text) for text in sets]
 
 
-def check_name(directory: Path, name: str) -> None:
-    """Raises UsageError if no domain with a file of its own can have this name."""
-    if domain_file(directory, name) is None:
+def check_name(directory: Path, name: str) -> Path:
+    """The file of the domain with this name, if there is one. Raises UsageError for a name that no file can have."""
+    file = domain_file(directory, name)
+    if file is None:
         raise UsageError(f"--name {name!r}: no file can have that name in {directory}")
+    return file
 
 
 def name_of(directory: Path, domid: int, name: str | None) -> str | None:

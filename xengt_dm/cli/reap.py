@@ -10,7 +10,8 @@ import click
 from xengt_dm.cli.client import domid_option, run_dir_option
 from xengt_dm.control.client import NotRunningError, ask
 from xengt_dm.errors import ConfigError
-from xengt_dm.run_dir.directory import ServerIdFile, instance_directory
+from xengt_dm.run_dir.directory import instance_directory
+from xengt_dm.run_dir.server_id import ServerIdFile
 
 
 @click.command("reap")

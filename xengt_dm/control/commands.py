@@ -28,12 +28,12 @@ from xengt_dm.control import report
 from xengt_dm.control.json_stream import LazyList, LazyObject
 from xengt_dm.control.protocol import DESCRIPTOR, ErrorCode, Passed, RefusedError
 from xengt_dm.daemon.recording import Recording, TraceFile, open_trace_file
-from xengt_dm.errors import DataError, DomainGoneError, HostError, UsageError
+from xengt_dm.errors import DataError, HostError, UsageError
 from xengt_dm.ioreq.server import IoreqServer
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Space
-from xengt_dm.run_dir.directory import read_counters
+from xengt_dm.stats.counters import read_counters
 from xengt_dm.traps.protection import Protection
 from xengt_dm.units import PAGE_SIZE
 
@@ -75,7 +75,7 @@ class Command:
 def handlers(target: Target) -> dict[str, Callable[[Arguments], object]]:
     """The commands by name, for :func:`.control.server.serve_control`.
 
-    They raise UsageError and DataError for what was asked of them, RefusedError for what cannot be now, HostError.
+    They raise UsageError and DataError for what was asked of them, RefusedError for what cannot be now, CallError.
     """
     return {command.name: partial(_answer, command, target) for command in COMMANDS}
 
@@ -226,8 +226,6 @@ def _resume(target: Target, arguments: Arguments) -> object:
     if target.engine.quiesced:
         try:
             target.server.claim()
-        except DomainGoneError:
-            raise
         except HostError as error:
             get_logger().warning("resume.refused", reason=str(error))
             raise RefusedError(ErrorCode.HOST, f"still quiesced, because Xen refused: {error}") from error

@@ -17,7 +17,7 @@ from xengt_dm.control.json_stream import LazyList
 from xengt_dm.ppgtt.engine import Engine
 from xengt_dm.ppgtt.read import Audit
 from xengt_dm.ppgtt.space import Space
-from xengt_dm.run_dir.directory import read_counters
+from xengt_dm.stats.counters import read_counters
 
 #: Runs that one dump on the control socket lists, over all spaces; what no longer fits is truncated. About 90 MiB.
 DUMP_RUNS: Final = 1 << 21

@@ -8,7 +8,7 @@ operator. It may still be broken, slow or silent, and none of that may touch the
 * A handler runs in the loop that serves the guest, because the engine is not to be touched from two threads. What takes
   long is made lazily (:mod:`.control_protocol`), and between its pieces the guest is served. The price: each piece of
   one reply says how things were at its own moment.
-* A handler that fails because of what it was asked (UsageError, DataError) is answered. A HostError, or a bug, is
+* A handler that fails because of what it was asked (UsageError, DataError) is answered. A CallError, or a bug, is
   answered and raised on: the engine may have stopped half-way, and only the daemon can decide what that means.
 """
 
@@ -36,7 +36,7 @@ from xengt_dm.control.protocol import (
     reply_pieces,
 )
 from xengt_dm.control.socket import listening
-from xengt_dm.errors import ConfigError, DataError, HostError, UsageError
+from xengt_dm.errors import CallError, ConfigError, DataError, UsageError
 
 if TYPE_CHECKING:
     from trio import TaskStatus
@@ -130,7 +130,7 @@ class _Server:
                     buffer = bytearray()
         except (UsageError, DataError, ConfigError, RefusedError) as error:
             return await self._refuse(stream, sent, error_line(error_code(error), str(error), version))
-        except HostError as error:
+        except CallError as error:
             await self._refuse(stream, sent, error_line(error_code(error), str(error), version))
             raise
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -9,7 +9,7 @@ left, destroy. :func:`run` is the daemon around it: the serve loop, signals, the
 
 from __future__ import annotations
 
-import errno
+import mmap
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,24 +26,28 @@ from xengt_dm.control import commands
 from xengt_dm.control.server import serve_control
 from xengt_dm.daemon.recording import Recording, TraceFile
 from xengt_dm.daemon.reload import Running, reload_on_signal
-from xengt_dm.errors import DomainGoneError, HostError
+from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
+from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, open_server
 from xengt_dm.log.guest_events import GuestLog
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine, Sync
-from xengt_dm.run_dir import directory as rundir
+from xengt_dm.run_dir.directory import open_directory
+from xengt_dm.run_dir.server_id import ServerIdFile
 from xengt_dm.service.notify import Notifier
 from xengt_dm.service.watchdog import Progress, feed_watchdog
 from xengt_dm.stats.page import StatsPage
+from xengt_dm.stats.table import log_events
 from xengt_dm.traps.claim import ClaimProtection
 from xengt_dm.traps.protection import Protection
 from xengt_dm.traps.ranges import RangeProtection
 from xengt_dm.traps.retry import released
 from xengt_dm.units import PAGE_SHIFT
-from xengt_dm.vgpu.device import Device
+from xengt_dm.vgpu.device import Vgpu
 from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
+from xengt_dm.vgpu.state import SIZE, DeviceState
 
 DEFAULT_BAR0 = int(KEYS["device.bar0_gpa"].default)
 DEFAULT_MAX_TABLES = int(KEYS["shadow.max_tables"].default)
@@ -81,8 +85,9 @@ class Instance:
     settings: Settings
     server: IoreqServer
     engine: Engine
-    device: Device
+    device: Vgpu
     bus: Bus
+    bar0: Bar
     stats: StatsPage
     protection: Protection
 
@@ -162,14 +167,22 @@ def open_instance(
         if server.adopted:
             _adopt_ranges(protection, port.frame_limit, settings.bar0)
         server.after_answers = partial(_retry_unsync, server, engine, protection)
-        device = Device(engine, settings.generation, port.domid + 1, settings.graphics)
-        bus = Bus(device, engine, counters, settings.bar0, BAR0_SIZE)
-        _map_bar0(server, settings.bar0)
+        device = Vgpu(
+            engine,
+            DeviceState.create(_fresh_memory()),
+            generation=settings.generation,
+            vgt_id=port.domid + 1,
+            graphics=settings.graphics,
+        )
+        device.reset()
+        bus = Bus(engine, counters)
+        bar0 = Bar(bus, device, BAR0_SIZE, port, server)
+        bar0.map(settings.bar0, adopted=server.adopted)
         stack.callback(released, server.answer_until, protection.uncover)
         stack.callback(released, protection.release)
         stack.callback(released, server.answer_until, protection.wind_down)
         server.bind(bus.handle)
-        instance = Instance(settings, server, engine, device, bus, stats, protection)
+        instance = Instance(settings, server, engine, device, bus, bar0, stats, protection)
         instance.tell_stats()
         yield instance
 
@@ -199,12 +212,12 @@ def _adopt_ranges(protection: Protection, frame_limit: int, bar0: int) -> None:
     protection.adopt(first + (BAR0_SIZE >> PAGE_SHIFT), frame_limit - 1)
 
 
-def _map_bar0(server: IoreqServer, bar0: int) -> None:
-    try:
-        server.port.map_mmio(server.id, bar0, bar0 + BAR0_SIZE - 1)
-    except HostError as error:
-        if not (server.adopted and error.errno == errno.EEXIST):  # which is the predecessor's
-            raise
+def _fresh_memory() -> memoryview:
+    """Zeros for the state of a device; private and in small pages, so that an untouched page costs nothing."""
+    memory = mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memoryview(memory)
 
 
 async def _stop_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
@@ -220,7 +233,7 @@ async def _watch_domain(instance: Instance, running: Running, recording: Recordi
     frames that the guest gave back, write down what was recorded.
     """
     server = instance.server
-    guest_log = GuestLog(instance.stats.counters)
+    guest_log = GuestLog(instance.stats.counters, log_events())
     with ExitStack() as stack:
         stack.callback(guest_log.flush)
         stack.callback(guest_log.look)
@@ -282,8 +295,8 @@ def run(
     ``notifier``: to tell a service manager; without one it is told nothing. ``record_to``: record from the start.
     Raises HostError, maybe in a group.
     """
-    directory = rundir.open_directory(base, port.domid)
-    record = rundir.ServerIdFile(directory)
+    directory = open_directory(base, port.domid)
+    record = ServerIdFile(directory)
     settings = Settings.from_config(running.config)
     with suppress(DomainGoneError), open_instance(port, settings, record=record, directory=directory) as instance:
         recording = Recording(instance.engine, instance.device, instance.bus, port.frame_limit)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from xengt_dm.errors import DataError, HostError
+from xengt_dm.errors import CallError, DataError
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine
@@ -15,7 +15,7 @@ from xengt_dm.trace.events import FRAME_LIMIT, Header, Mmio
 from xengt_dm.trace.record import Recorder
 from xengt_dm.trace.write import TraceWriter
 from xengt_dm.vgpu import registers as reg
-from xengt_dm.vgpu.device import Device, announcement
+from xengt_dm.vgpu.device import Vgpu, announcement
 
 #: The dump that a recording ends with; so its replay says what the shadows said then.
 LAST_DUMP: Final = "end"
@@ -36,7 +36,7 @@ class TraceFile:
 class Recording:
     """The recording of one instance, on or off."""
 
-    def __init__(self, engine: Engine, device: Device, bus: Bus, frame_limit: int) -> None:
+    def __init__(self, engine: Engine, device: Vgpu, bus: Bus, frame_limit: int) -> None:
         self._engine = engine
         self._device = device
         self._bus = bus
@@ -71,7 +71,7 @@ class Recording:
             writer, self._frame_limit, lambda offset: self._device.read(offset, 4), reg.G2V_NOTIFY, self._fail
         )
         self._tell_what_is(self._recorder)
-        self._bus.tap = self._recorder
+        self._bus.observe(self._recorder)
         get_logger().info("record.started", file=file.name)
 
     def flush(self) -> None:
@@ -104,7 +104,7 @@ class Recording:
     def close(self) -> None:
         """The end of a recording with the daemon's, whatever that ends for."""
         if self._file is not None:
-            with suppress(HostError):
+            with suppress(CallError):
                 self.stop()
 
     def _tell_what_is(self, recorder: Recorder) -> None:
@@ -131,7 +131,7 @@ class Recording:
 
     def _end(self) -> None:
         self._engine.observe(None)
-        self._bus.tap = None
+        self._bus.observe(None)
         writer, self._file, self._writer, self._recorder = self._writer, None, None, None
         if writer is not None:
             with suppress(OSError):

@@ -242,6 +242,17 @@ class IoreqServer:
                 frames.update((gfn, gfn + 1))
         return frames
 
+    def waiting_in(self, first: int, last: int) -> list[int]:
+        """The vCPUs that wait for an answer to an access that begins in gpa ``first``..``last``."""
+        slots = ffi.cast("xd_ioreq *", self._page)
+        return [
+            vcpu
+            for vcpu in range(self.vcpus)
+            if lib.xd_slot_state(self._page, vcpu) in (lib.XD_STATE_READY, lib.XD_STATE_INPROCESS)
+            and slots[vcpu].type == RequestType.COPY
+            and first <= slots[vcpu].addr <= last
+        ]
+
     def latest_frames(self) -> tuple[set[int], set[int]]:
         """The frames that the vCPUs' latest requests store to: those not known to Xen as done, and those that are.
 

@@ -57,7 +57,7 @@ class Engine:
 
     ``frame_limit``: frames at or above it are not RAM. ``generation``: 8 or 9, the Intel graphics generation.
     ``counters``: an ``xd_counters *`` that outlives the engine. ``max_tables``: shadow tables at most.
-    Methods raise :class:`~xengt_dm.errors.HostError` as their effects do, and nothing because of the guest.
+    Methods raise :class:`~xengt_dm.errors.CallError` as their effects do, and nothing because of the guest.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class ShadowTree:
     """All shadow tables of one domain. ``pointer`` is the ``xd_shadow *`` behind them, for functions in C.
 
     ``spaces``: the live spaces; when the quota of ``max_tables`` is used up, those submitted longest ago lose their
-    shadows first. Raises MemoryError without memory. Methods raise :class:`~xengt_dm.errors.HostError` as the protector
+    shadows first. Raises MemoryError without memory. Methods raise :class:`~xengt_dm.errors.CallError` as the protector
     and the mapper of the frames do, and nothing because of the guest.
     """
 

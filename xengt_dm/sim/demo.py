@@ -23,7 +23,7 @@ from xengt_dm.daemon.main import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
 from xengt_dm.ppgtt.engine import Engine, Sync
-from xengt_dm.run_dir.directory import read_counters
+from xengt_dm.stats.counters import read_counters
 from xengt_dm.vgpu import registers as reg
 
 FRAME = 4096

@@ -15,14 +15,14 @@ from typing import Any
 
 import trio
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.control import report
 from xengt_dm.daemon.main import Instance, Settings, open_instance
 from xengt_dm.errors import DataError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
-from xengt_dm.run_dir.directory import read_counters
+from xengt_dm.stats.counters import read_counters
 from xengt_dm.trace.events import Add, Dump, Event, Fill, GpuStore, Header, Mmio, Remove, Root, Store, Submit
 from xengt_dm.trace.read import frame_limit, vcpu_count
 from xengt_dm.units import CData

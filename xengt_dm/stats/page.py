@@ -1,38 +1,69 @@
-"""The stats page (``xd_stats``): a daemon writes it, everybody else maps it read-only and takes a copy.
+"""The stats page (``xd_stats``, cffi_build/core/base/stats.h): one writer, the daemon, and any number of readers.
 
-The reader trusts nothing: the file may be cut short under its feet, be of another program or version, or be what a
-daemon left that is no more. The directory it lies in belongs to the daemon's user, which may be less than the reader's:
-so no link is followed, and nothing is opened that could block. Every word is read in one access, so no count is torn;
-two counts may be of two moments, which no reader of rates can tell from a scrape a moment later.
+A reader maps the file read-only and takes a copy. It trusts nothing in it:
+
+* The file may shrink while it is read, so the copy is made by a guarded C function.
+* The file may belong to another program or version, or its daemon may have died, so the header is checked.
+* The run directory belongs to the daemon's user, who may have fewer privileges than the reader. So the reader follows
+  no symbolic link and opens nothing that could block.
+
+Each counter is one aligned 64-bit word, read in one access, so no single value is torn. Two counters of one copy may
+be a few microseconds apart.
 """
 
 from __future__ import annotations
 
+import enum
 import mmap
 import os
 import stat
 import time
 from pathlib import Path
+from typing import Final
 
 from xengt_dm import __version__
 from xengt_dm._core import ffi, lib
-from xengt_dm.stats.table import LeftOut
 from xengt_dm.units import CData
 
 FILE_NAME = "stats"
 _PROC = Path("/proc")
 
 
-class PageError(Exception):
-    """A page that is of no use, and why."""
+class PageProblem(enum.Enum):
+    """Why a stats page cannot be used. The value is the ``reason`` label of ``xengt_exporter_pages_left_out``."""
 
-    def __init__(self, reason: LeftOut) -> None:
+    ENDED = "ended"
+    FOREIGN = "foreign"
+    MISSING = "missing"
+    STALE = "stale"
+    TRUNCATED = "truncated"
+    UNREADABLE = "unreadable"
+
+
+#: What each problem means, for docs/metrics.md.
+PROBLEM_TEXT: Final = {
+    PageProblem.ENDED: "the daemon stopped in order; this is no fault",
+    PageProblem.FOREIGN: "the file belongs to another program, another version or another domain",
+    PageProblem.MISSING: "the run directory has no stats page",
+    PageProblem.STALE: "the daemon died: its process does not exist, or its pid now belongs to another process",
+    PageProblem.TRUNCATED: "the file is shorter or longer than one page",
+    PageProblem.UNREADABLE: "permission denied, or an error of the file system",
+}
+
+
+class PageError(Exception):
+    """A stats page cannot be used. ``reason`` says why."""
+
+    def __init__(self, reason: PageProblem) -> None:
         super().__init__(reason.value)
         self.reason = reason
 
 
 def process_start(pid: int, proc: Path = _PROC) -> int | None:
-    """When a process started, in clock ticks since the host did (proc(5), starttime); None if there is none."""
+    """Returns when a process started, in clock ticks since the host booted, or None if there is no such process.
+
+    Source: ``starttime`` in proc(5), /proc/PID/stat.
+    """
     try:
         line = (proc / str(pid) / "stat").read_bytes()
         return int(line.rpartition(b")")[2].split()[19])  # field 22; the second is a name in parentheses
@@ -41,10 +72,10 @@ def process_start(pid: int, proc: Path = _PROC) -> int | None:
 
 
 class StatsPage:
-    """The stats page as this process writes it; ``pointer`` is ``xd_stats *``.
+    """The stats page that this process writes. ``pointer`` is ``xd_stats *``.
 
-    Without a ``directory`` it is private memory, for a demonstration or a test. Else it takes the place of a
-    predecessor's, if there is one, and counts it. Raises OSError.
+    With ``directory`` the page is a file there, which replaces the page of a predecessor and counts that predecessor.
+    Without it the page is private memory, for a demonstration or a test. The constructor raises OSError.
     """
 
     def __init__(self, directory: Path | None, domid: int) -> None:
@@ -57,7 +88,7 @@ class StatsPage:
             new.unlink(missing_ok=True)
             fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                os.fchmod(fd, 0o644)  # counts are no secret, and an exporter needs no privilege to read them
+                os.fchmod(fd, 0o644)  # counters are not secret, and an exporter needs no privilege to read them
                 os.truncate(fd, lib.XD_STATS_SIZE)
                 self._memory = mmap.mmap(fd, lib.XD_STATS_SIZE)
             finally:
@@ -77,11 +108,14 @@ class StatsPage:
 
     @property
     def counters(self) -> CData:
-        """``xd_counters *``."""
+        """The counters, as ``xd_counters *``."""
         return ffi.addressof(self.pointer, "counters")
 
     def describe(self, *, vcpus: int, generation: int, max_tables: int, relaxed: bool, quiesced: bool) -> None:
-        """What the daemon is just now; said again and again, which shows that its event loop is alive."""
+        """Writes the daemon's present state and the heartbeat.
+
+        The event loop must call this regularly: the age of the heartbeat shows whether the loop is alive.
+        """
         page = self.pointer
         page.vcpus = vcpus
         page.generation = generation
@@ -91,7 +125,7 @@ class StatsPage:
         page.heartbeat_ns = lib.xd_now()
 
     def end(self) -> None:
-        """The farewell: whoever looks at the page from here on knows that its daemon ended in order."""
+        """Marks the page: from now on readers know that the daemon stopped in order."""
         self.pointer.ended = 1
 
 
@@ -104,7 +138,7 @@ def _predecessors(directory: Path, domid: int) -> int:
 
 
 def copy_page(path: Path) -> CData:
-    """A copy of the page in a file, as ``xd_stats *``, whoever wrote it and whether that is still there or not.
+    """Returns a copy of the page in a file, as ``xd_stats *``. The daemon that wrote it need not be alive.
 
     Raises PageError.
     """
@@ -112,18 +146,18 @@ def copy_page(path: Path) -> CData:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise PageError(LeftOut.MISSING) from None
+        raise PageError(PageProblem.MISSING) from None
     except OSError:
-        raise PageError(LeftOut.UNREADABLE) from None
+        raise PageError(PageProblem.UNREADABLE) from None
     try:
         about = os.fstat(fd)
         if not stat.S_ISREG(about.st_mode):
-            raise PageError(LeftOut.FOREIGN)
+            raise PageError(PageProblem.FOREIGN)
         if about.st_size != lib.XD_STATS_SIZE:
-            raise PageError(LeftOut.TRUNCATED)
+            raise PageError(PageProblem.TRUNCATED)
         return _copy(fd)
     except OSError:
-        raise PageError(LeftOut.UNREADABLE) from None
+        raise PageError(PageProblem.UNREADABLE) from None
     finally:
         os.close(fd)
 
@@ -132,28 +166,31 @@ def _copy(fd: int) -> CData:
     words = ffi.new("uint64_t[]", lib.XD_STATS_SIZE // 8)
     try:
         memory = mmap.mmap(fd, lib.XD_STATS_SIZE, prot=mmap.PROT_READ)
-    except ValueError:  # the file was cut short after we had looked at its size
-        raise PageError(LeftOut.TRUNCATED) from None
+    except ValueError:  # the file shrank after fstat
+        raise PageError(PageProblem.TRUNCATED) from None
     with memory:
         source = ffi.from_buffer("uint64_t[]", memory)
         error = lib.xd_read_words(words, source, len(words))
         ffi.release(source)
     if error:
-        raise PageError(LeftOut.TRUNCATED)
+        raise PageError(PageProblem.TRUNCATED)
     if not lib.xd_stats_valid(ffi.cast("xd_stats *", words), lib.XD_STATS_SIZE):
-        raise PageError(LeftOut.FOREIGN)
+        raise PageError(PageProblem.FOREIGN)
     page = ffi.new("xd_stats *")
     ffi.memmove(page, words, ffi.sizeof("xd_stats"))
     return page
 
 
 def read_page(directory: Path, domid: int, proc: Path = _PROC) -> CData:
-    """A copy of the page of a daemon that serves ``domid`` now, as ``xd_stats *``. Raises PageError."""
+    """Returns a copy of the page of the daemon that serves ``domid`` now, as ``xd_stats *``.
+
+    ``proc`` is the mounted procfs, in which the daemon's process is looked up. Raises PageError.
+    """
     page = copy_page(directory / FILE_NAME)
     if page.domid != domid:
-        raise PageError(LeftOut.FOREIGN)
+        raise PageError(PageProblem.FOREIGN)
     if page.ended:
-        raise PageError(LeftOut.ENDED)
+        raise PageError(PageProblem.ENDED)
     if process_start(page.pid, proc) != page.process_start:
-        raise PageError(LeftOut.STALE)
+        raise PageError(PageProblem.STALE)
     return page

@@ -1,4 +1,4 @@
-"""All stats pages of a host, as values by name."""
+"""The stats pages of all daemons of a host, as values by name."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from typing import Final
 from xengt_dm import __version__
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import HostError
-from xengt_dm.run_dir.directory import instance_directory, read_counters
-from xengt_dm.stats.page import PageError, read_page
-from xengt_dm.stats.table import LeftOut
-from xengt_dm.units import CData
+from xengt_dm.run_dir.directory import instance_directory
+from xengt_dm.stats.counters import read_counters
+from xengt_dm.stats.page import PageError, PageProblem, read_page
+from xengt_dm.units import DOMID_FIRST_RESERVED, CData
 
-#: DOMID_FIRST_RESERVED, xen/include/public/xen.h: no domain has an id from here on.
-DOMID_LIMIT: Final = 0x7FF0
 NANOSECOND: Final = 1e-9
-#: Upper limits of a histogram's buckets, in seconds; the last bucket has none.
+#: Upper limits of a histogram's buckets, in seconds. The last bucket has no limit and is not listed.
 LIMITS: Final = tuple(float(f"{1 << lib.XD_HISTOGRAM_FIRST + i}e-9") for i in range(lib.XD_HISTOGRAM_BUCKETS - 1))
-#: Names of the ``xd_route`` in lower case, by number.
+#: The names of ``xd_route`` without their prefix and in lower case, by number.
 ROUTES: Final = {
     number: name.removeprefix("XD_ROUTE_").lower()
     for number, name in ffi.typeof("xd_route").elements.items()
     if number != lib.XD_ROUTES
 }
 _HEADER: Final = ("predecessors", "wakeups", "vcpus", "max_tables", "relaxed", "quiesced")
-#: A daemon that is not there is worth a 0; one that ended in order, or has not begun, is none.
-_DOWN: Final = {LeftOut.STALE, LeftOut.FOREIGN, LeftOut.TRUNCATED, LeftOut.UNREADABLE}
+#: Problems for which ``xengt_up`` is 0. A daemon that stopped in order, or has not written a page yet, has no series.
+_DOWN: Final = {PageProblem.STALE, PageProblem.FOREIGN, PageProblem.TRUNCATED, PageProblem.UNREADABLE}
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """``counts``: for each of :data:`LIMITS` the observations up to it, then all of them. ``sum`` in seconds."""
+    """A cumulative histogram.
+
+    ``counts`` has, for each of :data:`LIMITS`, the number of observations up to that limit; its last element is the
+    number of all observations. ``sum`` is in seconds.
+    """
 
     counts: tuple[int, ...]
     sum: float
@@ -42,7 +44,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one stats page, or the host (``domid`` None), says. Times are in seconds."""
+    """The values of one stats page, or of the host if ``domid`` is None. Times are in seconds."""
 
     domid: int | None
     values: dict[str, float] = field(default_factory=dict)
@@ -51,13 +53,13 @@ class Reading:
 
 
 def read_host(base: Path) -> list[Reading]:
-    """A reading of the host, then one of each daemon with a page, by domid. ``base`` holds the run directories.
+    """Returns a reading of the host, followed by one reading for each daemon that has a page, sorted by domain id.
 
-    Pages that are of no use are counted in the first. A ``base`` that is not there has no daemons. Raises HostError if
-    it cannot be listed.
+    ``base`` is the directory of the run directories; if it does not exist there are no daemons. The first reading
+    counts the pages that cannot be used. Raises HostError if ``base`` cannot be listed.
     """
     started = lib.xd_now()
-    left_out: Counter[LeftOut] = Counter()
+    left_out: Counter[PageProblem] = Counter()
     readings = []
     for domid in _domids(base):
         try:
@@ -67,7 +69,7 @@ def read_host(base: Path) -> list[Reading]:
             if error.reason in _DOWN:
                 readings.append(Reading(domid, {"up": 0}))
     values: dict[str, float] = {"one": 1, "read_time": (lib.xd_now() - started) * NANOSECOND}
-    values.update({f"left_out_{reason.value}": left_out[reason] for reason in LeftOut})
+    values.update({f"left_out_{reason.value}": left_out[reason] for reason in PageProblem})
     return [Reading(None, values, texts={"version": __version__}), *readings]
 
 
@@ -79,7 +81,7 @@ def _domids(base: Path) -> list[int]:
     except OSError as error:
         raise HostError(f"list {base}", None, error.errno or 0) from error
     numbers = (int(name) for name in names if name.isascii() and name.isdecimal() and len(name) <= 5)
-    return sorted({number for number in numbers if number < DOMID_LIMIT})
+    return sorted({number for number in numbers if number < DOMID_FIRST_RESERVED})
 
 
 def _of_page(domid: int, page: CData) -> Reading:
@@ -115,5 +117,5 @@ def _histogram(histogram: CData) -> Histogram:
 
 
 def _text(characters: CData) -> str:
-    """Text that a daemon wrote; whatever it is, it makes a label."""
+    """Returns text that a daemon wrote. Bytes that are not ASCII are escaped, so that it can be a label."""
     return bytes(ffi.string(characters)).decode("ascii", "backslashreplace")

@@ -1,15 +1,22 @@
-"""Every metric that `xengt-dm exporter` shows: the one table that the collector, the documents and the checks go by.
+"""Every metric that ``xengt-dm exporter`` serves. The collector, the documents and the tests all use this table.
 
-A row's ``source`` says where its samples come from: values of its labels (without ``domid``) -> name of a value in a
-:class:`.stats_reader.Reading`. Labels that no key gives a value are texts of the reading by the label's own name.
+A row's ``source`` says where its samples come from. It maps the values of the row's labels (without ``domid``) to the
+name of a value in a :class:`~xengt_dm.stats.reader.Reading`. A label that the keys give no value is the reading's text
+of that name.
+
+To add a counter: add its field to ``xd_counters`` (cffi_build/core/base/stats.h), increment it, add a row here, and
+write docs/metrics.md and docs/logs.md anew (docs/metrics.md says how). ``XD_STATS_VERSION`` changes only if a field
+changes its meaning or its place while the size of ``xd_stats`` stays the same: a reader compares the size, too.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Self
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from xengt_dm.stats.page import PageProblem
 
 
 class Kind(enum.Enum):
@@ -18,28 +25,21 @@ class Kind(enum.Enum):
     HISTOGRAM = "histogram"
 
 
-class LeftOut(enum.Enum):
-    """Why a stats page is of no use; ``words`` say what that means."""
+class LogEvent(NamedTuple):
+    """The event that a daemon logs when a counter has grown: its name, its level, and what it tells."""
 
-    words: str
-
-    ENDED = "ended", "its daemon ended in order; no fault"
-    FOREIGN = "foreign", "the file is of another program, another version or another domain"
-    MISSING = "missing", "a run directory without one"
-    STALE = "stale", "its daemon died: that process is no more, or the pid is another's by now"
-    TRUNCATED = "truncated", "the file is shorter or longer than a page"
-    UNREADABLE = "unreadable", "not permitted, or an error of the file system"
-
-    def __new__(cls, value: str, words: str) -> Self:
-        self = object.__new__(cls)
-        self._value_ = value
-        self.words = words
-        return self
+    name: str
+    level: str
+    text: str
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One family of series. ``unit`` is of its values; ``help`` is one sentence, without a full stop."""
+    """One family of series.
+
+    ``unit`` is the unit of its values. ``help`` is one sentence without a full stop. ``events`` maps the name of a
+    counter in ``source`` to the event that is logged when that counter has grown; most counters have none.
+    """
 
     name: str
     kind: Kind
@@ -47,10 +47,11 @@ class Metric:
     labels: tuple[str, ...]
     help: str
     source: Mapping[tuple[str, ...], str]
+    events: Mapping[str, LogEvent] = field(default_factory=dict)
 
     @property
     def series(self) -> tuple[str, ...]:
-        """The names under which Prometheus stores it."""
+        """The names of the time series under which Prometheus stores the family."""
         if self.kind is Kind.HISTOGRAM:
             return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
         return (self.name,)
@@ -58,86 +59,75 @@ class Metric:
 
 @dataclass(frozen=True)
 class Route:
-    """What became of a request; ``name`` is that of its ``xd_route`` in lower case."""
+    """What became of a request. ``name`` is the name of its ``xd_route`` in lower case."""
 
     name: str
     kind: str
     path: str
-    words: str
+    text: str
 
 
 ROUTES: Final = (
-    Route("leaf_store", "store", "leaf", "stored to a page table; one call of C"),
-    Route("directory_store", "store", "directory", "stored to a page directory; tables may come and go"),
-    Route("untracked_store", "store", "untracked", "stored to a frame that was no longer a table"),
-    Route("dropped_store", "store", "dropped", "stored to what is no RAM, or no longer"),
+    Route("leaf_store", "store", "leaf", "stored to a leaf table; served by one call of C"),
+    Route("directory_store", "store", "directory", "stored to a directory; shadow tables may be created and freed"),
+    Route("untracked_store", "store", "untracked", "stored to a frame that was no longer a table (a late store)"),
+    Route("dropped_store", "store", "dropped", "stored to a frame that is not RAM, or not any more"),
     Route("register_read", "register_read", "device", "read a register"),
-    Route("register_write", "register_write", "device", "wrote one; that may create or destroy an address space"),
+    Route("register_write", "register_write", "device", "wrote a register; may create or destroy an address space"),
     Route("invalidate", "invalidate", "frames", "said that the guest gave frames back"),
-    Route("refused", "other", "refused", "is malformed, or of a kind that is not served"),
+    Route("refused", "other", "refused", "was malformed, or of a kind that is not served"),
 )
-_DOMAIN: Final = ("domid",)
+
+
+def _per_domain(name: str, kind: Kind, unit: str, source: str, text: str, event: LogEvent | None = None) -> Metric:
+    """A metric with one series for each domain, whose value in the reading is ``source``."""
+    return Metric(name, kind, unit, ("domid",), text, {(): source}, {source: event} if event else {})
+
 
 COUNTER, GAUGE, HISTOGRAM = Kind.COUNTER, Kind.GAUGE, Kind.HISTOGRAM
 
 METRICS: Final = (
     # The daemon
-    Metric(
-        "xengt_up",
-        GAUGE,
-        "bool",
-        _DOMAIN,
-        "1 if a daemon serves the domain, 0 if one did and died, or if its stats page is of no use",
-        {(): "up"},
+    _per_domain(
+        "xengt_up", GAUGE, "bool", "up", "1 while the daemon is alive, 0 if it died or its stats page cannot be used"
     ),
     Metric(
         "xengt_instance_info",
         GAUGE,
         "info",
         ("domid", "version", "generation"),
-        "Always 1; the version of the daemon and the generation of its graphics device",
+        "Always 1; the labels have the version of the daemon and the generation of the virtual GPU",
         {(): "one"},
     ),
-    Metric(
+    _per_domain(
         "xengt_start_time_seconds",
         GAUGE,
         "seconds",
-        _DOMAIN,
-        "When the daemon started, in seconds since 1970",
-        {(): "start_time"},
+        "start_time",
+        "When the daemon started, in seconds since 1970-01-01 UTC",
     ),
-    Metric(
+    _per_domain(
         "xengt_restarts_total",
         COUNTER,
         "daemons",
-        _DOMAIN,
-        "Daemons that served the domain before this one, from the same run directory",
-        {(): "predecessors"},
+        "predecessors",
+        "Number of daemons that served the domain before this one, counted in the same run directory",
     ),
-    Metric(
+    _per_domain(
         "xengt_heartbeat_age_seconds",
         GAUGE,
         "seconds",
-        _DOMAIN,
-        "Time since the daemon's event loop last looked after its domain, as it does every domain.check_interval_ms",
-        {(): "heartbeat_age"},
+        "heartbeat_age",
+        "Time since the daemon's event loop last checked its domain, which it does every domain.check_interval_ms",
     ),
-    Metric("xengt_vcpus", GAUGE, "vCPUs", _DOMAIN, "vCPUs of the domain, each with one ioreq slot", {(): "vcpus"}),
-    Metric(
-        "xengt_relaxed",
-        GAUGE,
-        "bool",
-        _DOMAIN,
-        "1 if shadows follow at submissions (relaxed), 0 if at every store (strict)",
-        {(): "relaxed"},
-    ),
-    Metric(
+    _per_domain("xengt_vcpus", GAUGE, "vCPUs", "vcpus", "vCPUs of the domain; each has one ioreq slot"),
+    _per_domain("xengt_relaxed", GAUGE, "bool", "relaxed", "1 in relaxed mode, 0 in strict mode"),
+    _per_domain(
         "xengt_quiesced",
         GAUGE,
         "bool",
-        _DOMAIN,
-        "1 while the daemon has let go of every frame, so that the domain can be saved or migrated",
-        {(): "quiesced"},
+        "quiesced",
+        "1 while the daemon is quiesced: it protects no page, so the domain can be saved or migrated",
     ),
     # Requests
     Metric(
@@ -145,7 +135,7 @@ METRICS: Final = (
         COUNTER,
         "ioreqs",
         ("domid", "kind", "path"),
-        "ioreqs answered, by what they asked for and by what became of them",
+        "ioreqs answered, by what they asked for (kind) and what became of them (path)",
         {(route.kind, route.path): f"{route.name}_answers" for route in ROUTES},
     ),
     Metric(
@@ -153,127 +143,111 @@ METRICS: Final = (
         HISTOGRAM,
         "seconds",
         ("domid", "kind", "path"),
-        "Time from when an ioreq was taken out of its slot until its answer was in it, while its vCPU waits",
+        "Time from taking an ioreq out of its slot until its answer is in the slot; the vCPU waits meanwhile",
         {(route.kind, route.path): f"{route.name}_times" for route in ROUTES},
     ),
-    Metric(
-        "xengt_ioreqs_pending",
-        GAUGE,
-        "ioreqs",
-        _DOMAIN,
-        "ioreqs that are taken and not answered",
-        {(): "pending"},
+    _per_domain(
+        "xengt_ioreqs_pending", GAUGE, "ioreqs", "pending", "ioreqs that the daemon has taken and not answered yet"
     ),
-    Metric(
+    _per_domain(
         "xengt_ioreq_oldest_pending_seconds",
         GAUGE,
         "seconds",
-        _DOMAIN,
-        "How long the longest waiting of them has waited since it was taken; 0 if there is none",
-        {(): "oldest_pending"},
+        "oldest_pending",
+        "Time since the oldest of the pending ioreqs was taken; 0 if none is pending",
     ),
     Metric(
         "xengt_traps_total",
         COUNTER,
         "accesses",
         ("domid", "target"),
-        "Accesses of the guest that Xen trapped, each repetition for itself",
+        "Accesses of the guest that Xen trapped; each repetition of a rep instruction counts",
         {("memory",): "store_traps", ("registers",): "mmio_traps"},
     ),
-    Metric(
+    _per_domain(
         "xengt_invalidate_requests_total",
         COUNTER,
         "ioreqs",
-        _DOMAIN,
-        "Times that Xen said that the guest gave frames back",
-        {(): "invalidate_requests"},
+        "invalidate_requests",
+        "Requests by which Xen said that the guest gave frames back (IOREQ_TYPE_INVALIDATE)",
     ),
-    Metric(
+    _per_domain(
         "xengt_straggler_stores_total",
         COUNTER,
         "stores",
-        _DOMAIN,
-        "Trapped stores to frames that were no longer tables; performed all the same",
-        {(): "straggler_stores"},
+        "straggler_stores",
+        "Late stores: trapped stores to frames that were no longer tables; they were performed in memory",
     ),
-    Metric(
+    _per_domain(
         "xengt_dropped_stores_total",
         COUNTER,
         "stores",
-        _DOMAIN,
-        "Stores of the guest or its GPU that went nowhere, because there is no RAM or the page is read-only",
-        {(): "dropped_stores"},
+        "dropped_stores",
+        "Stores of the guest or its GPU that were dropped, because the frame is not RAM or the page is read-only",
+        LogEvent(
+            "guest.dropped_stores",
+            "warning",
+            "the guest's CPUs or its GPU stored to a frame that is not RAM, or to a read-only page",
+        ),
     ),
-    Metric("xengt_wakeups_total", COUNTER, "events", _DOMAIN, "Times that events woke the serve loop", {(): "wakeups"}),
-    Metric(
-        "xengt_spurious_events_total",
-        COUNTER,
-        "events",
-        _DOMAIN,
-        "Events that came without an ioreq",
-        {(): "spurious_events"},
+    _per_domain("xengt_wakeups_total", COUNTER, "events", "wakeups", "Times that an event woke the serve loop"),
+    _per_domain(
+        "xengt_spurious_events_total", COUNTER, "events", "spurious_events", "Events for which no slot held an ioreq"
     ),
     # Shadows
-    Metric(
-        "xengt_spaces", GAUGE, "spaces", _DOMAIN, "Address spaces that the guest announced and uses", {(): "spaces"}
+    _per_domain(
+        "xengt_spaces", GAUGE, "spaces", "spaces", "Address spaces that the guest has announced and not destroyed"
     ),
-    Metric("xengt_tables", GAUGE, "tables", _DOMAIN, "Shadow tables now", {(): "tables"}),
-    Metric(
-        "xengt_tables_limit",
-        GAUGE,
-        "tables",
-        _DOMAIN,
-        "The quota: how many shadow tables there may be",
-        {(): "max_tables"},
-    ),
-    Metric("xengt_protected_pages", GAUGE, "pages", _DOMAIN, "Guest pages whose stores trap", {(): "protected_pages"}),
-    Metric(
+    _per_domain("xengt_tables", GAUGE, "tables", "tables", "Shadow tables that exist now"),
+    _per_domain("xengt_tables_limit", GAUGE, "tables", "max_tables", "Quota of shadow tables (shadow.max_tables)"),
+    _per_domain("xengt_protected_pages", GAUGE, "pages", "protected_pages", "Guest pages that are write-protected now"),
+    _per_domain(
         "xengt_opens_total",
         COUNTER,
         "pages",
-        _DOMAIN,
-        "Times that a page table was let go writable until the next submission (relaxed)",
-        {(): "opened_pages"},
+        "opened_pages",
+        "Times that a leaf table was unsynced: made writable until the next submission (relaxed mode)",
     ),
-    Metric(
+    _per_domain(
         "xengt_syncs_total",
         COUNTER,
         "pages",
-        _DOMAIN,
-        "Times that such a table was protected and compared again",
-        {(): "syncs"},
+        "syncs",
+        "Times that an unsynced table was resynced: protected again and compared with its shadow",
     ),
-    Metric(
+    _per_domain(
         "xengt_submissions_total",
         COUNTER,
         "submissions",
-        _DOMAIN,
-        "Times that a space had to be in line with the guest's tables: for the GPU, or for who reads a shadow",
-        {(): "submissions"},
+        "submissions",
+        "Submissions: times that the shadow of an address space was synced with the guest's tables",
     ),
-    Metric(
+    _per_domain(
         "xengt_submission_sync_seconds",
         HISTOGRAM,
         "seconds",
-        _DOMAIN,
-        "Time to bring a space in line at a submission",
-        {(): "sync_times"},
+        "sync_times",
+        "Time to sync an address space at a submission",
     ),
-    Metric(
+    _per_domain(
         "xengt_quota_refusals_total",
         COUNTER,
         "entries",
-        _DOMAIN,
-        "Entries that map nothing because the quota was used up",
-        {(): "quota_entries"},
+        "quota_entries",
+        "Entries that map nothing because the quota of shadow tables was used up",
+        LogEvent("guest.quota_entries", "warning", "entries map nothing because `shadow.max_tables` is too low"),
     ),
-    Metric(
+    _per_domain(
         "xengt_reclaimed_spaces_total",
         COUNTER,
         "spaces",
-        _DOMAIN,
-        "Times that a space lost its shadows to make room for another",
-        {(): "reclaimed_spaces"},
+        "reclaimed_spaces",
+        "Times that the shadow tables of an address space were freed to make room for another space",
+        LogEvent(
+            "guest.reclaimed_spaces",
+            "info",
+            "shadow tables of address spaces were freed for other spaces; their next submission builds them again",
+        ),
     ),
     # What went wrong
     Metric(
@@ -281,7 +255,7 @@ METRICS: Final = (
         COUNTER,
         "errors",
         ("domid", "reason"),
-        "What the guest did that means nothing; answered, and otherwise ignored",
+        "Invalid requests and entries of the guest, by reason; they are answered and otherwise ignored",
         {
             ("malformed_request",): "malformed_requests",
             ("unknown_request",): "unknown_requests",
@@ -289,51 +263,91 @@ METRICS: Final = (
             ("unsupported_entry",): "unsupported_entries",
             ("ignored_notification",): "ignored_notifications",
         },
+        {
+            "malformed_requests": LogEvent(
+                "guest.malformed_requests", "warning", "requests were malformed; reads returned all ones"
+            ),
+            "unknown_requests": LogEvent(
+                "guest.unknown_requests", "warning", "requests were of a kind that is not served"
+            ),
+            "invalid_entries": LogEvent(
+                "guest.invalid_entries", "info", "entries point to a frame that is not RAM; they map nothing"
+            ),
+            "unsupported_entries": LogEvent(
+                "guest.unsupported_entries",
+                "warning",
+                "entries are 1 GiB pages, which are not supported; they map nothing",
+            ),
+            "ignored_notifications": LogEvent(
+                "guest.ignored_notifications",
+                "info",
+                "notifications were unknown, or destroyed an address space that does not exist",
+            ),
+        },
     ),
-    Metric(
+    _per_domain(
         "xengt_unprotectable_entries_total",
         COUNTER,
         "entries",
-        _DOMAIN,
-        "Entries that map nothing because Xen did not let the table be protected",
-        {(): "unprotectable_entries"},
+        "unprotectable_entries",
+        "Entries that map nothing because Xen refused to write-protect the table that they point to",
+        LogEvent(
+            "guest.unprotectable_entries",
+            "warning",
+            "entries point to tables in pages that Xen refused to write-protect; they map nothing",
+        ),
     ),
-    Metric(
+    _per_domain(
         "xengt_vanished_pages_total",
         COUNTER,
         "pages",
-        _DOMAIN,
-        "Times that a page of the guest was gone when it was to be read or written",
-        {(): "vanished_pages"},
+        "vanished_pages",
+        "Times that a guest page was gone when the daemon read or wrote it",
+        LogEvent("guest.vanished_pages", "info", "tables were in pages that the guest gave back"),
     ),
-    Metric("xengt_audits_total", COUNTER, "audits", _DOMAIN, "Audits of one space each", {(): "audits"}),
-    Metric(
+    _per_domain("xengt_audits_total", COUNTER, "audits", "audits", "Audits; each compares one address space"),
+    _per_domain(
         "xengt_audit_mismatches_total",
         COUNTER,
         "entries",
-        _DOMAIN,
-        "Entries in which a shadow differed from the guest's table; any is a bug in xengt-dm",
-        {(): "audit_mismatches"},
+        "audit_mismatches",
+        "Entries in which a shadow table differed from the guest's table; any is a bug in xengt-dm",
+        LogEvent(
+            "shadow.mismatches",
+            "error",
+            "an audit found shadow tables that differ from the guest's tables: a bug in xengt-dm, please report it "
+            "with a recording",
+        ),
     ),
-    Metric(
+    _per_domain(
         "xengt_audit_overdue_total",
         COUNTER,
         "entries",
-        _DOMAIN,
-        "Entries that still mapped nothing though nothing stood in their way; any is a bug in xengt-dm",
-        {(): "audit_overdue"},
+        "audit_overdue",
+        "Entries that an audit found to map nothing without a reason (overdue); any is a bug in xengt-dm",
+        LogEvent(
+            "shadow.overdue",
+            "error",
+            "an audit found entries that map nothing without a reason: a bug in xengt-dm, please report it with a "
+            "recording",
+        ),
     ),
     # The exporter
     Metric(
-        "xengt_build_info", GAUGE, "info", ("version",), "Always 1; the version of the exporter itself", {(): "one"}
+        "xengt_build_info",
+        GAUGE,
+        "info",
+        ("version",),
+        "Always 1; the label has the version of the exporter",
+        {(): "one"},
     ),
     Metric(
         "xengt_exporter_pages_left_out",
         GAUGE,
         "pages",
         ("reason",),
-        "Stats pages that this scrape could not use, by why not",
-        {(reason.value,): f"left_out_{reason.value}" for reason in LeftOut},
+        "Stats pages that this scrape could not use, by reason",
+        {(reason.value,): f"left_out_{reason.value}" for reason in PageProblem},
     ),
     Metric(
         "xengt_exporter_read_seconds",
@@ -346,14 +360,8 @@ METRICS: Final = (
 )
 
 
-def markdown() -> str:
-    """The tables as docs/metrics.md has them."""
-    lines = ["| metric | kind | unit | labels | what it is |", "|---|---|---|---|---|"]
+def log_events() -> Iterator[tuple[str, str, str]]:
+    """Yields (counter, event, level) for every counter whose growth a daemon logs."""
     for metric in METRICS:
-        labels = ", ".join(f"`{label}`" for label in metric.labels)
-        lines.append(f"| `{metric.name}` | {metric.kind.value} | {metric.unit} | {labels} | {metric.help} |")
-    lines += ["", "| `kind` | `path` | a request |", "|---|---|---|"]
-    lines += [f"| `{route.kind}` | `{route.path}` | {route.words} |" for route in ROUTES]
-    lines += ["", "| `reason` | a page left out |", "|---|---|"]
-    lines += [f"| `{reason.value}` | {reason.words} |" for reason in LeftOut]
-    return "\n".join(lines) + "\n"
+        for counter, event in metric.events.items():
+            yield counter, event.name, event.level

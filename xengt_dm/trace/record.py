@@ -1,8 +1,8 @@
 """Recording what a live guest does, so that the trace comes to the same shadows.
 
 A trace is stores to zeroed memory (docs/trace-format.md), but of a live guest we see only the stores that trap. What it
-stored to a page before that page became a table, or while a table was open, shows when the engine reads the page; and
-which frames are RAM shows when the engine asks. So a recording has two sources: events, which come through the bus
+stored to a page before that page became a table, or while a table was unsynced, shows when the engine reads the page;
+and which frames are RAM shows when the engine asks. So a recording has two sources: events, which come through the bus
 before they are done, and what the engine reads, which comes while it does them. An event is therefore held back until
 the next one comes, and what was read meanwhile is written before it, as stores: then the event finds in the trace's
 memory what it found in the guest's.

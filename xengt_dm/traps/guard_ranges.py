@@ -24,7 +24,7 @@ import errno
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from xengt_dm.errors import DomainGoneError, HostError
+from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.port import DomainPort
 from xengt_dm.traps.retry import twice
 
@@ -67,8 +67,6 @@ class FrameRanges:
             return errno.ENOSPC
         try:
             self._port.map_mmio(self._server, gfn * FRAME, gfn * FRAME + FRAME - 1)
-        except DomainGoneError:
-            raise
         except HostError as error:
             if error.errno != errno.EEXIST:  # a predecessor's, which does as well
                 return error.errno
@@ -87,8 +85,6 @@ class FrameRanges:
             return False
         try:
             twice(self._port.unmap_mmio, self._server, gfn * FRAME, gfn * FRAME + FRAME - 1)
-        except DomainGoneError:
-            raise
         except HostError:
             return False
         self._frames.discard(gfn)

@@ -235,8 +235,6 @@ class Protection(ABC):
         """Have every vCPU leave its emulation pass, or wait for us. False if that failed. Raises DomainGoneError."""
         try:
             twice(self._port.set_server_state, self._server, True)
-        except DomainGoneError:
-            raise
         except HostError:
             return False
         return True

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xengt_dm._core import ffi
-from xengt_dm.errors import HostError
+from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.xen.port import XenPort
 from xengt_dm.service import sandbox
 from xengt_dm.xenstore import XenStore
@@ -27,7 +27,7 @@ def outcome(call: Callable[..., object], *arguments: object) -> str | None:
     """The name of the errno with which a call failed, or None."""
     try:
         call(*arguments)
-    except (HostError, OSError) as error:
+    except (CallError, OSError) as error:
         return errno.errorcode.get(error.errno or 0, str(error))
     return None
 

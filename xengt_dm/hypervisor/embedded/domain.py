@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Self
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded.errors import VcpuStoppedError
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, Flavour, P2mType, compile_rules
 from xengt_dm.hypervisor.embedded.port import EmbeddedPort
@@ -178,7 +178,7 @@ class EmbeddedDomain:
 
     @property
     def counters(self) -> dict[str, int]:
-        """What happened so far; see the enum in embedded.h."""
+        """What happened so far; see XD_EMB_* in cffi_build/embedded/domain.h."""
         return {name: int(lib.xd_emb_counter(self._handle, which)) for name, which in _COUNTERS.items()}
 
     @property

@@ -12,7 +12,7 @@ import errno
 from dataclasses import dataclass
 from typing import Any, Final
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 
 
 class P2mType(enum.IntEnum):
@@ -128,7 +128,7 @@ def reported(p2m_type: P2mType, claim: bool) -> HvmMem:
 
 
 class Straddle(enum.IntEnum):
-    """How the emulator treats a store over a page's end; see embedded.h."""
+    """How the emulator treats a store over a page's end (cffi_build/embedded/rules.h)."""
 
     SPLIT = lib.XD_STRADDLE_SPLIT
     IO = lib.XD_STRADDLE_IO
@@ -139,7 +139,7 @@ _SPLIT, _IO, _ALIGNED = Straddle.SPLIT, Straddle.IO, Straddle.ALIGNED
 
 
 class Again(enum.IntEnum):
-    """Which parts of an access by request the emulator tries as memory again, once answered; see embedded.h."""
+    """Which parts of an access by request the emulator tries as memory again, once answered (rules.h)."""
 
     NEVER = lib.XD_AGAIN_NEVER
     FIRST = lib.XD_AGAIN_FIRST

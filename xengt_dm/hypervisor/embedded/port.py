@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded.errors import check
 from xengt_dm.hypervisor.embedded.p2m import Again, why_unusable

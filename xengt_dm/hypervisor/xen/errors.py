@@ -26,7 +26,7 @@ from errno import (
 )
 from typing import Final
 
-from xengt_dm.errors import DomainGoneError, HostError
+from xengt_dm.errors import CallError, DomainGoneError, HostError
 
 _OPEN: Final = {
     ENOENT: "no such device node: this is not a Xen control domain, or its module is not loaded (modprobe xen-privcmd "
@@ -175,7 +175,7 @@ def meaning(call: str, errno: int) -> str | None:
     return own
 
 
-def failure(call: str, domid: int | None, errno: int) -> HostError:
+def failure(call: str, domid: int | None, errno: int) -> CallError:
     """The exception for a failed ``call``, to be raised by the caller; DomainGoneError where the domain is gone."""
     gone = errno == ESRCH or (errno == ENOENT and call in SERVER_CALLS)
     return (DomainGoneError if gone else HostError)(call, domid, errno, meaning(call, errno))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from xengt_dm.errors import HostError
+from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.port import MemType
 from xengt_dm.hypervisor.xen.port import XenPort
 
@@ -142,7 +142,7 @@ def test_a_failed_remap_keeps_the_window(fake: Any, port: XenPort, error: int) -
     at = port.map_frames(20, 2, errors)
     assert mapped_as(at) == "rw-s"
     fake.fail("xenforeignmemory_map2", error)
-    with pytest.raises(HostError) as caught:
+    with pytest.raises(CallError) as caught:
         port.map_frames(30, 2, errors, at)
     assert caught.value.errno == error
     assert mapped_as(at) == mapped_as(at + 4096) == "---p"
@@ -153,7 +153,7 @@ def test_a_failed_remap_keeps_the_window(fake: Any, port: XenPort, error: int) -
 
 @pytest.mark.parametrize(("first", "count"), [(0, 0), ((1 << 64) - 1, 2)])
 def test_no_such_frames(fake: Any, port: XenPort, first: int, count: int) -> None:
-    with pytest.raises(HostError) as caught:
+    with pytest.raises(CallError) as caught:
         port.map_frames(first, count, fake.ffi.new("int[]", 2))
     assert caught.value.errno == errno.EINVAL
     assert fake.calls() == []

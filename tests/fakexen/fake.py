@@ -1,13 +1,11 @@
-"""The fake Xen, for the cases in this folder; see tests/xen/test_port.py, which runs them."""
+"""The fake Xen, as tests see it: what it was asked, and what goes wrong in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import cffi
-import pytest
 
 from xengt_dm.hypervisor.port import MemType
 from xengt_dm.hypervisor.xen.port import XenPort
@@ -49,15 +47,3 @@ class Fake:
         array, errors = self.gfns_of(*gfns)
         failed = port.set_mem_types(kind, array, len(gfns), errors)
         return failed, list(errors)
-
-
-@pytest.fixture
-def fake() -> Fake:
-    return Fake()
-
-
-@pytest.fixture
-def port(fake: Fake) -> Iterator[XenPort]:
-    with XenPort(7, frame_limit=1 << 20) as opened:
-        fake.calls()
-        yield opened
