@@ -277,6 +277,10 @@ int emb_emulate(emb_access *a)
             return rc;
         uint64_t data = 0;
         rc = emb_wait_for_answers(a->v, &data);
+        if (!rc && a->after_input) {
+            xd_emb_crash(a->v->domain, "a port is asked again, and meets the answer to the store of what it gave");
+            rc = emb_why_stopped(a->v->domain);
+        }
         if (rc)
             return rc;
         if (!a->write)
@@ -353,5 +357,13 @@ int emb_store(emb_vcpu *v, uint64_t gpa, const uint8_t *from, uint32_t size)
 int emb_load(emb_vcpu *v, uint64_t gpa, uint8_t *to, uint32_t size)
 {
     emb_access a = { .v = v, .bytes = to };
+    return run_access(&a, gpa, size);
+}
+
+int emb_store_input(emb_vcpu *v, uint64_t gpa, const uint8_t *from, uint32_t size)
+{
+    uint8_t bytes[8];
+    memcpy(bytes, from, size);
+    emb_access a = { .v = v, .bytes = bytes, .write = true, .after_input = true };
     return run_access(&a, gpa, size);
 }

@@ -36,6 +36,7 @@ typedef struct emb_access {
     bool locked;         /* p2m is held */
     bool lying;          /* there is an answer that the emulator has not asked for again */
     bool no_copy;        /* the emulator does not look whether it is memory by now */
+    bool after_input;    /* the instruction reads a port before it stores: INS */
     bool memory_first;   /* before 4.12: memory is tried before requests, even in the page at fault */
 } emb_access;
 
@@ -61,5 +62,11 @@ uint32_t emb_mapping_look(const emb_access *a);
 /* A whole store or load of 1 to 64 bytes. Return 0 or -errno. */
 int emb_store(emb_vcpu *v, uint64_t gpa, const uint8_t *from, uint32_t size);
 int emb_load(emb_vcpu *v, uint64_t gpa, uint8_t *to, uint32_t size);
+
+/*
+ * The store of an INS, which has read its port. Returns 0 or -errno. If the store needs a request, Xen crashes the domain
+ * when it is answered: the next pass begins with the port again, and meets the answer of the store (hvmemul_do_io).
+ */
+int emb_store_input(emb_vcpu *v, uint64_t gpa, const uint8_t *from, uint32_t size);
 
 #endif

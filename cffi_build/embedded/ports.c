@@ -103,7 +103,7 @@ static int one_element(emb_vcpu *v, const xd_emb_op *op, uint64_t gpa)
         rc = emb_enter(v, XD_PHASE_XEN);
     if (!rc)
         rc = access_port(v, op, read, &value);
-    return rc || !read ? rc : emb_store(v, gpa, (const uint8_t *)&value, op->size);
+    return rc || !read ? rc : emb_store_input(v, gpa, (const uint8_t *)&value, op->size);
 }
 
 /* Whether Xen's look at the memory's type lets it use a pointer at all. */

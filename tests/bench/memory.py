@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tests.bench.measure import Figure
 from tests.bench.world import ENTRIES, FRAME, TABLE, Guest
-from xengt_dm.daemon.main import Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
+from xengt_dm.instance import Settings, open_instance
 from xengt_dm.ppgtt.space import Mode
 
 TARGET = 4400.0

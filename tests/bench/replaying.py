@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.bench.measure import Figure, best, wall
-from xengt_dm.daemon.main import DEFAULT_MAX_TABLES
+from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim.replay import replay
 from xengt_dm.trace.events import Dump, Event, Header, Mmio, Store

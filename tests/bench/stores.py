@@ -19,8 +19,8 @@ from tests.bench import reference
 from tests.bench.measure import MICRO, Figure, best, wall
 from tests.support.device_model import DeviceModel
 from xengt_dm._embedded import ffi, lib
-from xengt_dm.daemon.main import Instance, Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
+from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.units import CData
 
@@ -80,7 +80,7 @@ def _make_tables(domain: EmbeddedDomain, instance: Instance) -> None:
 
 async def _serve(domain: EmbeddedDomain, instance: Instance, ops: CData, count: int) -> float:
     async with trio.open_nursery() as nursery:
-        await nursery.start(instance.serve)
+        await nursery.start(instance.loop.serve)
         start = time.perf_counter()
         await trio.to_thread.run_sync(domain.vcpu(0).run, ops, count)
         seconds = time.perf_counter() - start

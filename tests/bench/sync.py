@@ -1,6 +1,6 @@
-"""A submission in relaxed mode when so many tables are dirty, against memcmp and memcpy of these pages.
+"""A submission in relaxed mode with a number of unsynced tables, compared with memcmp and memcpy of their pages.
 
-Each dirty table was unsynced by one trapped store; then the guest changed its last entry. All lie in one space.
+Each table was unsynced by one trapped store. Then the guest changed its last entry. All tables are in one space.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from xengt_dm.config import example
 from xengt_dm.config.files import read_file
 from xengt_dm.config.keys import KEYS, SECTIONS
 from xengt_dm.config.merge import Config
-from xengt_dm.daemon.main import Settings
+from xengt_dm.instance import Settings
 from xengt_dm.log.log import LEVELS
 from xengt_dm.log.ratelimit import BURST, SECONDS_EACH
 from xengt_dm.ppgtt.engine import Sync

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from tests.support.guest import FRAME
 from tests.support.live import Live, handlers_of, with_live
 from xengt_dm.control.commands import COMMANDS
 from xengt_dm.control.protocol import ErrorCode, RefusedError, reply_pieces
-from xengt_dm.daemon.main import Settings
 from xengt_dm.daemon.recording import Recording
 from xengt_dm.errors import UsageError
+from xengt_dm.instance import Settings
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.vgpu import registers as reg
 
@@ -34,8 +34,9 @@ class Console:
         self.recording = Recording(instance.engine, instance.device, instance.bus, live.domain.ram_frames)
         self.handlers = handlers_of(instance, self.recording)
 
-    def __call__(self, command: str, **arguments: object) -> Any:
-        pieces = reply_pieces(self.handlers[command](arguments))
+    async def __call__(self, command: str, **arguments: object) -> Any:
+        result = self.handlers[command](arguments)
+        pieces = reply_pieces(await result if isinstance(result, Awaitable) else result)
         return json.loads(b"".join(pieces))["result"]
 
 
@@ -60,9 +61,9 @@ def test_a_quiesced_domain_can_be_migrated_and_resumed() -> None:
         assert live.domain.protected() == TABLES
         assert not live.domain.log_dirty(True)
 
-        assert console("quiesce") == {"state": "quiesced", "spaces": 1}
-        assert console("quiesce") == {"state": "quiesced", "spaces": 1}
-        assert console("status")["state"] == "quiesced"
+        assert await console("quiesce") == {"state": "quiesced", "spaces": 1}
+        assert await console("quiesce") == {"state": "quiesced", "spaces": 1}
+        assert (await console("status"))["state"] == "quiesced"
         assert (live.domain.protected(), live.domain.owner) == ([], None)
         assert live.domain.log_dirty(True)
         traps = live.instance.engine.counters.store_traps
@@ -70,9 +71,9 @@ def test_a_quiesced_domain_can_be_migrated_and_resumed() -> None:
         assert live.instance.engine.counters.store_traps == traps
 
         assert live.domain.log_dirty(False) is True
-        assert console("resume") == {"state": "serving", "spaces": 1}
-        assert console("resume") == {"state": "serving", "spaces": 1}
-        assert console("status")["state"] == "serving"
+        assert await console("resume") == {"state": "serving", "spaces": 1}
+        assert await console("resume") == {"state": "serving", "spaces": 1}
+        assert (await console("status"))["state"] == "serving"
         assert live.domain.protected() == TABLES
         assert mappings(live) == [*MAPPED, [FRAME, FRAME, 9 * FRAME, 1, 0]]
         await live.store(L1, 2, 11 * FRAME | 3)
@@ -86,12 +87,12 @@ def test_notifications_count_while_quiesced() -> None:
     async def body(live: Live) -> None:
         console = Console(live)
         await make_space(live)
-        console("quiesce")
+        await console("quiesce")
         await live.announce(L4, reg.Notification.PPGTT_L4_DESTROY)
         await live.announce(L3)
-        assert [space["root"] for space in console("spaces")] == [L3 * FRAME]
+        assert [space["root"] for space in await console("spaces")] == [L3 * FRAME]
         assert live.domain.protected() == []
-        console("resume")
+        await console("resume")
         assert live.domain.protected() == [L3, L2, L1, DATA]  # each one level higher than before
 
     with_live(body)
@@ -100,7 +101,7 @@ def test_notifications_count_while_quiesced() -> None:
 def test_it_may_end_while_quiesced() -> None:
     async def body(live: Live) -> None:
         await make_space(live)
-        Console(live)("quiesce")
+        await Console(live)("quiesce")
 
     with_live(body)
 
@@ -109,9 +110,9 @@ def test_it_may_end_while_quiesced() -> None:
 def test_what_reads_shadows_is_refused_while_quiesced(command: str) -> None:
     async def body(live: Live) -> None:
         console = Console(live)
-        console("quiesce")
+        await console("quiesce")
         with pytest.raises(RefusedError, match=f"xengt-dm resume --domid {live.domain.domid}$"):
-            console(command, va=0) if command == "walk" else console(command)
+            await (console(command, va=0) if command == "walk" else console(command))
 
     with_live(body)
 
@@ -120,14 +121,14 @@ def test_resuming_while_the_domain_is_migrated_is_refused_and_can_be_tried_again
     async def body(live: Live) -> None:
         console = Console(live)
         await make_space(live)
-        console("quiesce")
+        await console("quiesce")
         assert live.domain.log_dirty(True)
         with pytest.raises(RefusedError, match=r"still quiesced, because Xen .* saved or migrated"):
-            console("resume")
-        assert console("status")["state"] == "quiesced"
+            await console("resume")
+        assert (await console("status"))["state"] == "quiesced"
         assert (live.domain.protected(), live.domain.owner) == ([], None)
         assert live.domain.log_dirty(False)
-        assert console("resume")["state"] == "serving"
+        assert (await console("resume"))["state"] == "serving"
         assert mappings(live) == MAPPED
 
     with_live(body)
@@ -136,11 +137,11 @@ def test_resuming_while_the_domain_is_migrated_is_refused_and_can_be_tried_again
 def test_resuming_when_another_has_the_claim_is_refused() -> None:
     async def body(live: Live) -> None:
         console = Console(live)
-        console("quiesce")
+        await console("quiesce")
         fail_nth(live.domain, 1, errno.EBUSY, Call.MAP_MEM_TYPE)
         with pytest.raises(RefusedError, match=r"still quiesced, because Xen refused: .*EBUSY"):
-            console("resume")
-        assert console("resume")["state"] == "serving"
+            await console("resume")
+        assert (await console("resume"))["state"] == "serving"
 
     with_live(body)
 
@@ -149,16 +150,17 @@ def test_the_mode_is_told_and_switched() -> None:
     async def body(live: Live) -> None:
         console = Console(live)
         await make_space(live)
-        assert console("mode") == {"mode": "relaxed"}
+        assert await console("mode") == {"mode": "relaxed"}
         await live.store(L1, 1, 9 * FRAME | 3)
         await live.store(L1, 2, 11 * FRAME | 3)
         assert L1 not in live.domain.protected()
-        assert {"gfn": L1, "level": 1, "refs": 1, "unsynced": True, "open": True} in console("protected")["tables"]
-        assert console("mode", mode="strict") == {"mode": "strict"}
+        tables = (await console("protected"))["tables"]
+        assert {"gfn": L1, "level": 1, "refs": 1, "unsynced": True, "open": True} in tables
+        assert await console("mode", mode="strict") == {"mode": "strict"}
         assert live.domain.protected() == TABLES
-        assert [table["open"] for table in console("protected")["tables"]] == [False] * 4
+        assert [table["open"] for table in (await console("protected"))["tables"]] == [False] * 4
         assert len(mappings(live)) == 3
-        assert console("status")["mode"] == "strict"
+        assert (await console("status"))["mode"] == "strict"
 
     with_live(body, Settings(sync=Sync.RELAXED))
 
@@ -176,7 +178,7 @@ def test_the_mode_is_told_and_switched() -> None:
 def test_wrong_arguments(command: str, arguments: Mapping[str, object]) -> None:
     async def body(live: Live) -> None:
         with pytest.raises(UsageError):
-            Console(live)(command, **arguments)
+            await Console(live)(command, **arguments)
 
     with_live(body)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import trio
 
 from tests.support.faults import Call, counting, fail_nth, lose_domain_at, vanish
 from tests.support.live import handlers_of
@@ -23,13 +24,15 @@ from xengt_dm._core import ffi
 from xengt_dm._embedded import lib
 from xengt_dm.cli import main
 from xengt_dm.control.protocol import RefusedError
-from xengt_dm.daemon.main import Instance
 from xengt_dm.daemon.recording import Recording
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.ioreq import server
+from xengt_dm.instance import Instance
+from xengt_dm.ioreq import loop
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.stats.counters import read_counters
+
+pytestmark = pytest.mark.slow
 
 FLAVOURS = ("4.17", "v7")
 #: How calls that can fail are known to fail; ESRCH is another test.
@@ -90,7 +93,7 @@ def test_every_call_can_fail(flavour: str, sync: Sync, number: int) -> None:
 def test_a_host_that_stands_still_for_a_while(flavour: str, sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its clock goes on, and nothing else; a vCPU in the middle of a store is waited for even so."""
     clock = itertools.count(0, 60)
-    monkeypatch.setattr(server, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     with EmbeddedDomain(FRAMES, 2, flavour) as domain:
         outcome = run(domain, sync, TrackedPort(domain))
     assert (outcome.error, outcome.wrong) == (None, [])
@@ -101,8 +104,8 @@ def quiesce_and_resume(instance: Instance) -> None:
     recording = Recording(instance.engine, instance.device, instance.bus, FRAMES)
     commands = handlers_of(instance, recording)
     with contextlib.suppress(RefusedError):
-        commands["quiesce"]({})
-        commands["resume"]({})
+        trio.run(commands["quiesce"], {})
+        trio.run(commands["resume"], {})
         commands["mode"]({"mode": "relaxed" if instance.engine.sync_mode is Sync.STRICT else "strict"})
 
 

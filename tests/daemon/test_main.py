@@ -18,8 +18,8 @@ from tests.support.daemon_process import DOMID, FRAME
 from tests.support.device_model import PATIENCE, DeviceModel
 from tests.support.faults import wait_until_blocked
 from xengt_dm.control.client import ask
-from xengt_dm.daemon.main import Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
+from xengt_dm.instance import Settings, open_instance
 from xengt_dm.run_dir.directory import open_directory
 from xengt_dm.run_dir.server_id import ServerIdFile
 
@@ -112,7 +112,7 @@ def test_what_a_predecessor_left_is_done(tmp_path: Path, begun: bool) -> None:
 
             async def serve() -> None:
                 async with trio.open_nursery() as nursery:
-                    await nursery.start(instance.serve)
+                    await nursery.start(instance.loop.serve)
                     assert await trio.to_thread.run_sync(domain.join, PATIENCE)
                     nursery.cancel_scope.cancel()
 

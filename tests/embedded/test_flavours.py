@@ -13,8 +13,8 @@ from tests.oracle import save
 from tests.oracle.corpus_files import corpus
 from tests.oracle.generate import KINDS, generate
 from xengt_dm.cli import main
-from xengt_dm.daemon.main import DEFAULT_MAX_TABLES
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, why_unusable
+from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim.demo import demo
 from xengt_dm.sim.replay import Outcome, replay

@@ -1,4 +1,4 @@
-"""Two vCPUs store to the same tables while the daemon opens, closes and lets go of them, in the orders of many seeds.
+"""Two vCPUs store to the same tables while the daemon unsyncs, resyncs and unprotects them, in many orders.
 
 No store is lost, whenever a type changes under it, and no guest that stores by ``rep stos`` is crashed. That this test
 would notice is shown by taking away, in turn, each of the things that keep a store from being lost and a guest alive.
@@ -7,21 +7,24 @@ would notice is shown by taking away, in turn, each of the things that keep a st
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
 
 from tests.support.guest import audit
 from tests.support.schedule import Schedule, ScheduledPort, Store
-from xengt_dm.daemon.main import PROTECTIONS, Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
 from xengt_dm.hypervisor.port import WriteTrap
+from xengt_dm.instance import WRITE_TRAPS, Settings, TrapsMaker, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
-from xengt_dm.traps.claim import ClaimProtection
-from xengt_dm.traps.protection import Protection
+from xengt_dm.traps.claim import ClaimTraps
+from xengt_dm.traps.guard_ranges import barrier
+from xengt_dm.traps.state import Event
+
+pytestmark = pytest.mark.slow
 
 FRAME = 4096
 PATIENCE = 20.0
@@ -63,7 +66,7 @@ def explore(
     seed: int,
     flavour: str,
     sync: Sync,
-    protections: Mapping[WriteTrap, type[Protection]],
+    write_traps: Mapping[WriteTrap, TrapsMaker],
     stop_early: bool = False,
     rep_stores: bool = False,
 ) -> Outcome:
@@ -80,7 +83,7 @@ def explore(
         port = ScheduledPort(domain, schedule)
         mismatches = 0
         roots = (ROOT * FRAME,)
-        with open_instance(port, Settings(sync=sync), protections=protections) as instance:
+        with open_instance(port, Settings(sync=sync), write_traps=write_traps) as instance:
             instance.engine.create_space(Mode.L4, roots)
             schedule.start(stores)
             looks = 0
@@ -90,8 +93,9 @@ def explore(
                 if rng.random() < 0.3:
                     instance.engine.submit(Mode.L4, roots)
                 if rng.random() < 0.3:
-                    instance.protection.uncover()
-                instance.server.service()
+                    instance.traps.drop_guard_ranges()
+                instance.loop.service()
+                instance.traps.check()
             if not stop_early:
                 (space,) = instance.engine.spaces
                 mismatches = sum(audit(instance.engine, space))
@@ -116,7 +120,7 @@ def wrong(domain: EmbeddedDomain, stores: Mapping[int, Sequence[Store]]) -> list
 @pytest.mark.parametrize("flavour", ["4.17", "v7"])
 def test_no_store_is_lost(flavour: str, sync: Sync, stop_early: bool) -> None:
     for seed in SEEDS:
-        outcome = explore(seed, flavour, sync, PROTECTIONS, stop_early)
+        outcome = explore(seed, flavour, sync, WRITE_TRAPS, stop_early)
         assert outcome.lost == [], f"seed {seed}"
         assert outcome.mismatches == 0, f"seed {seed}"
 
@@ -126,43 +130,46 @@ def test_no_store_is_lost(flavour: str, sync: Sync, stop_early: bool) -> None:
 def test_no_rep_store_ends_the_guest(sync: Sync, stop_early: bool) -> None:
     opened = 0
     for seed in SEEDS:
-        outcome = explore(seed, "4.17", sync, PROTECTIONS, stop_early, rep_stores=True)
+        outcome = explore(seed, "4.17", sync, WRITE_TRAPS, stop_early, rep_stores=True)
         assert outcome.lost == [], f"seed {seed}"
         assert outcome.mismatches == 0, f"seed {seed}"
         opened += outcome.opened
     assert bool(opened) == (sync is Sync.RELAXED)
 
 
-class Uncovered(ClaimProtection):
-    """Lets frames go without a cover."""
+class Unguarded(ClaimTraps):
+    """Unprotects frames without a guard range."""
 
-    def _cover(self, gfns: Sequence[int]) -> Collection[int]:
-        return gfns
+    def _guard(self, gfns: Sequence[int]) -> list[int]:
+        return list(gfns)
 
 
-class AtOnce(ClaimProtection):
-    """Lets frames go whatever is being stored to."""
+class AtOnce(ClaimTraps):
+    """Unprotects frames whatever is being stored to."""
+
+    def unsync(self, gfn: int) -> bool:
+        return self.protected.issuperset([gfn]) and bool(self._make_ram([gfn], Event.UNSYNC))
 
     def _stored_to(self, gfns: Sequence[int]) -> set[int]:
         return set()
 
 
-class NoBarrier(ClaimProtection):
+class NoBarrier(ClaimTraps):
     """Takes every store for done whose answer was taken."""
 
     def _stored_to(self, gfns: Sequence[int]) -> set[int]:
-        return self.latest()[0].intersection(gfns)
+        return self._slots.last_stores().unfinished.intersection(gfns)
 
 
-class OneLook(ClaimProtection):
+class OneLook(ClaimTraps):
     """Does not look again once the type has changed."""
 
-    def _let_go(self, gfns: Sequence[int]) -> set[int]:
-        return Protection._let_go(self, [gfn for gfn in gfns if gfn not in self._stored_to(gfns)])
+    def _trap_again(self, gfns: set[int]) -> set[int]:
+        return set()
 
 
 @pytest.mark.parametrize("broken", [AtOnce, NoBarrier, OneLook])
-def test_without_it_some_rep_store_ends_the_guest(broken: type[Protection]) -> None:
+def test_without_it_some_rep_store_ends_the_guest(broken: type[ClaimTraps]) -> None:
     def explore_all() -> None:
         for seed in SEEDS:
             explore(seed, "4.17", Sync.RELAXED, {WriteTrap.CLAIM: broken}, rep_stores=True)
@@ -171,16 +178,17 @@ def test_without_it_some_rep_store_ends_the_guest(broken: type[Protection]) -> N
         explore_all()
 
 
-class NoLooking(ClaimProtection):
-    """Uncovers behind a barrier, wherever vCPUs wait."""
+class NoLooking(ClaimTraps):
+    """Drops guard ranges behind a barrier, wherever vCPUs wait."""
 
-    def uncover(self, only_for_room: bool = False) -> bool:
-        self._in_flight = set
-        return super().uncover(only_for_room)
+    def drop_guard_ranges(self) -> bool:
+        if barrier(self._port, self._server):
+            self._guards.drop(self._guards.frames())
+        return not len(self._guards)
 
 
-@pytest.mark.parametrize("broken", [Uncovered, NoLooking])
-def test_without_it_some_seed_loses_a_store_each_time(broken: type[Protection]) -> None:
+@pytest.mark.parametrize("broken", [Unguarded, NoLooking])
+def test_without_it_some_seed_loses_a_store_each_time(broken: type[ClaimTraps]) -> None:
     losing = next(seed for seed in SEEDS if explore(seed, "4.17", Sync.RELAXED, {WriteTrap.CLAIM: broken}).lost)
     first, again = (explore(losing, "4.17", Sync.RELAXED, {WriteTrap.CLAIM: broken}) for _ in range(2))
     print(f"{broken.__name__} loses a store with seed {losing}, in {len(first.turns)} turns")
@@ -189,6 +197,6 @@ def test_without_it_some_seed_loses_a_store_each_time(broken: type[Protection]) 
 
 
 def test_a_seed_is_one_order() -> None:
-    first, again, other = (explore(seed, "4.17", Sync.RELAXED, PROTECTIONS) for seed in (3, 3, 4))
+    first, again, other = (explore(seed, "4.17", Sync.RELAXED, WRITE_TRAPS) for seed in (3, 3, 4))
     assert first.turns == again.turns
     assert first.turns != other.turns

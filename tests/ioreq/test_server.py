@@ -1,4 +1,6 @@
-"""An ioreq server's life on the embedded hypervisor: the order of its steps, and that every vCPU gets its answer."""
+"""An ioreq server's life and its serving, on the embedded hypervisor: the order of the steps, and that every vCPU gets
+its answer.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,17 @@ from tests.support.faults import fail_nth, wait_until_blocked
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
-from xengt_dm.ioreq.bus import Answer
+from xengt_dm.instance import adopt, start, stop
+from xengt_dm.ioreq.bar import Bar
+from xengt_dm.ioreq.bus import Answer, Bus
+from xengt_dm.ioreq.loop import ServeLoop
+from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind
 from xengt_dm.ioreq.request import Request
-from xengt_dm.ioreq.server import IoreqServer, open_server
+from xengt_dm.ioreq.server import IoreqServer, attach
+from xengt_dm.traps.claim import ClaimTraps
 
 BAR = 0xF000_0000
+BAR_RANGE = Range(RangeKind.MEMORY, BAR, BAR + 0xFFFF)
 VCPUS = 3
 
 
@@ -68,21 +76,51 @@ class Life:
         self.domain = domain
         self.calls: list[str] = []
         self.record = Record(self.calls)
-        self.counters = ffi.new("xd_counters *")
+        self.stats = ffi.new("xd_stats *")
+        self.counters = self.stats.counters
         self.requests: list[Request] = []
         self.plain: EmbeddedPort = domain.port()
         self.port: Any = Recorder(self.plain, self.calls)
+        self.server: IoreqServer
+        self.traps: ClaimTraps
 
     def handle(self, request: Request) -> Answer:
         self.requests.append(request)
         return Answer(0x600D0000 + request.vcpu, lib.XD_ROUTE_REGISTER_READ)
 
     @contextmanager
-    def serving(self) -> Iterator[IoreqServer]:
-        with open_server(self.port, self.record, self.counters) as server:
-            self.plain.map_mmio(server.id, BAR, BAR + 0xFFFF)
-            server.bind(self.handle)
-            yield server
+    def attached(self) -> Iterator[ServeLoop]:
+        """A server that exists, whose loop :meth:`handle` answers."""
+        timing = ffi.addressof(self.stats.counters, "timing")
+        server = self.server = attach(self.port, self.record, NoRangeRecord(), timing)
+        self.traps = ClaimTraps(self.port, server.id, server.slots, server.ranges)
+        loop = ServeLoop(server, self, self.traps, self, self.stats)  # type: ignore[arg-type]
+        try:
+            yield loop
+        finally:
+            stop(server, loop, self.traps, self)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """As the engine's."""
+
+    def bars(self) -> dict[Bar, int]:
+        """Where the device is; the bus behind it is never asked."""
+        bus = Bus(self, self.counters)  # type: ignore[arg-type]
+        return {Bar(bus, self, BAR_RANGE.last - BAR + 1, self.server): BAR}  # type: ignore[arg-type]
+
+    @contextmanager
+    def serving(self) -> Iterator[ServeLoop]:
+        with self.attached() as loop:
+            start(self.server, self.bars())
+            yield loop
+
+    @contextmanager
+    def adopting(self, server: int) -> Iterator[ServeLoop]:
+        self.record.server = server
+        with self.attached() as loop:
+            assert self.server.adopted
+            adopt(self.server, self.traps, self.bars())
+            yield loop
 
     def happened(self, *steps: str) -> bool:
         """Whether these steps were made in this order, whatever else was done in between."""
@@ -129,15 +167,15 @@ def test_the_order_of_a_life(life: Life) -> None:
 
 
 def test_the_id_is_on_paper_before_anything_depends_on_it(life: Life) -> None:
-    with life.serving() as server:
-        assert life.record.server == server.id
+    with life.serving():
+        assert life.record.server == life.server.id
         assert life.calls.index("write down") < life.calls.index("set_server_state True")
 
 
 def test_every_vcpu_is_answered(life: Life) -> None:
-    with life.serving() as server:
+    with life.serving() as loop:
         start_all(life.domain)
-        assert server.service() == VCPUS
+        assert loop.service() == VCPUS
         assert life.domain.join(PATIENCE)
     assert sorted(request.vcpu for request in life.requests) == list(range(VCPUS))
     assert [request.addr for request in sorted(life.requests)] == [BAR + 8 * vcpu for vcpu in range(VCPUS)]
@@ -145,20 +183,21 @@ def test_every_vcpu_is_answered(life: Life) -> None:
 
 def test_requests_that_came_before_the_ports_were_bound(life: Life) -> None:
     """They raised no event that we saw."""
-    with open_server(life.port, life.record, life.counters) as server:
-        life.plain.map_mmio(server.id, BAR, BAR + 0xFFFF)
+    with life.attached() as loop:
+        life.server.enable()
+        life.server.add_range(BAR_RANGE)
         start_all(life.domain)
-        assert server.service() == 0
-        server.bind(life.handle)
-        assert server.service() == VCPUS
+        assert loop.service() == 0
+        life.server.channels.bind(range(VCPUS))
+        assert loop.service() == VCPUS
         assert life.domain.join(PATIENCE)
 
 
 def test_an_event_without_a_request(life: Life) -> None:
     """The first drain finds the ports as they start out: pending. Afterwards there is nothing to drain or to count."""
-    with life.serving() as server:
+    with life.serving() as loop:
         for _ in range(3):
-            assert server.service() == 0
+            assert loop.service() == 0
         assert life.counters.spurious_events == 1
         assert life.requests == []
 
@@ -172,18 +211,10 @@ def test_vcpus_that_wait_when_the_server_ends(life: Life) -> None:
 
 
 def test_the_vcpus_of_a_domain_that_is_gone_are_not_waited_for(life: Life) -> None:
-    looks = 0
-
-    def quiet() -> bool:
-        nonlocal looks
-        looks += 1
-        return False
-
-    with life.serving() as server:
+    with life.serving() as loop:
         start_all(life.domain)
         life.domain.destroy()
-        server.answer_until(quiet)
-    assert looks == 0
+        assert not list(loop.rounds())
 
 
 def test_vcpus_that_wait_when_the_handler_fails(life: Life) -> None:
@@ -196,11 +227,11 @@ def test_vcpus_that_wait_when_the_handler_fails(life: Life) -> None:
         vcpu.load(BAR, 4)
 
     def serve() -> None:
-        with life.serving() as server:
+        with life.serving() as loop:
             for index in range(VCPUS):
                 life.domain.start(index, program)
                 wait_until_blocked(life.domain, index)
-            server.service()
+            loop.service()
 
     life.handle = fail  # type: ignore[method-assign]
     with pytest.raises(HostError, match="xenforeignmemory_map"):
@@ -218,17 +249,12 @@ def predecessor(domain: EmbeddedDomain) -> DeviceModel:
     return DeviceModel(domain, [(BAR, BAR + 0xFFFF)])
 
 
-def adopting(life: Life, server: int) -> Any:
-    life.record.server = server
-    return open_server(life.port, life.record, life.counters)
-
-
 def test_a_successor_adopts_the_server_that_is_there(life: Life, predecessor: DeviceModel) -> None:
     predecessor.close()
-    with adopting(life, predecessor.server) as server:
-        assert server.id == predecessor.server
+    with life.adopting(predecessor.server):
+        assert life.server.id == predecessor.server
         assert "create_server" not in life.calls
-        assert life.domain.owner == server.id
+        assert life.domain.owner == life.server.id
     assert not life.plain.server_exists(predecessor.server)
 
 
@@ -236,7 +262,8 @@ def test_a_server_that_is_no_more_is_not_adopted(life: Life, predecessor: Device
     predecessor.port.release_writes(predecessor.server)
     predecessor.port.destroy_server(predecessor.server)
     predecessor.close()
-    with adopting(life, predecessor.server):
+    life.record.server = predecessor.server
+    with life.serving():
         assert "create_server" in life.calls
 
 
@@ -244,16 +271,15 @@ def test_pages_that_the_predecessor_had_protected_are_plain(life: Life, predeces
     predecessor.protect(5, 6)
     predecessor.close()
     assert life.domain.protected() == [5, 6]
-    with adopting(life, predecessor.server):
+    with life.adopting(predecessor.server):
         assert life.domain.protected() == []
 
 
 def test_a_successor_answers_what_nobody_has_looked_at(life: Life, predecessor: DeviceModel) -> None:
     start_all(life.domain)
     predecessor.close()
-    with adopting(life, predecessor.server) as server:
-        server.bind(life.handle)
-        assert server.answer_waiting(adopt=True) == VCPUS
+    with life.adopting(predecessor.server) as loop:
+        assert loop.answer_begun() == VCPUS
         assert life.domain.join(PATIENCE)
 
 
@@ -262,10 +288,9 @@ def test_a_successor_answers_what_was_begun(life: Life, predecessor: DeviceModel
     start_all(life.domain)
     assert len(predecessor.scan()) == VCPUS
     predecessor.close()
-    with adopting(life, predecessor.server) as server:
-        server.bind(life.handle)
-        assert server.service() == 0
-        assert server.answer_waiting(adopt=True) == VCPUS
+    with life.adopting(predecessor.server) as loop:
+        assert loop.service() == 0
+        assert loop.answer_begun() == VCPUS
         assert life.domain.join(PATIENCE)
     assert sorted(request.vcpu for request in life.requests) == list(range(VCPUS))
 
@@ -275,9 +300,8 @@ def test_what_was_answered_already_is_left_alone(life: Life, predecessor: Device
     for request in predecessor.scan():
         predecessor.answer(request, 0x600D0000 + request.vcpu)
     predecessor.close()
-    with adopting(life, predecessor.server) as server:
-        server.bind(life.handle)
-        assert server.answer_waiting(adopt=True) == 0
+    with life.adopting(predecessor.server) as loop:
+        assert loop.answer_begun() == 0
         assert life.domain.join(PATIENCE)
 
 

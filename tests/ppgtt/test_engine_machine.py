@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -201,7 +202,7 @@ class QuotaMachine(EngineMachine):
 
 TestEngineMachine = EngineMachine.TestCase
 TestEngineMachine.settings = examples(20)
-TestQuotaMachine = QuotaMachine.TestCase
+TestQuotaMachine = pytest.mark.slow(QuotaMachine.TestCase)
 TestQuotaMachine.settings = examples(12)
 
 

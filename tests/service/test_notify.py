@@ -100,12 +100,15 @@ class Loop:
     """A serve loop as the watchdog sees it."""
 
     def __init__(self) -> None:
-        self.waiting = False
+        self.request = False
         self.wakeups = 0
-        self.progress = Progress(lambda: self.waiting, lambda: self.wakeups)
+        self.progress = Progress(self)
+
+    def waiting(self) -> bool:
+        return self.request
 
     def look(self, waiting: bool, woken: int) -> bool:
-        self.waiting, self.wakeups = waiting, self.wakeups + woken
+        self.request, self.wakeups = waiting, self.wakeups + woken
         return self.progress.look()
 
 
@@ -129,7 +132,7 @@ def test_a_stuck_loop_starves_the_watchdog(manager: socket.socket) -> None:
             nursery.start_soon(feed_watchdog, notifier, loop.progress)
             await trio.sleep(21)  # looks at 0, 5, 10, 15 and 20 s
             assert received(manager) == ["WATCHDOG=1"] * 5
-            loop.waiting = True
+            loop.request = True
             await trio.sleep(5)  # the look at 25 s is the first that sees it
             assert received(manager) == ["WATCHDOG=1"]
             await trio.sleep(20)

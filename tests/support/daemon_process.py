@@ -17,6 +17,7 @@ from xengt_dm.config.merge import Config
 from xengt_dm.daemon import main as daemon
 from xengt_dm.daemon.reload import Running
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
+from xengt_dm.instance import DEFAULT_BAR0
 from xengt_dm.log import log
 from xengt_dm.service.notify import Notifier
 from xengt_dm.vgpu import registers as reg
@@ -25,7 +26,7 @@ DOMID = 7
 FRAME = 4096
 FRAMES = 64
 ROOT, PDP, PD, PT = 2, 3, 4, 5
-BAR = daemon.DEFAULT_BAR0
+BAR = DEFAULT_BAR0
 #: Stores before the word is out, and after the daemon has ended.
 SOME = 200
 

@@ -10,9 +10,9 @@ import trio
 
 from tests.support.guest import FRAME
 from xengt_dm.control import commands, report
-from xengt_dm.daemon.main import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.daemon.recording import Recording
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
+from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.vgpu import registers as reg
 
 
@@ -46,9 +46,7 @@ class Live:
 
 def handlers_of(instance: Instance, recording: Recording) -> dict[str, Callable[[commands.Arguments], object]]:
     """The commands of the control socket by name; nothing happens on ``stop``."""
-    return commands.handlers(
-        commands.Target(instance.server, instance.engine, instance.protection, recording, lambda: None, 0.0)
-    )
+    return commands.handlers(commands.Target(instance, recording, lambda: None, 0.0))
 
 
 def with_live(
@@ -58,7 +56,7 @@ def with_live(
 
     async def main(live: Live) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(live.instance.serve)
+            await nursery.start(live.instance.loop.serve)
             await body(live)
             nursery.cancel_scope.cancel()
 

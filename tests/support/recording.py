@@ -8,9 +8,9 @@ from typing import Any
 import trio
 
 from xengt_dm.control import report
-from xengt_dm.daemon.main import Instance, Settings, open_instance
 from xengt_dm.daemon.recording import LAST_DUMP, Recording, open_trace_file
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
+from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim.demo import RAM_FRAMES, Guest
 from xengt_dm.sim.replay import BAR0, _Player, replay
@@ -31,7 +31,7 @@ class _RecordedPlayer(_Player):
 
     async def play_all(self, events: list[Event]) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._instance.serve)
+            await nursery.start(self._instance.loop.serve)
             for event in events:
                 if self._left == 0:
                     await self._begin()
@@ -85,7 +85,7 @@ def demo_recorded(path: Path, mode: str, guest: Guest) -> list[dict[str, Any]]:
         recording = Recording(instance.engine, instance.device, instance.bus, RAM_FRAMES)
         recording.start(open_trace_file(str(path)))
         async with trio.open_nursery() as nursery:
-            await nursery.start(instance.serve)
+            await nursery.start(instance.loop.serve)
             for index in range(Guest.VCPUS):
                 domain.start(index, guest.program)
             for _ in range(Guest.VCPUS):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import trio
 
-from xengt_dm.daemon.main import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
+from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.run_dir.directory import open_directory
 from xengt_dm.vgpu import registers as reg
@@ -34,7 +34,7 @@ def serving(
 
         async def serve(program: Callable[[Vcpu], None]) -> None:
             async with trio.open_nursery() as nursery:
-                await nursery.start(instance.serve)
+                await nursery.start(instance.loop.serve)
                 await trio.to_thread.run_sync(program, domain.vcpu(0))
                 nursery.cancel_scope.cancel()
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from tests.support.faults import wait_until_blocked
 from tests.support.guest import audit, mappings
 from xengt_dm._embedded import lib
-from xengt_dm.daemon.main import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort
+from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.units import CData
@@ -196,7 +196,7 @@ def _look(instance: Instance) -> None:
         assert mappings(instance.engine, space) is not None
         assert audit(instance.engine, space) == (0, 0)
     instance.engine.settle()
-    instance.protection.settle()
+    instance.traps.unprotect_deferred()
 
 
 SCRIPT: tuple[tuple[GuestStep | None, HostStep], ...] = (
@@ -241,7 +241,7 @@ class Serving:
         while True:
             ready = poll.poll(PATIENCE * 1000)
             assert ready, "nothing happens any more"
-            instance.server.service()
+            instance.loop.service()
             if any(fd == self._done for fd, _ in ready):
                 return
 

@@ -10,17 +10,19 @@ import pytest
 from tests.support.faults import Call, fail_nth
 from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
-from xengt_dm.traps.guard_ranges import FRAME, MAX_NR_IO_RANGES, MOST, FrameRanges
+from xengt_dm.ioreq.ranges import NoRangeRecord
+from xengt_dm.traps.guard_ranges import MAX_NR_IO_RANGES, MOST, GuardRanges
+from xengt_dm.units import PAGE_SIZE as FRAME
 
 FRAMES = 2048
 BAR0 = 0xF0000000
 
 
-def make(domain: EmbeddedDomain) -> tuple[EmbeddedPort, int, FrameRanges]:
+def make(domain: EmbeddedDomain) -> tuple[EmbeddedPort, int, GuardRanges]:
     port = domain.port()
     server = port.create_server()
     port.map_mmio(server, BAR0, BAR0 + FRAME - 1)
-    return port, server, FrameRanges(port, server)
+    return port, server, GuardRanges(port, server, NoRangeRecord())
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -50,6 +52,7 @@ def test_the_count_is_xens_and_no_promise_is_broken(seed: int) -> None:
                 ranges.unreserve(gfn)
                 reserved.discard(gfn)
             assert domain.range_count(server) == ranges.count + 1 <= MAX_NR_IO_RANGES
+            ranges.check()
         assert refusals  # the limit was met
         for gfn in sorted(reserved):
             assert ranges.add(gfn) == 0

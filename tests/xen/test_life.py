@@ -288,11 +288,11 @@ def test_every_wrapper_passes_its_arguments_in_order(fake: Any, port: XenPort) -
     fake.calls()
     model.map_range(server, 0x3C0, 0x3DF, ports=True)
     model.unmap_range(server, 0x3C0, 0x3DF, ports=True)
-    model.map_pci(server, 1, 2, 3)
-    model.unmap_pci(server, 1, 2, 3)
+    model.map_pci(server, 0x00010113)
+    model.unmap_pci(server, 0x00010113)
     port.inject_msi(0xFEE01000, 0x4041)
     model.inject_event(1, 14, 3, error_code=2, length=5, extra=0x1234)
-    model.set_intx(0, 2, 1, True)
+    model.set_intx(0x10, 1, True)
     model.set_isa_irq(5, False)
     model.set_pci_link_route(2, 11)
     model.modified_memory(100, 4)
@@ -303,8 +303,8 @@ def test_every_wrapper_passes_its_arguments_in_order(fake: Any, port: XenPort) -
     assert fake.calls() == [
         "map_io_range_to_ioreq_server(7, 0, 0, 960, 991)",
         "unmap_io_range_from_ioreq_server(7, 0, 0, 960, 991)",
-        "map_pcidev_to_ioreq_server(7, 0, 0, 1, 2, 3)",
-        "unmap_pcidev_from_ioreq_server(7, 0, 0, 1, 2, 3)",
+        "map_pcidev_to_ioreq_server(7, 0, 1, 1, 2, 3)",
+        "unmap_pcidev_from_ioreq_server(7, 0, 1, 1, 2, 3)",
         "inject_msi(7, 4276097024, 16449)",
         "inject_event(7, 1, 14, 3, 2, 5, 4660)",
         "set_pci_intx_level(7, 0, 0, 2, 1, 1)",

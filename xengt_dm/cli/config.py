@@ -1,4 +1,4 @@
-"""``xengt-dm config``: look at the configuration without a daemon."""
+"""``xengt-dm config``: shows and checks the configuration without a daemon."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ from xengt_dm.printable import printable
 
 @click.group("config")
 def command() -> None:
-    """Look at the configuration: the host's file, what is different for a domain, and what holds."""
+    """Show and check the configuration: the host's file, the files of domains, and the values in effect."""
 
 
 @command.command("show")
-@click.option("--name", metavar="NAME", help="For the domain of this name; without, for one with no file of its own.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="Show the values for the domain of this name. Without it: for a domain that has no file.",
+)
 @config_dir_option
 @set_option
 @json_option
 def show_command(name: str | None, config_dir: Path, sets: tuple[str, ...], as_json: bool) -> None:
-    """Show each key's value and where it comes from.
+    """Show the value of each key and where it comes from.
 
-    The value is that of a daemon started now, not of one that runs.
+    These are the values that a daemon would have if it were started now. A running daemon may have others.
     """
     if name is not None:
         file = check_name(config_dir, name)
@@ -53,9 +57,9 @@ def show_command(name: str | None, config_dir: Path, sets: tuple[str, ...], as_j
 @json_option
 @click.pass_context
 def check_command(context: click.Context, files: tuple[Path, ...], config_dir: Path, as_json: bool) -> None:
-    """Check FILES, or the host's file and those of all domains.
+    """Check FILES, or the host's file and the files of all domains.
 
-    Exit status: 0 if all are good, 78 if not.
+    Exit status: 0 if all files are good, 78 if not.
     """
     chosen = [*files] or [path for path in (host_file(config_dir), *domain_files(config_dir)) if os.path.lexists(path)]
     found = {path: _complaints(path, config_dir) for path in chosen}
@@ -73,7 +77,7 @@ def check_command(context: click.Context, files: tuple[Path, ...], config_dir: P
 
 @command.command("example")
 def example_command() -> None:
-    """Print the host's file with every key at its default, commented out."""
+    """Print the host's file with every key, commented out, at its default."""
     click.echo(example.text(), nl=False)
 
 

@@ -18,11 +18,11 @@ from xengt_dm.run_dir.server_id import ServerIdFile
 @domid_option
 @run_dir_option
 def command(domid: int, base: Path) -> None:
-    """Clear up after a daemon that has ended, and that no other is going to follow.
+    """Clean up after a daemon that died and will not be restarted.
 
-    What its guest waits for is answered, what it had protected is released, and its server is taken out of Xen: the
-    guest goes on, untrapped. Of a domain that is gone, what was remembered for its instance is forgotten. There is
-    nothing to do after an orderly end. A daemon that still serves is an error.
+    The requests that wait are answered, the protected pages are unprotected, and the ioreq server is destroyed: the
+    guest continues without traps. If the domain is gone, the options that were remembered for its instance are removed.
+    After an orderly end there is nothing to do. If a daemon still serves the domain, the command fails.
     """
     from xengt_dm.service import instances
     from xengt_dm.xenstore import XenStore
@@ -48,13 +48,15 @@ def command(domid: int, base: Path) -> None:
 def _release(domid: int, base: Path) -> None:
     """Follow the dead daemon, and end in order at once."""
     from xengt_dm.config.merge import Config
-    from xengt_dm.daemon.main import Settings, open_instance
     from xengt_dm.hypervisor.xen.port import XenPort
+    from xengt_dm.instance import Settings, open_instance
     from xengt_dm.run_dir.directory import open_directory
+    from xengt_dm.run_dir.ranges import RangesFile
     from xengt_dm.service import sandbox
 
     with closing(XenPort(domid, restrict=True)) as port:
         directory = open_directory(base, domid)
         sandbox.enter(domid, directory)
-        with open_instance(port, Settings.from_config(Config([])), record=ServerIdFile(directory), directory=directory):
+        settings, record, ranges = Settings.from_config(Config([])), ServerIdFile(directory), RangesFile(directory)
+        with open_instance(port, settings, record=record, ranges=ranges, directory=directory):
             pass

@@ -16,8 +16,8 @@ from xengt_dm.control.client import NotRunningError, ask
 def command(domid: int, base: Path) -> None:
     """Start the instance of a domain in the background and wait until it serves.
 
-    As a unit of systemd where that runs, with the log in the journal; elsewhere as a process with a log of its own in
-    /var/log/xengt-dm. There is nothing to do if one serves.
+    Where systemd runs, the instance is a unit and its log is in the journal. Elsewhere it is a process whose log is in
+    /var/log/xengt-dm. If an instance already serves the domain, the command does nothing.
     """
     from xengt_dm.service import instances
 

@@ -23,9 +23,9 @@ from xengt_dm.xenstore import XenStore
 @config_dir_option
 @run_dir_option
 def command(config_dir: Path, base: Path) -> None:
-    """Start an instance for each domain of this host that has a file of its own, and stop those of domains gone.
+    """Start an instance for each domain of this host that has a configuration file, and stop those of domains gone.
 
-    Runs until SIGTERM; the instances stay. Needs to run in the control domain, as root.
+    Runs until SIGTERM; the instances keep running after that. Must run in the control domain as root.
     """
     log.configure(domid=None)
     starter = instances.starter()

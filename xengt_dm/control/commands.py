@@ -29,12 +29,11 @@ from xengt_dm.control.json_stream import LazyList, LazyObject
 from xengt_dm.control.protocol import DESCRIPTOR, ErrorCode, Passed, RefusedError
 from xengt_dm.daemon.recording import Recording, TraceFile, open_trace_file
 from xengt_dm.errors import DataError, HostError, UsageError
-from xengt_dm.ioreq.server import IoreqServer
+from xengt_dm.instance import Instance
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Space
 from xengt_dm.stats.counters import read_counters
-from xengt_dm.traps.protection import Protection
 from xengt_dm.units import PAGE_SIZE
 
 #: GPU addresses have 48 bits.
@@ -50,20 +49,24 @@ class Target:
     ``stop`` has it end once the answer is out. ``started``: when it began to serve, in seconds of ``clock``.
     """
 
-    server: IoreqServer
-    engine: Engine
-    protection: Protection
+    instance: Instance
     recording: Recording
     stop: Callable[[], None]
     started: float
     clock: Callable[[], float] = time.monotonic
+
+    @property
+    def engine(self) -> Engine:
+        """The shadows of the instance."""
+        return self.instance.engine
 
 
 @dataclass(frozen=True)
 class Command:
     """One command: its name, the arguments that it takes, and what answers it.
 
-    ``answer`` returns what :func:`.protocol.reply_pieces` takes. ``needs_shadows``: refused while quiesced.
+    ``answer`` returns what :func:`.protocol.reply_pieces` takes, or an awaitable of that. ``needs_shadows``: refused
+    while quiesced.
     """
 
     name: str
@@ -82,7 +85,7 @@ def handlers(target: Target) -> dict[str, Callable[[Arguments], object]]:
 
 def _answer(command: Command, target: Target, arguments: Arguments) -> object:
     if command.needs_shadows and target.engine.quiesced:
-        domid = target.server.port.domid
+        domid = target.instance.server.port.domid
         raise RefusedError(
             ErrorCode.QUIESCED,
             f"domain {domid} is quiesced and has no shadows; first: xengt-dm resume --domid {domid}",
@@ -98,14 +101,14 @@ def _answer(command: Command, target: Target, arguments: Arguments) -> object:
 
 
 def _status(target: Target, arguments: Arguments) -> object:
-    server, engine = target.server, target.engine
+    server, engine = target.instance.server, target.engine
     return {
         "domid": server.port.domid,
         "pid": os.getpid(),
         "version": __version__,
         "mode": engine.sync_mode.value,
         "generation": engine.generation,
-        "vcpus": server.vcpus,
+        "vcpus": server.slots.vcpus,
         "server": server.id,
         "uptime_seconds": round(target.clock() - target.started, 3),
         "counters": read_counters(engine.counters),
@@ -208,28 +211,21 @@ def _record(target: Target, arguments: Arguments) -> object:
     return {"recording": recording.name, "events": recording.events}
 
 
-def _quiesce(target: Target, arguments: Arguments) -> object:
+async def _quiesce(target: Target, arguments: Arguments) -> object:
     if not target.engine.quiesced:
-        _release(target)
+        await target.instance.quiesce()
         get_logger().info("quiesce.done", spaces=len(target.engine.spaces))
     return {"state": "quiesced", "spaces": len(target.engine.spaces)}
 
 
-def _release(target: Target) -> None:
-    target.engine.quiesce()
-    target.server.answer_until(target.protection.settle)
-    target.protection.uncover()
-    target.server.release()
-
-
-def _resume(target: Target, arguments: Arguments) -> object:
+async def _resume(target: Target, arguments: Arguments) -> object:
     if target.engine.quiesced:
         try:
-            target.server.claim()
+            resumed = await target.instance.resume()
         except HostError as error:
             get_logger().warning("resume.refused", reason=str(error))
             raise RefusedError(ErrorCode.HOST, f"still quiesced, because Xen refused: {error}") from error
-        if not _shadow_again(target):
+        if not resumed:
             get_logger().warning("resume.refused", reason="no frame can be protected")
             raise RefusedError(
                 ErrorCode.HOST,
@@ -237,17 +233,6 @@ def _resume(target: Target, arguments: Arguments) -> object:
             )
         get_logger().info("resume.done", spaces=len(target.engine.spaces))
     return {"state": "serving", "spaces": len(target.engine.spaces)}
-
-
-def _shadow_again(target: Target) -> bool:
-    """Resume; False, and quiesced again, if not one of the frames could be protected that had to be."""
-    counters = target.engine.counters
-    before = counters.unprotectable_entries
-    target.engine.resume()
-    if counters.protected_pages or counters.unprotectable_entries == before:
-        return True
-    _release(target)
-    return False
 
 
 def _stop(target: Target, arguments: Arguments) -> object:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -60,7 +60,8 @@ async def serve_control(
 ) -> None:
     """Answer requests on a UNIX socket at ``path`` until cancelled; the socket is there once the task has started.
 
-    A handler gets the arguments of its command and returns what :func:`.control_protocol.reply_pieces` takes. End this
+    A handler gets the arguments of its command and returns what :func:`.control_protocol.reply_pieces` takes, or an
+    awaitable of that, if it may have to wait: then the guest and everybody else is served meanwhile. End this
     task before what the handlers touch is closed. Raises ControlError if another process answers at ``path``, HostError
     if the socket cannot be made, and what a handler raises apart from UsageError and DataError; that may come in an
     exception group, as from any nursery.
@@ -119,7 +120,8 @@ class _Server:
                 )
             buffer = bytearray()
             arguments = {**request.arguments, **({DESCRIPTOR: passed[-1]} if passed else {})}
-            for piece in reply_pieces(handler(arguments), version):
+            result = handler(arguments)
+            for piece in reply_pieces(await result if isinstance(result, Awaitable) else result, version):
                 buffer += piece
                 if not piece:
                     await trio.lowlevel.checkpoint()

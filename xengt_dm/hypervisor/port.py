@@ -95,9 +95,34 @@ class DomainPort(Protocol):
         """Enable or disable. Xen pauses the domain meanwhile, even if nothing changes: a barrier for its vCPUs."""
 
     def map_mmio(self, server: int, first: int, last: int) -> None:
-        """Claim accesses that lie wholly in gpa ``first``..``last``."""
+        """Claim accesses to memory that lie wholly in gpa ``first``..``last``.
 
-    def unmap_mmio(self, server: int, first: int, last: int) -> None: ...
+        HostError EEXIST if the server has a range that overlaps, ENOMEM if it has 256 of this kind. Another server's
+        ranges may overlap: of those that hold all of an access, Xen asks the enabled server with the highest id.
+        """
+
+    def unmap_mmio(self, server: int, first: int, last: int) -> None:
+        """Give a range back, or a part of one. HostError ENOENT if no range of the server holds all of it."""
+
+    def map_ports(self, server: int, first: int, last: int) -> None:
+        """Claim accesses to I/O ports that lie wholly in ``first``..``last``; the rest is as in :meth:`map_mmio`.
+
+        An access to 0xcfc..0xcff goes here only while the address that was latched at 0xcf8 is not enabled (bit 31).
+        """
+
+    def unmap_ports(self, server: int, first: int, last: int) -> None:
+        """Give ports back; as :meth:`unmap_mmio`."""
+
+    def map_pci(self, server: int, sbdf: int) -> None:
+        """Claim the configuration cycles of a PCI function, whose number is that of :func:`xengt_dm.units.sbdf`.
+
+        Requests are of type PCI_CONFIG and have ``sbdf << 32 | register`` for an address. Only ports 0xcf8 and
+        0xcfc..0xcff make such cycles: Xen decodes segment 0 and 256 registers, and no memory-mapped configuration
+        space. Xen sees what is written to 0xcf8, but answers no read of it. HostError as in :meth:`map_mmio`.
+        """
+
+    def unmap_pci(self, server: int, sbdf: int) -> None:
+        """Give a PCI function back. HostError ENOENT if the server does not have it."""
 
     def claim_writes(self, server: int) -> None:
         """WriteTrap.CLAIM only: stores to pages of type IOREQ_SERVER go to this server."""
@@ -121,7 +146,20 @@ class DomainPort(Protocol):
 
     def unmap_frames(self, address: int, count: int) -> None: ...
 
-    def inject_msi(self, address: int, data: int) -> None: ...
+    def inject_msi(self, address: int, data: int) -> bool:
+        """Deliver a message-signalled interrupt, from address and data as the guest wrote them.
+
+        Returns whether Xen accepted it; an accepted one may still find no vCPU that takes it. Not accepted, and lost as
+        on real hardware: vector 0, a delivery mode other than fixed and lowest priority, and lowest priority to local
+        APICs of which none is enabled. HostError where it is not the guest's doing.
+        """
+
+    def set_intx(self, sbdf: int, pin: int, asserted: bool) -> None:
+        """Drive the interrupt line 0 (INTA) to 3 (INTD) of a PCI function's device; the function itself is ignored.
+
+        HostError EINVAL for a segment or bus that is not 0. Only HVM guests have such lines: Xen asserts that the
+        domain has an I/O APIC, so the caller must not drive a PVH guest's.
+        """
 
     def close(self) -> None:
         """Close every handle. Safe to call twice."""

@@ -23,58 +23,50 @@ register.
 
 from __future__ import annotations
 
-import errno
-from typing import Final, Protocol
+from typing import Final
 
-from xengt_dm.errors import HostError
-from xengt_dm.hypervisor.port import DomainPort
+from xengt_dm.hypervisor.retry import retry_once
 from xengt_dm.ioreq.bus import Bus, BusDevice, Kind
-
-
-class WaitingVcpus(Protocol):
-    """Who waits for what; :class:`xengt_dm.ioreq.server.IoreqServer` knows."""
-
-    @property
-    def id(self) -> int:
-        """The server's id."""
-
-    def waiting_in(self, first: int, last: int) -> list[int]:
-        """The vCPUs that wait for an answer to an access that begins in gpa ``first``..``last``."""
+from xengt_dm.ioreq.ranges import Range, RangeKind
+from xengt_dm.ioreq.server import IoreqServer
 
 
 class Bar:
     """The range of a memory BAR with ``device`` behind it, ``size`` bytes; at first it is nowhere.
 
-    The server must be enabled."""
+    Methods raise CallError if the hypervisor refuses. The server must be enabled.
+    """
 
-    def __init__(self, bus: Bus, device: BusDevice, size: int, port: DomainPort, server: WaitingVcpus) -> None:
+    def __init__(self, bus: Bus, device: BusDevice, size: int, server: IoreqServer) -> None:
         self._bus: Final = bus
         self._device: Final = device
-        self._port: Final = port
         self._server: Final = server
         self.size: Final = size
         #: Its gpa; None if it is nowhere.
         self.address: int | None = None
 
-    def map(self, address: int, *, adopted: bool = False) -> None:
-        """Put the BAR, which is nowhere, at ``address``. ``adopted``: the server may have this range already.
+    def range_at(self, address: int) -> Range:
+        """The range that the BAR has at ``address``."""
+        return Range(RangeKind.MEMORY, address, address + self.size - 1)
 
-        Raises HostError if the hypervisor refuses, RangeError if another device is there; then nothing has changed.
+    def map(self, address: int) -> None:
+        """Put the BAR, which is nowhere, at ``address``. A predecessor may have left the server this range.
+
+        Raises RangeError, too, if another device is there. If it raises, nothing has changed.
         """
         self._bus.insert(Kind.MEMORY, address, self.size, self._device)
         try:
-            self._port.map_mmio(self._server.id, address, address + self.size - 1)
-        except HostError as error:
-            if not (adopted and error.errno == errno.EEXIST):
-                self._bus.remove(Kind.MEMORY, address)
-                raise
+            self._server.add_range(self.range_at(address))
+        except BaseException:
+            self._bus.remove(Kind.MEMORY, address)
+            raise
         self.address = address
 
     def move(self, address: int) -> None:
         """Put the BAR at ``address``, from wherever it is.
 
-        Raises HostError and RangeError as :meth:`map`. Raises HostError, too, if the old range cannot be taken away;
-        then the BAR is at ``address`` all the same.
+        Raises as :meth:`map`. If the old range cannot be taken away, it raises, and the BAR is at ``address`` all the
+        same.
         """
         old = self.address
         if address != old:
@@ -83,17 +75,17 @@ class Bar:
                 self._take_away(old)
 
     def unmap(self) -> None:
-        """Take the BAR away from where it is. Raises HostError; also then it is nowhere."""
+        """Take the BAR away from where it is; also if this raises, it is nowhere."""
         old, self.address = self.address, None
         if old is not None:
             self._take_away(old)
 
     def _take_away(self, address: int) -> None:
-        last = address + self.size - 1
+        old = self.range_at(address)
         late: list[int] = []
         try:
-            self._port.unmap_mmio(self._server.id, address, last)
-            self._port.set_server_state(self._server.id, True)
-            late = self._server.waiting_in(address, last)
+            self._server.remove_range(old)
+            retry_once(self._server.enable)  # the barrier
+            late = self._server.slots.waiting_in(old.first, old.last)
         finally:
             self._bus.remove(Kind.MEMORY, address, late)

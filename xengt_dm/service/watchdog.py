@@ -10,7 +10,7 @@ request. Cost: a handful of loads from the shared page in each interval.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
@@ -20,18 +20,28 @@ from xengt_dm.service.notify import Notifier
 SHARE = 0.5
 
 
-class Progress:
-    """Two looks at a serve loop: ``waiting`` says whether a request waits now, ``wakeups`` how often the loop woke."""
+class Serving(Protocol):
+    """A serve loop; :class:`xengt_dm.ioreq.loop.ServeLoop` is one."""
 
-    def __init__(self, waiting: Callable[[], bool], wakeups: Callable[[], int]) -> None:
-        self._waiting = waiting
-        self._wakeups = wakeups
+    @property
+    def wakeups(self) -> int:
+        """How often it has woken up."""
+
+    def waiting(self) -> bool:
+        """Whether a request waits now."""
+
+
+class Progress:
+    """Two looks at a serve loop."""
+
+    def __init__(self, loop: Serving) -> None:
+        self._loop = loop
         self._waited = False
-        self._woken = wakeups()
+        self._woken = loop.wakeups
 
     def look(self) -> bool:
         """Whether the loop got on since the last look, or had nothing to do."""
-        waits, woken = self._waiting(), self._wakeups()
+        waits, woken = self._loop.waiting(), self._loop.wakeups
         stuck = self._waited and waits and woken == self._woken
         self._waited, self._woken = waits, woken
         return not stuck

@@ -1,46 +1,67 @@
-"""The frames whose addresses an ioreq server has claimed as MMIO, one range of 4 KiB for each.
+"""Guard ranges: frames whose addresses our ioreq server has claimed as MMIO, one range of 4 KiB for each.
 
-A range means nothing to a page that is RAM; it decides where a store goes that finds no memory.
+What they are for: :mod:`xengt_dm.traps.state`. A range means nothing to a frame that is RAM; it decides who gets a
+store that finds no memory.
 
 Room
 ----
-Facts: a server has at most 256 ranges (MAX_NR_IO_RANGES, xen/common/ioreq.c). Ranges must not overlap; adjacent ones
-are one (rangeset_add_range, xen/common/rangeset.c), but a range that joins the next one *above* it is made first and
-merged then, and giving back the middle of a merged range makes two of it; both fail when there is no range left to
-make. Each change is made under the set's lock.
+Facts: a server has at most 256 ranges (MAX_NR_IO_RANGES, xen/common/ioreq.c). Ranges must not overlap. Adjacent ones
+become one (rangeset_add_range, xen/common/rangeset.c), but a range that joins the next one *above* it is made first and
+merged then; and removing the middle of a merged range makes two of it. Both fail when there is no range left to make.
+Each change is made under the set's lock.
 
-What follows: claimed and given back by the frame, no other frame is ever without its range, however Xen merges and
-splits. How many ranges there are can be counted here.
+What follows: if ranges are claimed and removed by the frame, no other frame is without its range for a moment, however
+Xen merges and splits. How many ranges Xen has can be counted here.
 
-What we do: count as Xen does, leave one range for BAR0 and one for the merge, and refuse what would not fit, including
-to give back a frame in the middle of a full set.
+What we do: count as Xen does, leave one range for BAR0 and one for the merge, and refuse what would not fit. That
+includes removing a frame from the middle of a merged range when the set is full.
 
-What it costs: frames that are scattered are worth 254; neighbours are many more.
+Cost: 254 frames that are scattered have room, and many more that are neighbours.
+
+What a predecessor left
+-----------------------
+Facts: nothing lists the ranges of a server. Claiming a range that overlaps one of the server's own is refused with
+EEXIST before anything else is looked at. Xen asks the server with the highest id first, and ours has a higher one than
+QEMU's. So a range that we claim over a QEMU device takes that device's accesses away until we remove it: reads get all
+ones, writes are lost.
+
+What we do: the ranges are on record (:class:`~xengt_dm.ioreq.ranges.RangeRecord`), so a successor need not search.
+Where the record is missing, because the predecessor was of a version that had none, we ask about frames that are RAM,
+and no others; a range over RAM takes nothing away from anybody.
+
+Cost: what lies over a frame that was RAM and is not any more is not found. It takes stores to a hole, which Xen would
+drop, until the server is destroyed.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
+from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.port import DomainPort
-from xengt_dm.traps.retry import twice
+from xengt_dm.hypervisor.retry import retry_once
+from xengt_dm.ioreq.ranges import Range, RangeKind, RangeRecord
+from xengt_dm.ioreq.slots import Slots
+from xengt_dm.units import PAGE_SIZE
 
-FRAME: Final = 4096
 #: MAX_NR_IO_RANGES, xen/common/ioreq.c; up to 4.14 in xen/include/asm-x86/hvm/domain.h.
 MAX_NR_IO_RANGES: Final = 256
 #: Ranges for frames: without BAR0's, and without the one that a merge needs for a moment.
 MOST: Final = MAX_NR_IO_RANGES - 2
+#: Frames that are mapped in one go to find out which of them are RAM.
+_CHUNK: Final = 512
 
 
-class FrameRanges:
-    """The frames that have a range of ``server``, and those for which room for one is kept."""
+class GuardRanges:
+    """The frames that have a guard range of ``server``, and those for which room for one is reserved."""
 
-    def __init__(self, port: DomainPort, server: int) -> None:
+    def __init__(self, port: DomainPort, server: int, record: RangeRecord) -> None:
         self._port = port
         self._server = server
+        self._record = record
         self._frames: set[int] = set()
         self._reserved: set[int] = set()
         #: Ranges as Xen has them, those of frames alone.
@@ -53,75 +74,69 @@ class FrameRanges:
         return len(self._frames)
 
     def frames(self) -> set[int]:
+        """A copy of the set of frames that have a range."""
         return set(self._frames)
 
     def add(self, gfn: int) -> int:
-        """Claim a frame's address. 0, or the errno of why not: ENOSPC if there is no room, else Xen's.
-
-        Raises DomainGoneError.
-        """
+        """Claim a frame's address. Returns 0, ENOSPC if there is no room, or Xen's errno. Raises DomainGoneError."""
         if gfn in self._frames:
             return 0
         growth = 1 - self._neighbours(gfn)
         if self.count + growth + len(self._reserved - {gfn}) > MOST:
             return errno.ENOSPC
+        guard = guard_range(gfn)
         try:
-            self._port.map_mmio(self._server, gfn * FRAME, gfn * FRAME + FRAME - 1)
+            self._record.add(guard)
+            self._port.map_mmio(self._server, guard.first, guard.last)
         except HostError as error:
-            if error.errno != errno.EEXIST:  # a predecessor's, which does as well
+            if error.errno != errno.EEXIST:  # the server has it: a predecessor's
+                self._record.remove(guard)
                 return error.errno
         self._frames.add(gfn)
         self._reserved.discard(gfn)
         self.count += growth
         return 0
 
-    def remove(self, gfn: int, reserve: bool = False) -> bool:
-        """Give a frame's range back; with ``reserve``, :meth:`add` will find room for it again.
+    def add_retrying(self, gfn: int) -> int:
+        """As :meth:`add`; what fails is tried once more."""
+        return self.add(gfn) and self.add(gfn)
 
-        False if there is no room to cut it out, or Xen refuses. Raises DomainGoneError.
+    def remove(self, gfn: int, reserve: bool = False) -> bool:
+        """Remove a frame's range; with ``reserve``, :meth:`add` will find room for it again.
+
+        Returns False if there is no room to cut the range out, or Xen refuses. Raises DomainGoneError.
         """
         growth = self._neighbours(gfn) - 1
         if growth + reserve > 0 and self.count + growth + len(self._reserved) + reserve > MOST:
             return False
+        guard = guard_range(gfn)
         try:
-            twice(self._port.unmap_mmio, self._server, gfn * FRAME, gfn * FRAME + FRAME - 1)
-        except HostError:
-            return False
+            retry_once(self._port.unmap_mmio, self._server, guard.first, guard.last)
+        except HostError as error:
+            if error.errno != errno.ENOENT:  # on record, but the predecessor died before it claimed the range
+                return False
+        self._record.remove(guard)
         self._frames.discard(gfn)
         self.count += growth
         if reserve:
             self._reserved.add(gfn)
         return True
 
-    def adopt(self, first: int, last: int) -> None:
-        """Take over the ranges that a predecessor left over frames ``first``..``last``.
+    def drop(self, gfns: Collection[int], *, ends_only: bool = False, reserve: Collection[int] = ()) -> None:
+        """Remove the ranges of these frames as far as that can be done; keep room for those in ``reserve``.
 
-        Nothing lists them. But what overlaps one is refused with EEXIST, before anything else is looked at; so they are
-        found by halves. What is no RAM comes to us for the moment of a question, and is dropped like before. Raises
-        HostError.
+        ``ends_only``: only where that leaves no more ranges than before. Raises DomainGoneError.
         """
-        parts = [(first, last)] if first <= last else []
-        while parts:
-            low, high = parts.pop()
-            if not self._overlaps(low, high):
-                continue
-            if low == high:
-                self._frames.add(low)
-            else:
-                middle = (low + high) // 2
-                parts += (low, middle), (middle + 1, high)
-        self.count = sum(gfn - 1 not in self._frames for gfn in self._frames)
+        for gfn in self.ends(gfns):
+            self.remove(gfn, gfn in reserve)
+        if not ends_only:
+            for gfn in self._frames.intersection(gfns):
+                self.remove(gfn, gfn in reserve)
 
-    def _overlaps(self, first: int, last: int) -> bool:
-        whole = (self._server, first * FRAME, last * FRAME + FRAME - 1)
-        try:
-            twice(self._port.map_mmio, *whole)
-        except HostError as error:
-            if error.errno in (errno.EEXIST, errno.ENOMEM):  # ENOMEM: there are as many ranges as there can be
-                return error.errno == errno.EEXIST
-            raise
-        twice(self._port.unmap_mmio, *whole)
-        return False
+    def adopt(self, gfns: Iterable[int]) -> None:
+        """A predecessor left ranges over these frames, or was about to claim them."""
+        self._frames.update(gfns)
+        self.count = sum(gfn - 1 not in self._frames for gfn in self._frames)
 
     def ends(self, gfns: Iterable[int]) -> Iterator[int]:
         """Those of these frames at an end of a range, to be removed one after the other: that takes no room."""
@@ -134,7 +149,98 @@ class FrameRanges:
                 yield gfn
 
     def unreserve(self, gfn: int) -> None:
+        """Keep no more room for this frame."""
         self._reserved.discard(gfn)
+
+    def reserved(self) -> set[int]:
+        """A copy of the set of frames for which room is kept."""
+        return set(self._reserved)
+
+    def check(self) -> None:
+        """Raises AssertionError if this contradicts itself; for tests."""
+        assert self.count == sum(gfn - 1 not in self._frames for gfn in self._frames)
+        assert self.count + len(self._reserved) <= MOST
+        assert not self._frames & self._reserved
 
     def _neighbours(self, gfn: int) -> int:
         return (gfn - 1 in self._frames) + (gfn + 1 in self._frames)
+
+
+def guard_range(gfn: int) -> Range:
+    """The range of one frame."""
+    return Range(RangeKind.GUARD, gfn * PAGE_SIZE, gfn * PAGE_SIZE + PAGE_SIZE - 1)
+
+
+def barrier(port: DomainPort, server: int) -> bool:
+    """Have every vCPU leave the instruction emulator, or wait for us. Returns False if that failed.
+
+    Raises DomainGoneError.
+    """
+    try:
+        retry_once(port.set_server_state, server, True)
+    except HostError:
+        return False
+    return True
+
+
+def behind_barrier(idle: set[int], port: DomainPort, server: int, slots: Slots) -> set[int]:
+    """Those of these frames that no late store can reach any more, so that they need no guard range.
+
+    They must not trap. Raises DomainGoneError.
+    """
+    before = slots.pending_frames()
+    if not barrier(port, server):
+        return set()
+    return idle - before - slots.pending_frames()
+
+
+def ram_frames(port: DomainPort, first: int, count: int) -> list[int]:
+    """Those of ``count`` frames that can be mapped, which RAM can. Raises CallError."""
+    errors = ffi.new("int[]", count)
+    port.unmap_frames(port.map_frames(first, count, errors), count)
+    return [first + i for i in range(count) if not errors[i]]
+
+
+def search_ram(port: DomainPort, server: int) -> set[int]:
+    """The frames among all that are RAM over which the server has a range. Raises CallError."""
+    found: set[int] = set()
+    for first in range(0, port.frame_limit, _CHUNK):
+        frames = ram_frames(port, first, min(_CHUNK, port.frame_limit - first))
+        for low, high in _runs(frames):
+            found.update(_bisect(port, server, low, high))
+    return found
+
+
+def _runs(frames: list[int]) -> Iterator[tuple[int, int]]:
+    """The first and the last of each run of consecutive frames."""
+    start = 0
+    for i, gfn in enumerate(frames):
+        if i + 1 == len(frames) or frames[i + 1] != gfn + 1:
+            yield frames[start], gfn
+            start = i + 1
+
+
+def _bisect(port: DomainPort, server: int, first: int, last: int) -> Iterator[int]:
+    """The frames of ``first``..``last``, all RAM, over which the server has a range."""
+    parts = [(first, last)]
+    while parts:
+        low, high = parts.pop()
+        if not _overlaps(port, server, low, high):
+            continue
+        if low == high:
+            yield low
+        else:
+            middle = (low + high) // 2
+            parts += (low, middle), (middle + 1, high)
+
+
+def _overlaps(port: DomainPort, server: int, first: int, last: int) -> bool:
+    whole = (server, first * PAGE_SIZE, last * PAGE_SIZE + PAGE_SIZE - 1)
+    try:
+        retry_once(port.map_mmio, *whole)
+    except HostError as error:
+        if error.errno in (errno.EEXIST, errno.ENOMEM):  # ENOMEM: there are as many ranges as there can be
+            return error.errno == errno.EEXIST
+        raise
+    retry_once(port.unmap_mmio, *whole)
+    return False

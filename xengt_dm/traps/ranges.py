@@ -1,28 +1,30 @@
-"""Protection in Xen as the 2014 series has it (4.6): the type sends a store to whoever has a range there.
+"""Write-protection in Xen as the 2014 series has it (4.6): the type sends a store to the server that has a range there.
 
 The order
 ---------
-Facts: a page of type ``mmio_write_dm`` says only that a store is no RAM access; who gets it is decided by ranges alone,
-and a store that meets no range goes to the default server, or nowhere. The type is looked at without any lock between
-the fault and that decision.
+Facts: a frame of type ``mmio_write_dm`` is no RAM to a store, and that is all the type says. Ranges alone decide who
+gets the store; one that meets no range goes to the default server, or is dropped. Between the fault and that decision
+Xen looks at the type without any lock.
 
-What follows: a frame needs its range before it has the type, and until no vCPU can be on its way because of the type.
+What follows: a frame needs its range before it has the type, and for as long as a vCPU can be under way because of the
+type.
 
-What we do: range first, type second. When a frame is let go, the range stays and is the cover, through all of the time
-that an open frame is open; what nobody needs any more is given back behind a barrier, when room is needed. The ranges
-are a quota (:mod:`xengt_dm.traps.guard_ranges`): a frame that finds no room fails alone, with ENOSPC, and the engine
-maps nothing for it.
+What we do: range first, type second. When a frame is unprotected its range stays and is its guard range, also for all
+of the time that a frame is unsynced. A range that nobody needs any more is removed behind a barrier, when room is
+needed. Ranges are a quota (:mod:`xengt_dm.traps.guard_ranges`): a frame that finds no room fails alone, with ENOSPC,
+and the engine maps nothing for it.
 
 Mapping
 -------
-Facts: the type was no RAM type yet, so that ``get_page_from_gfn`` has no page for it: a frame that has the type cannot
-be mapped. Frames are mapped by the chunk, in one piece, and again whenever somebody has to know which of them are RAM.
+Facts: the type was not yet a RAM type, so ``get_page_from_gfn`` finds no page: a frame that has the type cannot be
+mapped. The shadows map frames by the chunk of 512, and again whenever they have to know which of them are RAM.
 
-What we do: the protected frames of a chunk are plain memory for the moment in which it is mapped. A store of that
-moment is performed by the guest's CPU itself; so no table can be trusted until it was read once more, and
-``gaps`` says so. XenGT mapped all of a guest's memory before it protected any, which never learns of ballooning.
+What we do: the frames of a chunk that trap are RAM for the moment in which the chunk is mapped. A store of that moment
+is performed by the guest's CPU and seen by nobody. So it is a *trap gap*: it is counted in ``gaps``, and the engine
+reads every table again. XenGT mapped all of a guest's memory before it protected any frame, and so never learnt of
+ballooning.
 
-What it costs: two type changes for each protected frame of a chunk, and the next submission reads its tables.
+Cost: two changes of type for each frame of the chunk that traps, and the next submission reads every table.
 """
 
 from __future__ import annotations
@@ -30,148 +32,250 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from typing import Final
 
 from xengt_dm._core import ffi
+from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.port import DomainPort, MemType
-from xengt_dm.traps.protection import Protection
+from xengt_dm.ioreq.ranges import RangeRecord
+from xengt_dm.ioreq.slots import Slots
+from xengt_dm.traps.guard_ranges import GuardRanges, behind_barrier
+from xengt_dm.traps.retry import UNSYNC_TRIES, UnsyncRetries, batches, make_ram, set_types
+from xengt_dm.traps.state import TRAPPING, Event, Frames, FrameState
+from xengt_dm.traps.write_traps import not_verified, refuse, still_trapping
 from xengt_dm.units import CData
 
+_UNSYNCED: Final = (FrameState.UNSYNCED, FrameState.LOST_UNSYNCED)
+_LOST: Final = (FrameState.LOST, FrameState.LOST_UNSYNCED)
 
-class RangeProtection(Protection):
-    """Every frame that is protected or open has a range; ``_lost`` ones have room for one.
 
-    A frame is lost when the guest has given it back and the engine does not know yet: it may become RAM again, and then
-    :meth:`verify` protects the new page.
+class RangeTraps:
+    """Implements :class:`~xengt_dm.traps.write_traps.WriteTraps`, where every public method is described.
+
+    Every frame that is PROTECTED, UNSYNCED or DEFERRED has a range, and room for one is reserved for every LOST one: it
+    may become RAM again, and then :meth:`verify` protects the new page.
     """
 
-    TRAP = MemType.MMIO_WRITE_DM
+    TRAP: Final = MemType.MMIO_WRITE_DM
 
-    def __init__(self, port: DomainPort, server: int, in_flight: Callable[[], set[int]]) -> None:
-        super().__init__(port, server, in_flight)
-        self._lost: set[int] = set()
-        #: Frames that have their range, and are about to get the type.
-        self._coming: set[int] = set()
+    def __init__(self, port: DomainPort, server: int, slots: Slots, record: RangeRecord) -> None:
+        self._port = port
+        self._server = server
+        self._slots = slots
+        self._frames = Frames()
+        self._guards = GuardRanges(port, server, record)
+        self._retries = UnsyncRetries()
+        self._refusing = False
+        self.gaps = 0
+        self.vanished = 0
 
-    def adopt(self, first: int, last: int) -> None:
-        """A frame with a range may have the type. Nobody knows what it was protected for, so it is let go."""
-        super().adopt(first, last)
-        frames = self._ranges.frames() - self._protected
-        self._protected |= frames
-        self._lingering |= frames
-        self.settle()
+    # For the shadows
+
+    def protect(self, gfns: CData, count: int, errors: CData) -> int:
+        if self._refusing:
+            return refuse(count, errors)
+        frames = ffi.unpack(gfns, count)
+        had = self._guards.frames()
+        fresh = [gfn for gfn in frames if self._frames[gfn] is not FrameState.DEFERRED]  # which has all that it needs
+        refused = {gfn: error for gfn in fresh if (error := self._claim_range(gfn, frames))}
+        asked = [gfn for gfn in fresh if gfn not in refused]
+        refused.update(zip(asked, set_types(self._port, self.TRAP, asked), strict=True))
+        failures = 0
+        for i, gfn in enumerate(frames):
+            errors[i] = refused.get(gfn, 0)
+            if not errors[i]:
+                self._frames.apply(Event.PROTECT, [gfn])
+                continue
+            failures += 1
+            if gfn in self._guards and gfn not in had:
+                self._remove_range(gfn)
+        return failures
+
+    def unprotect(self, gfns: CData, count: int) -> int:
+        frames = ffi.unpack(gfns, count)
+        protected = [gfn for gfn in frames if self._frames[gfn] not in _UNSYNCED]
+        self._frames.apply(Event.FORGET, frames)
+        self._free([gfn for gfn in protected if self._frames[gfn] is FrameState.DEFERRED])
+        for gfn in self._guards.reserved().intersection(frames):
+            self._guards.unreserve(gfn)
+        return len(protected)
+
+    def unsync(self, gfn: int) -> bool:
+        tries = self._retries.take(gfn)
+        if self._refusing or self._frames[gfn] is not FrameState.PROTECTED or gfn in self._retries:
+            return False
+        if self._make_ram([gfn], Event.UNSYNC):
+            return True
+        self._retries.wait(gfn, UNSYNC_TRIES if tries is None else tries - 1)
+        return False
+
+    def resync(self, gfns: CData, count: int, errors: CData) -> int:
+        return self.protect(gfns, count, errors)
 
     def verify(self, gfns: CData, count: int) -> None:
-        lost = self._lost.intersection(ffi.unpack(gfns, count))
-        for gfn in sorted(lost):
-            error = self._ranges.add(gfn) and self._ranges.add(gfn)
+        frames = [gfn for gfn in sorted(ffi.unpack(gfns, count)) if self._frames[gfn] in _LOST]
+        for gfn in frames:
+            error = self._guards.add_retrying(gfn)
             if error:
-                raise self._unverified(error)
-        frames = sorted(lost)
-        for gfn, error in zip(frames, self._set_types(self.TRAP, frames), strict=True):
+                raise not_verified(self._port.domid, error)
+        for gfn, error in zip(frames, set_types(self._port, self.TRAP, frames), strict=True):
             if not error:
-                self._lost.discard(gfn)
-                self._protected.add(gfn)
-            elif error == errno.EINVAL:
-                self._give_back(gfn)
+                self._frames.apply(Event.PROTECT, [gfn])
+            elif error == errno.EINVAL:  # no RAM still
+                self._remove_range(gfn)
             else:
-                raise self._unverified(error)
+                raise not_verified(self._port.domid, error)
 
     def frames_changed(self) -> None:
-        """Find out which of our frames the guest gave back, or replaced, and give up the ranges over them.
+        """Find out which of our frames the guest gave back or replaced, and remove the ranges over them.
 
-        The type tells: only a frame that the guest replaced takes it (again), and of the others only those that the
-        guest still has can be let go. A replaced one is not ours to keep: its page is not the one that we have mapped.
+        The type tells: only a frame that the guest replaced takes the type (again), and of the others only those that
+        the guest still has become RAM. A replaced frame is not ours to keep: its page is not the one that we have
+        mapped.
         """
-        ours = sorted(self._protected)
-        replaced = [
-            gfn for gfn, error in zip(ours, self._set_types(self.TRAP, ours), strict=True) if error != errno.EINVAL
-        ]
-        self._set_types(MemType.RAM_RW, replaced)
-        self._lose(replaced)
-        if self._protected:
-            self._while_plain(sorted(self._protected), _nothing)
-        opened = sorted(self._open)
-        errors = self._set_types(MemType.RAM_RW, opened)
-        self._lost.update(gfn for gfn, error in zip(opened, errors, strict=True) if error)
-        self.uncover()
+        ours = self._frames.trapping()
+        errors = set_types(self._port, self.TRAP, ours)
+        replaced = [gfn for gfn, error in zip(ours, errors, strict=True) if error != errno.EINVAL]
+        set_types(self._port, MemType.RAM_RW, replaced)
+        self._frames.apply(Event.LOSE, replaced)
+        if ours := self._frames.trapping():
+            self._while_plain(ours, _nothing)
+        unsynced = self._frames.those(FrameState.UNSYNCED)
+        errors = set_types(self._port, MemType.RAM_RW, unsynced)
+        self._frames.apply(Event.LOSE, [gfn for gfn, error in zip(unsynced, errors, strict=True) if error])
+        self.drop_guard_ranges()
 
     def map_frames(self, first_gfn: int, count: int, errors: CData, address: int = 0) -> int:
-        inside = sorted(gfn for gfn in self._protected if first_gfn <= gfn < first_gfn + count)
-        if not inside:
+        trapping = [gfn for gfn in self._frames.trapping() if first_gfn <= gfn < first_gfn + count]
+        if not trapping:
             return self._port.map_frames(first_gfn, count, errors, address)
 
-        with ExitStack() as stack:
+        with ExitStack() as after_error:
 
             def map_all() -> int:
                 mapped = self._port.map_frames(first_gfn, count, errors, address)
                 if not address:
-                    stack.callback(self._port.unmap_frames, mapped, count)
+                    after_error.callback(self._port.unmap_frames, mapped, count)
                 return mapped
 
-            mapped = self._while_plain(inside, map_all)
-            stack.pop_all()
+            mapped = self._while_plain(trapping, map_all)
+            after_error.pop_all()
         return mapped
 
+    def unmap_frames(self, address: int, count: int) -> None:
+        self._port.unmap_frames(address, count)
+
+    # For the serve loop
+
+    def take_retries(self) -> list[int]:
+        return self._retries.start_round()
+
+    def unprotect_deferred(self) -> bool:
+        self._free(self._frames.those(FrameState.DEFERRED))
+        return not self._frames.those(FrameState.DEFERRED)
+
+    # For a successor
+
+    def adopt_guard_ranges(self, gfns: Collection[int]) -> None:
+        """A frame that has a range may have the type. Nobody knows what it was protected for, so it is unprotected."""
+        self._guards.adopt(gfns)
+        self._frames.apply(Event.LEFT_PROTECTED, [gfn for gfn in gfns if self._frames[gfn] is FrameState.PLAIN])
+
+    def guard_pending(self) -> None:
+        """Does nothing: a frame that traps has its range."""
+
+    def protect_pending(self) -> None:
+        """Does nothing: on such a Xen a type may change while a store is under way."""
+
+    # The end
+
+    def refuse_new(self) -> None:
+        self._refusing = True
+
+    def unprotect_all(self) -> bool:
+        self._free(self._frames.trapping())
+        return not self._frames.trapping()
+
+    def unprotect_by_force(self) -> None:
+        try:
+            for _ in range(2):  # as every call whose failure would leave something behind
+                self._free(self._frames.trapping())
+        except DomainGoneError:
+            self._frames.apply(Event.FREE, self._frames.trapping())  # they went with the domain
+            raise
+        if left := self._frames.trapping():
+            raise still_trapping(self._port.domid, len(left))
+
+    def drop_guard_ranges(self) -> bool:
+        self._drop_idle()
+        return not self._idle()
+
+    # For tests
+
+    @property
+    def protected(self) -> frozenset[int]:
+        return frozenset(self._frames.trapping())
+
+    def check(self) -> None:
+        self._frames.check()
+        self._guards.check()
+        assert all(gfn in self._guards for gfn in self._frames.trapping())
+        assert self._refusing or all(gfn in self._guards for gfn in self._frames.those(FrameState.UNSYNCED))
+        assert self._guards.reserved() <= set(self._frames.those(*_LOST))
+
+    # Ranges
+
+    def _claim_range(self, gfn: int, batch: Sequence[int]) -> int:
+        """Give a frame its range, at the expense of what only late stores need. Returns 0 or an errno.
+
+        ``batch``: frames that are about to get the type, and so need the ranges that they have got.
+        """
+        error = self._guards.add(gfn)
+        if error and self._idle(batch):
+            self._drop_idle(batch, ends_only=True)
+            error = self._guards.add(gfn)
+        return error
+
+    def _idle(self, batch: Collection[int] = ()) -> set[int]:
+        """The frames that have a range which only late stores need."""
+        needed = TRAPPING if self._refusing else TRAPPING | {FrameState.UNSYNCED}
+        return {gfn for gfn in self._guards.frames().difference(batch) if self._frames[gfn] not in needed}
+
+    def _drop_idle(self, batch: Collection[int] = (), *, ends_only: bool = False) -> None:
+        if idle := self._idle(batch):
+            idle = behind_barrier(idle, self._port, self._server, self._slots)
+            self._guards.drop(idle, ends_only=ends_only, reserve=self._frames.those(*_LOST))
+
+    def _remove_range(self, gfn: int) -> None:
+        self._guards.remove(gfn, reserve=self._frames[gfn] in _LOST)
+
+    # Making frames RAM
+
+    def _free(self, gfns: Sequence[int]) -> None:
+        for batch in batches(gfns):
+            self._make_ram(batch, Event.FREE)
+
+    def _make_ram(self, gfns: Sequence[int], event: Event) -> set[int]:
+        """Make frames that trap RAM; their ranges stay. Returns those that are; the others still trap."""
+        plain, lost = make_ram(self._port, gfns)
+        self._frames.apply(event, plain)
+        self._frames.apply(Event.LOSE, lost)
+        self.vanished += len(lost)
+        for gfn in lost:
+            self._remove_range(gfn)
+        return plain
+
     def _while_plain(self, gfns: Sequence[int], action: Callable[[], int]) -> int:
-        """Do something while protected frames are plain memory. Those that cannot be protected again are lost."""
-        was = self._set_types(MemType.RAM_RW, gfns)
-        plain = [gfn for gfn, error in zip(gfns, was, strict=True) if not error]
-        gone = [gfn for gfn, error in zip(gfns, was, strict=True) if error == errno.EINVAL]
+        """Do something while frames that trap are RAM. Those that then do not take the type again are lost."""
+        plain, lost = make_ram(self._port, gfns)
+        ascending = sorted(plain)
         try:
             return action()
         finally:
-            again = self._set_types(self.TRAP, plain)
-            self._lose([*gone, *(gfn for gfn, error in zip(plain, again, strict=True) if error)])
+            again = set_types(self._port, self.TRAP, ascending)
+            lost.update(gfn for gfn, error in zip(ascending, again, strict=True) if error)
+            self._frames.apply(Event.LOSE, lost)
             self.gaps += 1
-
-    def _lose(self, gfns: Sequence[int]) -> None:
-        self._protected.difference_update(gfns)
-        self._lost.update(set(gfns) - self._lingering)
-        self._lingering.difference_update(gfns)
-
-    def _trap(self, gfns: CData, count: int, errors: CData) -> int:
-        frames = ffi.unpack(gfns, count)
-        had = self._ranges.frames()
-        self._coming.update(frames)
-        refused = {gfn: error for gfn in frames if gfn not in self._lingering and (error := self._claim(gfn))}
-        asked = [gfn for gfn in frames if gfn not in self._lingering and gfn not in refused]
-        refused.update(zip(asked, self._set_types(self.TRAP, asked), strict=True))
-        self._coming.clear()
-        failures = 0
-        for i, gfn in enumerate(frames):
-            error = errors[i] = refused.get(gfn, 0)
-            if not error:
-                self._lingering.discard(gfn)
-                self._lost.discard(gfn)
-                self._protected.add(gfn)
-                continue
-            failures += 1
-            if gfn in self._ranges and gfn not in had:
-                self._give_back(gfn)
-        return failures
-
-    def _claim(self, gfn: int) -> int:
-        """A range for a frame, at the expense of what only stragglers need if need be. 0 or an errno."""
-        error = self._ranges.add(gfn)
-        if error and self._idle():
-            self.uncover(only_for_room=True)
-            error = self._ranges.add(gfn)
-        return error
-
-    def _cover(self, gfns: Sequence[int]) -> Collection[int]:
-        return gfns
-
-    def _idle(self) -> set[int]:
-        still_open = set() if self._stopped else self._open - self._lost
-        return self._ranges.frames() - self._protected - self._coming - still_open
-
-    def _give_back(self, gfn: int) -> None:
-        self._ranges.remove(gfn, reserve=gfn in self._lost)
-
-    def _forget(self, gfns: Sequence[int]) -> None:
-        for gfn in self._lost.intersection(gfns):
-            self._lost.discard(gfn)
-            self._ranges.unreserve(gfn)
 
 
 def _nothing() -> int:

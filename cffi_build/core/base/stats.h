@@ -15,7 +15,7 @@ typedef enum xd_route {
     XD_ROUTE_REFUSED,         /* malformed, or of a kind that nobody here serves */
     XD_ROUTE_LEAF_STORE,      /* to a page table, all in C */
     XD_ROUTE_DIRECTORY_STORE, /* may add and remove tables */
-    XD_ROUTE_UNTRACKED_STORE, /* to plain memory: a straggler */
+    XD_ROUTE_UNTRACKED_STORE, /* to plain memory: a late store */
     XD_ROUTE_DROPPED_STORE,   /* to what is no RAM */
     XD_ROUTE_REGISTER_READ,
     XD_ROUTE_REGISTER_WRITE, /* notifications among them, which create and destroy spaces */
@@ -27,7 +27,7 @@ enum { XD_STATS_VCPUS = 128 };
 
 typedef struct xd_timing {
     xd_histogram answers[XD_ROUTES];
-    xd_histogram syncs;                /* bringing a space in line at its submission */
+    xd_histogram syncs;                /* syncing a space at its submission */
     uint64_t taken_ns[XD_STATS_VCPUS]; /* by vCPU: when its request was taken; 0 once it is answered */
 } xd_timing;
 

@@ -1,4 +1,4 @@
-"""Protection of frames, of both kinds: what is asked of the hypervisor, in which order; what becomes of failures."""
+"""Write traps of both kinds: what they ask of the hypervisor, in which order, and what becomes of failures."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.faults import Call, fail_nth
-from tests.support.protections import Setting
+from tests.support.trapping import Setting
 from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded.p2m import P2mType
 from xengt_dm.hypervisor.port import MemType
-from xengt_dm.traps.claim import MAX_COVERS
+from xengt_dm.traps.claim import MOST_GUARDED
 from xengt_dm.traps.guard_ranges import MOST
 from xengt_dm.units import CData
 
@@ -42,17 +42,17 @@ def by_ranges() -> Iterator[Setting]:
 # Order
 
 
-def test_claim_covers_before_it_lets_go(claim: Setting) -> None:
+def test_claim_guards_before_it_unprotects(claim: Setting) -> None:
     assert claim.protect(5, 6) == [0, 0]
     assert claim.unprotect(5) == 1
     assert claim.taken() == [("trap", 5), ("trap", 6), ("range", 5), ("plain", 5)]
-    assert claim.protection.uncover()
+    assert claim.traps.drop_guard_ranges()
     assert claim.taken() == [("barrier",), ("no range", 5)]
 
 
-def test_claim_uncovers_what_is_protected_again(claim: Setting) -> None:
+def test_claim_drops_the_guard_range_of_what_is_protected_again(claim: Setting) -> None:
     claim.protect(5)
-    assert claim.protection.unsync(5)
+    assert claim.traps.unsync(5)
     claim.taken()
     assert claim.resync(5) == [0]
     assert claim.taken() == [("trap", 5), ("no range", 5)]
@@ -61,44 +61,43 @@ def test_claim_uncovers_what_is_protected_again(claim: Setting) -> None:
 def test_ranges_come_first_and_go_last(by_ranges: Setting) -> None:
     assert by_ranges.protect(5, 6) == [0, 0]
     assert by_ranges.taken() == [("range", 5), ("range", 6), ("trap", 5), ("trap", 6)]
-    assert by_ranges.protection.unsync(5)
+    assert by_ranges.traps.unsync(5)
     assert by_ranges.resync(5) == [0]
-    assert by_ranges.protection.unsync(6)
+    assert by_ranges.traps.unsync(6)
     assert by_ranges.unprotect(5, 6) == 1
     assert by_ranges.taken() == [("plain", 5), ("trap", 5), ("plain", 6), ("plain", 5)]
-    assert by_ranges.protection.uncover()
+    assert by_ranges.traps.drop_guard_ranges()
     assert by_ranges.taken() == [("barrier",), ("no range", 5), ("no range", 6)]
 
 
-def test_what_a_waiting_vcpu_may_still_touch_stays_covered(any_kind: Setting) -> None:
+def test_what_a_waiting_vcpu_may_still_store_to_stays_guarded(any_kind: Setting) -> None:
     any_kind.protect(5, 6, 7)
     any_kind.unprotect(5, 6, 7)
-    any_kind.busy = {5, 6}
+    any_kind.slots.pending = {5, 6}
     any_kind.taken()
-    assert not any_kind.protection.uncover()
+    assert not any_kind.traps.drop_guard_ranges()
     assert any_kind.taken() == [("barrier",), ("no range", 7)]
-    any_kind.busy = set()
-    assert any_kind.protection.uncover()
+    any_kind.slots.pending = set()
+    assert any_kind.traps.drop_guard_ranges()
     assert any_kind.ranges() == 0
 
 
 def test_a_request_that_came_during_the_barrier_counts(any_kind: Setting) -> None:
     any_kind.protect(5)
     any_kind.unprotect(5)
-    looks = iter([set[int](), {5}, set(), set()])
-    any_kind.protection._in_flight = lambda: next(looks)
-    assert not any_kind.protection.uncover()
-    assert any_kind.protection.uncover()
+    any_kind.slots.next_pending = [set(), {5}, set(), set()]
+    assert not any_kind.traps.drop_guard_ranges()
+    assert any_kind.traps.drop_guard_ranges()
 
 
 # Room
 
 
-def test_claim_covers_few_at_a_time(claim: Setting) -> None:
-    for gfn in range(0, 2 * MAX_COVERS * 3, 2):
+def test_claim_guards_few_at_a_time(claim: Setting) -> None:
+    for gfn in range(0, 2 * MOST_GUARDED * 3, 2):
         claim.protect(gfn)
         claim.unprotect(gfn)
-        assert claim.ranges() <= MAX_COVERS
+        assert claim.ranges() <= MOST_GUARDED
 
 
 def test_what_finds_no_range_fails_alone(by_ranges: Setting) -> None:
@@ -107,12 +106,12 @@ def test_what_finds_no_range_fails_alone(by_ranges: Setting) -> None:
     assert by_ranges.domain.protected() == scattered[:MOST]
     assert by_ranges.protect(2 * MOST - 1) == [0]  # a neighbour
     assert by_ranges.protect(2 * MOST) == [0]
-    by_ranges.protection.release()
-    by_ranges.protection.uncover()
+    by_ranges.traps.unprotect_by_force()
+    by_ranges.traps.drop_guard_ranges()
     assert (by_ranges.domain.protected(), by_ranges.ranges()) == ([], 0)
 
 
-def test_room_is_made_of_what_only_stragglers_need(by_ranges: Setting) -> None:
+def test_room_is_made_of_what_only_late_stores_need(by_ranges: Setting) -> None:
     by_ranges.protect(*[2 * i for i in range(MOST)])
     by_ranges.unprotect(0, 2, 4)
     by_ranges.taken()
@@ -125,12 +124,12 @@ def test_no_frame_of_a_batch_is_taken_for_idle(by_ranges: Setting) -> None:
     by_ranges.unprotect(0)
     assert by_ranges.protect(1001, 1003) == [0, 0]
     for gfn in (1001, 1003):
-        assert gfn in by_ranges.protection._ranges
+        assert by_ranges.has_range(gfn)
 
 
-def test_an_open_frame_keeps_its_range(by_ranges: Setting) -> None:
+def test_an_unsynced_frame_keeps_its_range(by_ranges: Setting) -> None:
     by_ranges.protect(*[2 * i for i in range(MOST)])
-    assert by_ranges.protection.unsync(10)
+    assert by_ranges.traps.unsync(10)
     assert by_ranges.protect(1001) == [errno.ENOSPC]
     assert by_ranges.resync(10) == [0]
 
@@ -138,28 +137,28 @@ def test_an_open_frame_keeps_its_range(by_ranges: Setting) -> None:
 # Frames that the guest gives back
 
 
-def test_no_cover_stays_over_a_hole(any_kind: Setting) -> None:
+def test_no_guard_range_stays_over_a_hole(any_kind: Setting) -> None:
     any_kind.protect(5)
     any_kind.unprotect(5)
     assert any_kind.ranges() == 1
     any_kind.remove(5)
-    any_kind.protection.frames_changed()
+    any_kind.traps.frames_changed()
     assert any_kind.ranges() == 0
 
 
-def test_a_frame_that_is_gone_when_it_is_let_go(any_kind: Setting) -> None:
+def test_a_frame_that_is_gone_when_it_is_unprotected(any_kind: Setting) -> None:
     any_kind.protect(5)
     any_kind.remove(5)
     assert any_kind.unprotect(5) == 1
     assert any_kind.ranges() == 0
-    assert any_kind.protection.vanished == 1
-    assert not any_kind.protection.protected
+    assert any_kind.traps.vanished == 1
+    assert not any_kind.traps.protected
 
 
 def test_a_lost_frame_has_no_range_but_room_for_one(by_ranges: Setting) -> None:
     by_ranges.protect(*[2 * i for i in range(MOST)])
     by_ranges.remove(10)
-    by_ranges.protection.frames_changed()
+    by_ranges.traps.frames_changed()
     assert by_ranges.ranges() == MOST - 1
     assert by_ranges.protect(1001) == [errno.ENOSPC]
     by_ranges.verify(10)  # a hole still
@@ -168,7 +167,7 @@ def test_a_lost_frame_has_no_range_but_room_for_one(by_ranges: Setting) -> None:
     by_ranges.verify(10)
     assert 10 in by_ranges.domain.protected()
     by_ranges.remove(10)
-    by_ranges.protection.frames_changed()
+    by_ranges.traps.frames_changed()
     by_ranges.unprotect(10)
     assert by_ranges.protect(1001) == [0]  # its room is free
 
@@ -177,18 +176,18 @@ def test_a_replaced_frame_is_not_ours_until_it_is_verified(by_ranges: Setting) -
     """Its page is another than the one we have mapped, and so no store may come to us for it."""
     by_ranges.protect(5, 6)
     by_ranges.domain.set_type(5, 1, P2mType.RAM_RW)
-    by_ranges.protection.frames_changed()
+    by_ranges.traps.frames_changed()
     assert by_ranges.domain.protected() == [6]
-    assert by_ranges.protection.gaps == 1
+    assert by_ranges.traps.gaps == 1
     by_ranges.verify(5, 6)
     assert by_ranges.domain.protected() == [5, 6]
 
 
-def test_an_open_frame_that_goes_is_uncovered(by_ranges: Setting) -> None:
+def test_an_unsynced_frame_that_goes_loses_its_range(by_ranges: Setting) -> None:
     by_ranges.protect(5)
-    assert by_ranges.protection.unsync(5)
+    assert by_ranges.traps.unsync(5)
     by_ranges.remove(5)
-    by_ranges.protection.frames_changed()
+    by_ranges.traps.frames_changed()
     assert by_ranges.ranges() == 0
     assert by_ranges.resync(5) == [errno.EINVAL]
     assert by_ranges.ranges() == 0
@@ -214,12 +213,12 @@ def test_a_chunk_is_mapped_while_its_frames_are_plain(by_ranges: Setting) -> Non
     by_ranges.protect(5, 600)
     by_ranges.taken()
     errors = ffi.new("int[]", 512)
-    address = by_ranges.protection.map_frames(0, 512, errors)
+    address = by_ranges.traps.map_frames(0, 512, errors)
     assert by_ranges.taken() == [("plain", 5), ("map", 0), ("trap", 5)]
     assert not any(errors)
-    assert by_ranges.protection.gaps == 1
+    assert by_ranges.traps.gaps == 1
     by_ranges.remove(5)
-    assert by_ranges.protection.map_frames(0, 512, errors, address) == address
+    assert by_ranges.traps.map_frames(0, 512, errors, address) == address
     assert [gfn for gfn in range(512) if errors[gfn]] == [5]
     assert by_ranges.domain.protected() == [600]
 
@@ -228,14 +227,14 @@ def test_a_chunk_that_cannot_be_mapped_is_protected_again(by_ranges: Setting) ->
     by_ranges.protect(5)
     fail_nth(by_ranges.domain, 1, errno.ENOMEM, Call.MAP_FRAMES)
     with pytest.raises(HostError, match="ENOMEM"):
-        by_ranges.protection.map_frames(0, 512, ffi.new("int[]", 512))
+        by_ranges.traps.map_frames(0, 512, ffi.new("int[]", 512))
     assert by_ranges.domain.protected() == [5]
 
 
 # What fails
 
 
-def test_what_cannot_be_let_go_stays_trapped_and_is_tried_again(any_kind: Setting) -> None:
+def test_what_cannot_be_unprotected_stays_trapped_and_is_tried_again(any_kind: Setting) -> None:
     any_kind.protect(5, 6)
     change = any_kind.port.set_mem_types
 
@@ -246,15 +245,15 @@ def test_what_cannot_be_let_go_stays_trapped_and_is_tried_again(any_kind: Settin
 
     any_kind.port.set_mem_types = refuse  # type: ignore[method-assign]
     assert any_kind.unprotect(5, 6) == 2
-    assert not any_kind.protection.unsync(5)
+    assert not any_kind.traps.unsync(5)
     any_kind.port.set_mem_types = change  # type: ignore[method-assign]
     assert any_kind.domain.protected() == [5, 6]
     assert any_kind.protect(6) == [0]  # wanted again, and protected still
-    any_kind.protection.settle()
+    any_kind.traps.unprotect_deferred()
     assert any_kind.domain.protected() == [6]
 
 
-def test_claim_lets_nothing_go_uncovered(claim: Setting) -> None:
+def test_claim_unprotects_nothing_without_a_guard_range(claim: Setting) -> None:
     claim.protect(5)
 
     def refuse(server: int, first: int, last: int) -> None:
@@ -262,22 +261,22 @@ def test_claim_lets_nothing_go_uncovered(claim: Setting) -> None:
 
     cover = claim.port.map_mmio
     claim.port.map_mmio = refuse  # type: ignore[method-assign]
-    assert not claim.protection.unsync(5)
+    assert not claim.traps.unsync(5)
     assert claim.unprotect(5) == 1
     assert claim.domain.protected() == [5]
     claim.port.map_mmio = cover  # type: ignore[method-assign]
-    claim.protection.settle()
+    claim.traps.unprotect_deferred()
     assert claim.domain.protected() == []
 
 
 def test_nothing_is_protected_once_stopped(any_kind: Setting) -> None:
     any_kind.protect(5)
-    assert any_kind.protection.unsync(5)
+    assert any_kind.traps.unsync(5)
     any_kind.protect(6)
-    any_kind.protection.stop()
+    any_kind.traps.refuse_new()
     assert any_kind.protect(7) == [errno.ESHUTDOWN]
     assert any_kind.resync(5) == [errno.ESHUTDOWN]
-    assert not any_kind.protection.unsync(6)
-    any_kind.protection.release()
-    assert any_kind.protection.uncover()
+    assert not any_kind.traps.unsync(6)
+    any_kind.traps.unprotect_by_force()
+    assert any_kind.traps.drop_guard_ranges()
     assert (any_kind.domain.protected(), any_kind.ranges()) == ([], 0)

@@ -1,0 +1,138 @@
+"""A domain with a server and its write traps, which writes down all that these ask of the hypervisor."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import Any
+
+from xengt_dm._core import ffi
+from xengt_dm.errors import HostError
+from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
+from xengt_dm.hypervisor.embedded.p2m import P2mType
+from xengt_dm.hypervisor.port import MemType, WriteTrap
+from xengt_dm.instance import WRITE_TRAPS
+from xengt_dm.ioreq.ranges import NoRangeRecord, RangeRecord
+from xengt_dm.ioreq.slots import LastStores, Slots
+from xengt_dm.traps.write_traps import WriteTraps
+from xengt_dm.units import PAGE_SIZE, CData
+
+FRAMES = 2048
+
+
+class FakeSlots(Slots):
+    """Slots that say what a test has them say."""
+
+    def __init__(self) -> None:
+        self.pending: set[int] = set()
+        self.unfinished: set[int] = set()
+        self.finished: set[int] = set()
+        #: What the next looks find, one each; afterwards it is what the sets say.
+        self.next_pending: list[set[int]] = []
+        self.next_stores: list[LastStores] = []
+
+    def pending_frames(self) -> set[int]:
+        return self.next_pending.pop(0) if self.next_pending else set(self.pending)
+
+    def last_stores(self) -> LastStores:
+        return self.next_stores.pop(0) if self.next_stores else LastStores(set(self.unfinished), set(self.finished))
+
+
+class Setting:
+    """A domain, a server with its claim, and the traps, with all that they ask for written down.
+
+    ``rep_stores``: on a domain that crashes when a frame becomes RAM while a store to it is under way.
+    """
+
+    def __init__(self, flavour: str, *, rep_stores: bool = False, record: RangeRecord | None = None) -> None:
+        self.domain = EmbeddedDomain(FRAMES, 2, flavour, rep_stores=rep_stores)
+        self.calls: list[tuple[Any, ...]] = []
+        self.slots = FakeSlots()
+        self.port = _Recorder(self.domain, self.calls)
+        self.server = self.port.create_server()
+        self.port.map_slots(self.server)
+        self.port.set_server_state(self.server, True)
+        if self.port.write_trap is WriteTrap.CLAIM:
+            self.port.claim_writes(self.server)
+        make = WRITE_TRAPS[self.port.write_trap]
+        self.traps: WriteTraps = make(self.port, self.server, self.slots, record or NoRangeRecord())
+        self.calls.clear()
+
+    def protect(self, *gfns: int) -> list[int]:
+        errors = ffi.new("int[]", len(gfns))
+        failed = self.traps.protect(ffi.new("uint64_t[]", gfns), len(gfns), errors)
+        assert failed == sum(error != 0 for error in errors)
+        self.traps.check()
+        return [*errors]
+
+    def unprotect(self, *gfns: int) -> int:
+        count = self.traps.unprotect(ffi.new("uint64_t[]", gfns), len(gfns))
+        self.traps.check()
+        return count
+
+    def resync(self, *gfns: int) -> list[int]:
+        errors = ffi.new("int[]", len(gfns))
+        self.traps.resync(ffi.new("uint64_t[]", gfns), len(gfns), errors)
+        self.traps.check()
+        return [*errors]
+
+    def verify(self, *gfns: int) -> None:
+        self.traps.verify(ffi.new("uint64_t[]", gfns), len(gfns))
+        self.traps.check()
+
+    def retry_unsyncs(self) -> list[int]:
+        """As the serve loop does; returns the frames that were unsynced."""
+        return [gfn for gfn in self.traps.take_retries() if self.traps.unsync(gfn)]
+
+    def remove(self, gfn: int, count: int = 1) -> None:
+        """Without telling: the traps are told by the test."""
+        self.domain.set_type(gfn, count, P2mType.MMIO_DM)
+
+    def ranges(self) -> int:
+        return self.domain.range_count(self.server)
+
+    def has_range(self, gfn: int) -> bool:
+        """Whether Xen has a range of the server over this frame."""
+        where = (self.server, gfn * PAGE_SIZE, gfn * PAGE_SIZE + PAGE_SIZE - 1)
+        try:
+            self.port.map_mmio(*where)
+        except HostError as error:
+            return error.errno == errno.EEXIST
+        self.port.unmap_mmio(*where)
+        return False
+
+    def taken(self) -> list[tuple[Any, ...]]:
+        calls = [*self.calls]
+        self.calls.clear()
+        return calls
+
+
+def stores(unfinished: Iterable[int] = (), finished: Iterable[int] = ()) -> LastStores:
+    return LastStores(set(unfinished), set(finished))
+
+
+class _Recorder(EmbeddedPort):
+    def __init__(self, domain: EmbeddedDomain, calls: list[tuple[Any, ...]]) -> None:
+        super().__init__(domain)
+        self._calls = calls
+
+    def map_mmio(self, server: int, first: int, last: int) -> None:
+        self._calls.append(("range", first // PAGE_SIZE))
+        super().map_mmio(server, first, last)
+
+    def unmap_mmio(self, server: int, first: int, last: int) -> None:
+        self._calls.append(("no range", first // PAGE_SIZE))
+        super().unmap_mmio(server, first, last)
+
+    def set_server_state(self, server: int, enabled: bool) -> None:
+        self._calls.append(("barrier",))
+        super().set_server_state(server, enabled)
+
+    def set_mem_types(self, mem_type: MemType, gfns: CData, count: int, errors: CData) -> int:
+        name = "plain" if mem_type is MemType.RAM_RW else "trap"
+        self._calls.extend((name, gfns[i]) for i in range(count))
+        return super().set_mem_types(mem_type, gfns, count, errors)
+
+    def map_frames(self, first_gfn: int, count: int, errors: CData, address: int = 0) -> int:
+        self._calls.append(("map", first_gfn))
+        return super().map_frames(first_gfn, count, errors, address)

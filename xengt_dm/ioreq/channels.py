@@ -1,0 +1,53 @@
+"""The event channels over which a vCPU and we tell each other that there is something in its slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from xengt_dm.hypervisor.port import EventPort
+from xengt_dm.hypervisor.retry import BestEffort
+from xengt_dm.ioreq.slots import Slots
+
+
+class Channels:
+    """Our ends of the vCPUs' channels, one for each. Methods raise CallError.
+
+    Facts: Xen writes the number of its end into a vCPU's slot when the server is enabled. What follows: channels are
+    bound after that; and they stay bound until the last answer is notified.
+    """
+
+    def __init__(self, events: EventPort, slots: Slots) -> None:
+        self.events = events
+        self._slots = slots
+        self._local: dict[int, int] = {}
+
+    def __bool__(self) -> bool:
+        """Whether any vCPU can be notified."""
+        return bool(self._local)
+
+    def __contains__(self, vcpu: int) -> bool:
+        """Whether this vCPU can be notified."""
+        return vcpu in self._local
+
+    def bind(self, vcpus: Iterable[int]) -> None:
+        """Bind the channels of these vCPUs, as far as they are not bound."""
+        for vcpu in vcpus:
+            if vcpu not in self._local:
+                self._local[vcpu] = self.events.bind(self._slots.port_of(vcpu))
+
+    def notify(self, vcpu: int) -> None:
+        """Tell a vCPU that its answer is there. Does nothing if its channel is not bound."""
+        local = self._local.get(vcpu)
+        if local is not None:
+            self.events.notify(local)
+
+    def unbind(self) -> None:
+        """Unbind every channel that is bound; one that fails does not keep the others from it."""
+        attempt = BestEffort()
+        for vcpu in list(self._local):
+            attempt(self._unbind_one, vcpu)
+        attempt.finish()
+
+    def _unbind_one(self, vcpu: int) -> None:
+        self.events.unbind(self._local[vcpu])
+        del self._local[vcpu]
