@@ -105,7 +105,7 @@ class Instance:
             vcpus=self.server.slots.vcpus,
             generation=self.settings.generation,
             max_tables=self.settings.max_tables,
-            relaxed=self.engine.sync is Sync.RELAXED,
+            relaxed=self.engine.sync_mode is Sync.RELAXED,
             quiesced=self.engine.quiesced,
         )
 

@@ -33,7 +33,7 @@ def run(quick: bool) -> Iterator[Figure]:
             engine.store((guest.first_leaf + i) * FRAME, 8, int(guest.leaf(i)[0]))
         library.touch_pages(reference.FFI.cast("uint64_t *", guest.leaf(0) + ENTRIES - 1), count, ENTRIES, CHANGE)
         seconds = cpu(partial(guest.submit, engine))
-        assert not engine._tables.pointer.unsynced_tables
+        assert not engine.shadow.unsynced_tables
         return seconds
 
     submit(counts[-1])

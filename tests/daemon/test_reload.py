@@ -45,7 +45,7 @@ def test_what_can_change_does_and_the_rest_is_told(logged: io.StringIO) -> None:
     wanted = [read_setting(text) for text in ("shadow.mode=relaxed", "shadow.max_tables=9", "log.burst=1")]
     running = Running(Config([]), lambda: Config(wanted))
     reload(running, engine)
-    assert engine.sync is Sync.RELAXED
+    assert engine.sync_mode is Sync.RELAXED
     assert (running.config.string("shadow.mode"), running.config.integer("shadow.max_tables")) == ("relaxed", 65536)
     log.get_limited_logger().info("guest.x")
     log.get_limited_logger().info("guest.x")
@@ -88,9 +88,9 @@ def test_the_level_of_the_log_follows(logged: io.StringIO) -> None:
 
 def test_what_an_operator_switched_stays_while_the_files_do(logged: io.StringIO) -> None:
     engine = make_engine(FakeGuest())
-    engine.set_sync(Sync.RELAXED)
+    engine.set_sync_mode(Sync.RELAXED)
     reload(Running(Config([]), lambda: Config([])), engine)
-    assert engine.sync is Sync.RELAXED
+    assert engine.sync_mode is Sync.RELAXED
     assert events(logged) == [{"event": "config.reloaded", "level": "info", "changed": {}}]
 
 

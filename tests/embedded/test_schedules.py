@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.support.guest import audit
 from tests.support.schedule import Schedule, ScheduledPort, Store
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
@@ -97,7 +98,7 @@ def explore(
                 instance.traps.check()
             if not stop_early:
                 (space,) = instance.engine.spaces
-                mismatches = sum(instance.engine.audit(space))
+                mismatches = sum(audit(instance.engine, space))
         schedule.finish()
         assert domain.protected() == []
         opened = int(instance.stats.counters.opened_pages)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.support.faults import Call, Hold, Point, fail_nth, wait_until_blocked
+from tests.support.guest import audit
 from tests.support.schedule import Schedule, ScheduledPort, Store
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
@@ -218,7 +219,7 @@ def explore(seed: int, flavour: str = "4.17", kind: type[Bar] = Bar) -> Outcome:
                     bar.move(NEW)
                 instance.loop.service()
             (space,) = instance.engine.spaces
-            assert sum(instance.engine.audit(space)) == 0
+            assert audit(instance.engine, space) == (0, 0)
             reached = [
                 [
                     (

@@ -146,15 +146,8 @@ CONTRACTS = {
 EXEMPT = ("CHANGELOG.md", "tests/lint/test_words.py")
 #: Folders and files that still have retired words. One that has none any more must be taken out.
 NOT_CONVERTED = (
-    "tests/bench/",
     "tests/embedded/",
-    "tests/ppgtt/",
     "tests/support/",
-    "tests/trace/",
-    "xengt_dm/cli/",
-    "xengt_dm/control/",
-    "xengt_dm/ppgtt/",
-    "xengt_dm/trace/",
     "xengt_dm/traps/",
 )
 

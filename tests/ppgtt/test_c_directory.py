@@ -27,7 +27,7 @@ some_pages = pages(FRAMES)
 
 
 class Directory:
-    """One directory in an arena, and what a caller does to keep its shadow in line."""
+    """One directory in an arena, and what a caller does to keep its shadow in sync."""
 
     def __init__(
         self,
@@ -83,9 +83,9 @@ class Directory:
         self.adopt(count)
         self.link(slots)
         lib.xd_unref_tables(self.arena.shadow, self.wanted, count)
-        return self.bury()
+        return self.free()
 
-    def bury(self) -> set[int]:
+    def free(self) -> set[int]:
         gfns = ffi.new("uint64_t[]", ENTRIES)
         freed: set[int] = set()
         while self.arena.shadow.first_unreferenced:
@@ -140,7 +140,7 @@ def test_what_is_not_known_is_asked_for(page: list[int], level: int, ips: bool, 
     assert (directory.want(slots) == -errno.EAGAIN) == bool(unknown)
     assert arena.needed() == {frame // CHUNK for frame in unknown}
     for chunk in arena.needed():
-        arena.learn(chunk)
+        arena.query(chunk)
     arena.need.count = 0
     found = directory.listed(directory.want(slots))
     assert set(found) == twins.wanted(looked_at, level, ips, arena.state, lambda child: child.gfn < 0)
@@ -160,10 +160,10 @@ def test_linking(done: list[tuple[list[int], range]], level: int, ips: bool) -> 
         assert frames - directory.frames() <= freed
         assert directory.follow(slots) == set()
         directory.check(slots, before)
-        waiting = sum(
+        pending = sum(
             isinstance(what, twins.Large) or what == twins.PENDING for what in twin_now(directory, before, slots)
         )
-        assert arena.table(directory.number).pending == waiting
+        assert arena.table(directory.number).pending == pending
     directory.read([0] * ENTRIES)
     gone = directory.frames() - {TABLE}
     assert directory.follow() == gone
@@ -186,7 +186,7 @@ def as_large(arena: Arena, entry: int) -> int | twins.Large:
 @examples(40)
 @given(page=some_pages, level=levels, ips=st.booleans(), quota=st.integers(1, 9))
 def test_a_quota(page: list[int], level: int, ips: bool, quota: int) -> None:
-    """What does not fit waits; what fits is right; nothing is mapped that should not be."""
+    """What does not fit is pending; what fits is right; nothing is mapped that should not be."""
     directory = Directory(level, ips, max_tables=quota, page=page)
     arena = directory.arena
     directory.follow()
@@ -214,7 +214,7 @@ def test_frames_that_leave(page: list[int], level: int, ips: bool, gone: set[int
     lib.xd_frames_invalidate(arena.frames)
     lib.xd_new_epoch(arena.shadow)
     for chunk in KNOWN:
-        arena.learn(chunk)
+        arena.query(chunk)
     directory.follow()
     directory.check(range(ENTRIES), [])
 
@@ -284,11 +284,11 @@ def test_a_directory_whose_page_is_gone(level: int) -> None:
     directory.follow()
     arena = directory.arena
     arena.holes.add(TABLE)
-    arena.learn(0)
+    arena.query(0)
     words = ffi.new("uint64_t[]", ENTRIES)
     assert lib.xd_directory_read(arena.shadow, directory.number, words) == -errno.ENOENT
     lib.xd_directory_clear(arena.shadow, directory.number)
-    assert directory.bury() == {1, 2}
+    assert directory.free() == {1, 2}
     assert arena.entries(directory.number) == [0] * ENTRIES
     assert arena.shadow.pending_tables == 0
 

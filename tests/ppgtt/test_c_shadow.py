@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support.arena import ENTRIES, Arena
-from tests.support.lockstep import unsynced_tables
 from xengt_dm._core import ffi, lib
 
 QUOTA = 12
@@ -71,7 +70,7 @@ class ShadowMachine(RuleBasedStateMachine):
         if self.tables[number][1] == SPLIT and not self.references(number):
             self.forget(number)
         if now:
-            self.bury()
+            self.free()
 
     @precondition(lambda self: self.tables)
     @rule(data=st.data(), slot=st.integers(0, 511))
@@ -92,13 +91,13 @@ class ShadowMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.tables)
     @rule(gfn=gfns, opened=st.booleans())
-    def set_open(self, gfn: int, opened: bool) -> None:
+    def set_unsynced(self, gfn: int, opened: bool) -> None:
         lib.xd_set_unsynced(self.shadow, gfn, opened)
         of_frame = {number for number, (frame, kind) in self.tables.items() if frame == gfn and kind != SPLIT}
         self.open = self.open | of_frame if opened else self.open - of_frame
 
     @rule(capacity=st.sampled_from([1, 512]))
-    def bury(self, capacity: int = 512) -> None:
+    def free(self, capacity: int = 512) -> None:
         """What nobody refers to goes, and what only it referred to; frames without a shadow are said once."""
         before = {frame for frame, kind in self.tables.values() if kind != SPLIT}
         while dead := [number for number in self.numbers() if not self.references(number)]:
@@ -123,7 +122,7 @@ class ShadowMachine(RuleBasedStateMachine):
         assert self.arena.numbers_in_use() == self.numbers()
         assert self.arena.references() == {number: self.references(number) for number in self.numbers()}
         assert self.shadow.live == self.arena.counters.tables == len(self.tables)
-        assert set(unsynced_tables(self.shadow)) == self.open
+        assert set(self.arena.unsynced_tables()) == self.open
 
     @invariant()
     def found(self) -> None:

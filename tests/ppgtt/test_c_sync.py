@@ -1,4 +1,4 @@
-"""What a submission has to look at: found from the open tables upwards, and the same as from the roots downwards."""
+"""What a submission must sync: found from the unsynced tables upwards, the same as from the roots downwards."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ spaces = st.tuples(
 
 
 def found(engine: Engine, space: Space) -> list[int]:
-    shadow = engine._tables.pointer
+    shadow = engine.shadow
     numbers = ffi.new("uint32_t[16]"), ffi.new("uint32_t[16]")
     reached = ffi.new("xd_sync_work *", {"directories": numbers[0], "leaves": numbers[1], "capacity": 16})
     shadow.submission += 1
@@ -46,8 +46,8 @@ def found(engine: Engine, space: Space) -> list[int]:
 
 
 def expected(engine: Engine, space: Space) -> list[int]:
-    """The open tables that a walk of the shadow comes to."""
-    shadow = engine._tables.pointer
+    """The unsynced tables that a walk of the shadow comes to."""
+    shadow = engine.shadow
     seen: set[int] = set()
     left = [number for number in space.numbers if number]
     while left:
@@ -96,18 +96,18 @@ def small() -> tuple[FakeGuest, Engine]:
     return guest, engine
 
 
-def test_a_hole_that_is_ram_by_now_when_an_open_table_names_it() -> None:
+def test_a_hole_that_is_ram_by_now_when_an_unsynced_table_names_it() -> None:
     guest, engine = small()
     for entry in (20 << 12 | 3, 0):  # somebody asked, and found a hole
         guest.store(engine, 8 * FRAME, 8, entry)
         engine.submit(*SPACES[0])
     guest.store(engine, 8 * FRAME, 8, 0)
-    assert guest.open_frames == {8}
+    assert guest.unsynced_frames == {8}
     guest.add(20)
     guest.store(engine, 8 * FRAME, 8, 20 << 12 | 3)
     engine.submit(*SPACES[0])
     (space,) = engine.spaces
-    assert [tuple(run) for run in engine._walker.mappings(space) or ()] == [(0, FRAME, 20 * FRAME, 1, 0)]
+    assert [tuple(run) for run in engine.mappings(space) or ()] == [(0, FRAME, 20 * FRAME, 1, 0)]
 
 
 def test_a_root_that_turned_out_to_be_no_ram() -> None:
@@ -116,7 +116,7 @@ def test_a_root_that_turned_out_to_be_no_ram() -> None:
     guest.put(8, 0, 21 << 12 | 3)
     guest.store(engine, 8 * FRAME + 8, 8, 22 << 12 | 3)
     guest.holes.add(1)
-    engine._frames.learn(0)
+    engine.frames.query(0)
     engine.submit(*SPACES[0])
     (space,) = engine.spaces
-    assert list(engine._walker.mappings(space) or ()) == []
+    assert list(engine.mappings(space) or ()) == []

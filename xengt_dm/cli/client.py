@@ -35,6 +35,13 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")(function)
 
 
+def sync_option(function: F) -> F:
+    """--sync, for commands that read shadows."""
+    return click.option(
+        "--sync", is_flag=True, help="Sync the shadows first, as a submission would; without it nothing is changed."
+    )(function)
+
+
 def instance_options(function: F) -> F:
     """--domid, --run-dir and --json."""
     return domid_option(run_dir_option(json_option(function)))

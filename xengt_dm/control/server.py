@@ -25,6 +25,7 @@ import trio
 
 from xengt_dm.control.protocol import (
     DESCRIPTOR,
+    OLDEST_VERSION,
     ErrorCode,
     LineBuffer,
     Passed,
@@ -107,9 +108,10 @@ class _Server:
 
     async def _answer(self, stream: trio.SocketStream, line: bytes, passed: list[Passed]) -> bool:
         """Answer one request; whether the connection is good for another."""
-        sent = 0
+        sent, version = 0, OLDEST_VERSION
         try:
             request = parse_request(line)
+            version = request.version
             handler = self._handlers.get(request.command)
             if handler is None:
                 known = ", ".join(sorted(self._handlers))
@@ -119,7 +121,7 @@ class _Server:
             buffer = bytearray()
             arguments = {**request.arguments, **({DESCRIPTOR: passed[-1]} if passed else {})}
             result = handler(arguments)
-            for piece in reply_pieces(await result if isinstance(result, Awaitable) else result):
+            for piece in reply_pieces(await result if isinstance(result, Awaitable) else result, version):
                 buffer += piece
                 if not piece:
                     await trio.lowlevel.checkpoint()
@@ -129,23 +131,23 @@ class _Server:
                     sent += len(buffer)
                     buffer = bytearray()
         except (UsageError, DataError, ConfigError, RefusedError) as error:
-            return await self._refuse(stream, sent, error_code(error), str(error))
+            return await self._refuse(stream, sent, error_line(error_code(error), str(error), version))
         except CallError as error:
-            await self._refuse(stream, sent, error_code(error), str(error))
+            await self._refuse(stream, sent, error_line(error_code(error), str(error), version))
             raise
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise
         except Exception as error:
-            await self._refuse(stream, sent, ErrorCode.INTERNAL, f"a bug in the daemon: {error!r}")
+            await self._refuse(stream, sent, error_line(ErrorCode.INTERNAL, f"a bug in the daemon: {error!r}", version))
             raise
         return await (_send(stream, buffer) if sent else _send_whole(stream, buffer))
 
-    async def _refuse(self, stream: trio.SocketStream, sent: int, code: str, message: str) -> bool:
+    async def _refuse(self, stream: trio.SocketStream, sent: int, reply: bytes) -> bool:
         """Answer with an error, unless a part of the reply is out: then only an early end can tell."""
         if sent:
             return False
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            return await _send_whole(stream, error_line(code, message))
+            return await _send_whole(stream, reply)
         return False
 
 

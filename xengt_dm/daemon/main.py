@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import trio
 
-from xengt_dm.control import report
-from xengt_dm.control.commands import Operator
+from xengt_dm.control import commands
 from xengt_dm.control.server import serve_control
 from xengt_dm.daemon.recording import Recording, TraceFile
 from xengt_dm.daemon.reload import Running, reload_on_signal
@@ -66,23 +64,16 @@ async def _run(instance: Instance, control: Path, running: Running, recording: R
     server, settings = instance.server, instance.settings
     domid = server.port.domid
     vcpus = server.slots.vcpus
-    about = report.Instance(domid, server.id, vcpus, time.monotonic())
     try:
         async with trio.open_nursery() as nursery:
             scope = nursery.cancel_scope
-
-            def stop(arguments: Mapping[str, object]) -> object:
-                get_logger().info("daemon.stopping", reason="asked to")
-                scope.cancel()
-                return {}
 
             await nursery.start(_stop_on_signal, scope)
             await nursery.start(reload_on_signal, running, instance.engine)
             await nursery.start(instance.loop.serve)
             nursery.start_soon(_watch_domain, instance, running, recording, scope)
-            operator = Operator(instance, recording)
-            handlers = {**operator.extend(report.control_handlers(instance.engine, about)), "stop": stop}
-            await nursery.start(serve_control, control, handlers)
+            target = commands.Target(instance, recording, scope.cancel, time.monotonic())
+            await nursery.start(serve_control, control, commands.handlers(target))
             get_logger().info(
                 "daemon.serving",
                 domid=domid,

@@ -79,10 +79,10 @@ class Recording:
             self._recorder.flush()
 
     def dump(self, name: str | int) -> None:
-        """Have the trace dump every space here, as they are dumped now."""
+        """Have the trace dump every space here. They are synced first, as its replay will do."""
         if self._recorder is not None and not self._engine.quiesced:
             for space in self._engine.spaces:
-                self._engine.resolve(space, 0)
+                self._engine.sync(space)
             self._recorder.dump(name)
 
     def stop(self) -> int:

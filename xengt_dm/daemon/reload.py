@@ -73,7 +73,7 @@ def _change_to(new: Config, running: Running, engine: Engine) -> None:
 def _follow(followed: list[Assignment], config: Config, engine: Engine) -> None:
     names = {each.key.name for each in followed}
     if "shadow.mode" in names:
-        engine.set_sync(Sync(config.string("shadow.mode")))
+        engine.set_sync_mode(Sync(config.string("shadow.mode")))
     if "log.level" in names:
         log.set_level(config.string("log.level"))
     if names & {"log.burst", "log.interval_ms"}:

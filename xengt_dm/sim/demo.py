@@ -299,8 +299,10 @@ def _resolve(engine: Engine, guest: Guest, seed: int) -> tuple[int, int, str]:
     resolved = wrong = 0
     for space in sorted(guest.live, key=lambda space: space.root):
         pages = space.mapped()
+        shadowed = by_root[space.root * PAGE_SIZE,]
+        engine.sync(shadowed)
         for va, gpa in rng.sample(pages, min(LOOKUPS, len(pages))):
-            page = engine.resolve(by_root[space.root * PAGE_SIZE,], va)
+            page = engine.resolve(shadowed, va)
             resolved += 1
             wrong += page is None or page.gpa != gpa
             digest.update(repr((space.root, va, page)).encode())

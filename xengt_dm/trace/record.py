@@ -118,7 +118,7 @@ class Recorder:
         self._hold(GpuStore(*_names(mode, roots), va, value))
         self._remember(gpa, value.to_bytes(8, "little"))
 
-    def frames_learnt(self, first_gfn: int, count: int, errors: CData) -> None:
+    def frames_queried(self, first_gfn: int, count: int, errors: CData) -> None:
         """The engine has queried a chunk. ``errors`` has 0 for each frame that is RAM."""
         if first_gfn not in self._chunks_with_holes and not any(ffi.buffer(errors, count * ffi.sizeof("int"))):
             return

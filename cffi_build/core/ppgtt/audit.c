@@ -1,6 +1,6 @@
 /*
- * The audit. It derives each shadow entry from the definitions in shadow.h and shares no code with the updates, so that a
- * fault there is not repeated here.
+ * The audit. It derives each shadow entry from the definitions in shadow.h and shares no code with the updates, so that
+ * a fault there is not repeated here.
  */
 #include "audit.h"
 #include "table.h"

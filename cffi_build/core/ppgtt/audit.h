@@ -27,8 +27,8 @@ enum {
 /*
  * Compares each distinct table below the roots with the guest's page, entry by entry. Nothing is changed.
  *
- * Unsynced tables are always left out: they need not be right until the next sync. A mapping of a frame that is not RAM is
- * always wrong. A pending entry is right in a directory; in a leaf it is if its frame is not RAM, or with
+ * Unsynced tables are always left out: they need not be right until the next sync. A mapping of a frame that is not RAM
+ * is always wrong. A pending entry is right in a directory; in a leaf it is if its frame is not RAM, or with
  * XD_AUDIT_AS_IT_IS. With XD_AUDIT_SYNCED, a pending entry of a directory is overdue if its frame is RAM, there is room
  * for a table, and the frame is not among the refused ones.
  *

@@ -7,10 +7,10 @@
 /*
  * Directories: tables of levels 4 to 2, whose entries name other tables or, in level 2, map 2 MiB pages.
  *
- * An update of a directory has five steps, which ppgtt/tree.py takes in this order: read the guest's page once; list the
- * tables that its entries name and that have no shadow; create these; link the directory's entries to them; free the
- * tables that lost their last reference. All steps work on the same copy of the page. Tables are created before others
- * are freed, so that an entry which names a table again costs nothing.
+ * An update of a directory has five steps, which ppgtt/tree.py takes in this order: read the guest's page once; list
+ * the tables that its entries name and that have no shadow; create these; link the directory's entries to them; free
+ * the tables that lost their last reference. All steps work on the same copy of the page. Tables are created before
+ * others are freed, so that an entry which names a table again costs nothing.
  *
  * entries: the copy, XD_ENTRIES guest entries. first..last: the entries to be updated, 0..511.
  */
@@ -24,7 +24,9 @@ typedef struct xd_missing_table {
     uint32_t padding;
 } xd_missing_table;
 
-/* Copies the guest's page of directory `number` to `entries`. Returns as xd_frames_read_page. Called by ppgtt/tree.py. */
+/*
+ * Copies the guest's page of directory `number` to `entries`. Returns as xd_frames_read_page. Called by ppgtt/tree.py.
+ */
 int xd_directory_read(const xd_shadow *shadow, uint32_t number, uint64_t *entries);
 /*
  * Lists the tables that the entries name and that have no shadow table, each once.
@@ -35,7 +37,8 @@ int xd_directory_read(const xd_shadow *shadow, uint32_t number, uint64_t *entrie
 int xd_directory_missing(xd_shadow *shadow, uint32_t number, const uint64_t *entries, uint32_t first, uint32_t last,
                          xd_missing_table *missing, uint32_t *splits, xd_need *need);
 /*
- * Adds a table for each of `missing`, with one reference that the caller holds until xd_unref_tables; the quota permitting.
+ * Adds a table for each of `missing`, with one reference that the caller holds until xd_unref_tables; the quota
+ * permitting.
  *
  * numbers: room for `count`, receives missing[i].number. gfns: room for `count`, receives the frames that must be
  * write-protected before the tables are read. Returns how many frames. Called by ppgtt/tree.py.
@@ -47,9 +50,9 @@ void xd_unref_tables(xd_shadow *shadow, const xd_missing_table *missing, uint32_
 /*
  * Writes the shadow entries of directory `number`: links to tables that exist, and 2 MiB leaf entries.
  *
- * What loses its last reference is left to xd_free_unreferenced. An entry whose table has no shadow becomes pending. Frames
- * that became UNKNOWN since xd_directory_missing are listed in `need`; their entries map nothing.
- * Returns how many of the entries are pending. Called by ppgtt/tree.py.
+ * What loses its last reference is left to xd_free_unreferenced. An entry whose table has no shadow becomes pending.
+ * Frames that became UNKNOWN since xd_directory_missing are listed in `need`; their entries map nothing. Returns how
+ * many of the entries are pending. Called by ppgtt/tree.py.
  */
 int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entries, uint32_t first, uint32_t last,
                       xd_need *need);

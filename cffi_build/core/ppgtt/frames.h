@@ -5,13 +5,13 @@
 /*
  * Which frames of the guest are RAM, and where they are mapped in this process.
  *
- * The unit is the chunk: 512 frames, 2 MiB. The hypervisor is asked about a whole chunk (a query), and a chunk is mapped
- * as a whole. One 2 MiB GPU page is one chunk, too, so a fact about such a page is a fact about a chunk.
+ * The unit is the chunk: 512 frames, 2 MiB. The hypervisor is asked about a whole chunk (a query), and a chunk is
+ * mapped as a whole. One 2 MiB GPU page is one chunk, too, so a fact about such a page is a fact about a chunk.
  *
  * Answers grow old. `clock` counts invalidations, and each chunk has the clock value of its last query. After
- * xd_frames_invalidate every frame is UNKNOWN until its chunk is queried again. After xd_frames_invalidate_holes only the
- * holes are, because nothing tells a device model when a hole becomes RAM. The mapping of a chunk outlives both: it is
- * still good for the frames that the guest still has.
+ * xd_frames_invalidate every frame is UNKNOWN until its chunk is queried again. After xd_frames_invalidate_holes only
+ * the holes are, because nothing tells a device model when a hole becomes RAM. The mapping of a chunk outlives both: it
+ * is still good for the frames that the guest still has.
  *
  * Thread: every function belongs to the thread that serves the guest. gfn: a guest frame number; gpa: a guest physical
  * address in bytes; chunk: gfn >> XD_CHUNK_SHIFT, below frames->chunks.
@@ -45,15 +45,18 @@ typedef struct xd_frames {
     uint32_t padding;
 } xd_frames;
 
-/* Returns the record of a guest with `limit` frames, all UNKNOWN, or NULL without memory. Its memory grows with queries. */
+/*
+ * Returns the record of a guest with `limit` frames, all UNKNOWN, or NULL without memory. Its memory grows with
+ * queries.
+ */
 xd_frames *xd_frames_new(uint64_t limit);
 void xd_frames_free(xd_frames *frames);
 
 /*
  * Records the answer to a query.
  *
- * address: where the chunk is mapped now. errors: XD_CHUNK_FRAMES numbers, 0 for each frame that is RAM; those of frames
- * at or above the limit are not read. Called by ppgtt/guest_frames.py.
+ * address: where the chunk is mapped now. errors: XD_CHUNK_FRAMES numbers, 0 for each frame that is RAM; those of
+ * frames at or above the limit are not read. Called by ppgtt/guest_frames.py.
  */
 void xd_frames_record(xd_frames *frames, uint64_t chunk, void *address, const int *errors);
 /* Forgets a chunk: it is mapped no more, and its frames are UNKNOWN. Called by ppgtt/guest_frames.py. */

@@ -73,8 +73,9 @@ static bounds bounds_of(const xd_chunk_range *range)
 }
 
 /*
- * Updates lines of eight entries, from entry `i` on, of a table without pending entries. It stops at the first line that
- * has a changed or to be checked entry whose chunk is not RAM throughout, and returns the first entry of that line.
+ * Updates lines of eight entries, from entry `i` on, of a table without pending entries. It stops at the first line
+ * that has a changed or to be checked entry whose chunk is not RAM throughout, and returns the first entry of that
+ * line.
  */
 static inline __attribute__((always_inline)) uint32_t follow_lines(const change *one, const uint64_t *guest, uint32_t i)
 {
@@ -113,7 +114,8 @@ static __attribute__((target("avx2"))) uint32_t follow_lines_256(const change *o
     return follow_lines(one, guest, i);
 }
 
-static __attribute__((target("avx512f"))) uint32_t follow_lines_512(const change *one, const uint64_t *guest, uint32_t i)
+static __attribute__((target("avx512f"))) uint32_t follow_lines_512(const change *one, const uint64_t *guest,
+                                                                    uint32_t i)
 {
     return follow_lines(one, guest, i);
 }
@@ -184,7 +186,9 @@ static void clear(xd_shadow *shadow, uint32_t number)
     xd_set_pending(shadow, &shadow->tables[number], 0);
 }
 
-/* Copies entries `first`..`last` of the guest's page to their places in `entries`; with more than one, the whole page. */
+/*
+ * Copies entries `first`..`last` of the guest's page to their places in `entries`; with more than one, the whole page.
+ */
 static int read_entries(const xd_shadow *shadow, uint64_t gfn, uint32_t first, uint32_t last, uint64_t *entries)
 {
     if (first == last)

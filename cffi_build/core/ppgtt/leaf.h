@@ -14,9 +14,9 @@
 /*
  * Updates shadow entries `first`..`last` (0..511) of leaf table `number`.
  *
- * Returns 0; -EAGAIN if frames are listed in `need` (need.h); or -ENOENT or -EFAULT if the table's page is gone, and the
- * table maps nothing now. An update of all 512 entries that returns 0 makes the table one of this epoch.
- * Called by store.c, and by xd_leaf_update_many.
+ * Returns 0; -EAGAIN if frames are listed in `need` (need.h); or -ENOENT or -EFAULT if the table's page is gone, and
+ * the table maps nothing now. An update of all 512 entries that returns 0 makes the table one of this epoch. Called by
+ * store.c, and by xd_leaf_update_many.
  */
 int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, xd_need *need);
 /*

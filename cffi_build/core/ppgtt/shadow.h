@@ -8,16 +8,16 @@
  * The shadow tables of one domain: a 4 KiB page and a record for each, an index by guest frame, and reference counts.
  *
  * A shadow table stands for one guest table at one level; its key is (frame, kind), because the guest may use one frame
- * at several levels at once. `kind` is the level, with XD_KIND_64K if the entries of a leaf are 64 KiB ones. A table with
- * XD_KIND_SPLIT has no guest table: it stands for a 2 MiB page that is RAM only in part, and is not in the index.
+ * at several levels at once. `kind` is the level, with XD_KIND_64K if the entries of a leaf are 64 KiB ones. A table
+ * with XD_KIND_SPLIT has no guest table: it stands for a 2 MiB page that is RAM only in part, and is not in the index.
  *
  * A shadow entry is one of
  *
  *   in a leaf       the frame as the GPU sees it | PRESENT | WRITABLE, PWT, PCD, PAT of the guest entry;
  *   in a directory  (number of the child's shadow table << 12) | PRESENT | WRITABLE, or a 2 MiB leaf entry;
  *   0               the guest entry maps nothing;
- *   XD_PENDING      the guest entry is present but cannot be honoured now: its frame is a hole, there is no room for its
- *                   table, or the frame cannot be write-protected. Not present to a GPU; tried again at each sync;
+ *   XD_PENDING      the guest entry is present but cannot be honoured now: its frame is a hole, there is no room for
+ *                   its table, or the frame cannot be write-protected. Not present to a GPU; tried again at each sync;
  *   XD_REFUSED      the guest entry asks for what no shadow can say (a 1 GiB page). Not present to a GPU; final.
  *
  * A table is *unsynced* if its frame is not write-protected: the guest changes it unseen, and the next sync protects it
@@ -36,7 +36,7 @@ enum {
 };
 
 typedef struct xd_table {
-    uint64_t gfn;               /* the first frame that the table stands for: its guest table, or a SPLIT's 2 MiB page */
+    uint64_t gfn;               /* the guest table; of a SPLIT, the first frame of its 2 MiB page */
     uint32_t refs;              /* shadow entries and roots that point here */
     uint32_t next_of_frame;     /* the next table of the same frame, of the same level or a lower one */
     uint32_t next_in_bucket;    /* of a frame's first table: that of the next frame in the bucket */
@@ -114,7 +114,9 @@ void xd_unlink(xd_shadow *shadow, uint32_t parent, uint32_t child);
  */
 uint32_t xd_free_unreferenced(xd_shadow *shadow, uint64_t *gfns, uint32_t capacity);
 
-/* Starts an epoch: every entry of every table must be checked again. Frames came or went, or IPS changed its meaning. */
+/*
+ * Starts an epoch: every entry of every table must be checked again. Frames came or went, or IPS changed its meaning.
+ */
 void xd_new_epoch(xd_shadow *shadow);
 
 /* Notes that all tables of a frame are unsynced (1) or synced (0). The caller changes the protection of the frame. */

@@ -12,8 +12,8 @@ int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t siz
     uint32_t number = xd_first_of_frame(shadow, gfn);
     /*
      * A store that trapped because its frame is write-protected proves that the guest still has the frame, whatever was
-     * invalidated. A late store reached us through an address range, and proves nothing: whether its frame is RAM must be
-     * known first.
+     * invalidated. A late store reached us through an address range, and proves nothing: whether its frame is RAM must
+     * be known first.
      */
     bool late = !number || shadow->tables[number].flags & XD_TABLE_UNSYNCED;
     int error = late && xd_frames_state(shadow->frames, gfn) == XD_FRAME_UNKNOWN

@@ -21,8 +21,8 @@ static void collect(xd_shadow *shadow, uint32_t number, uint32_t *numbers, uint3
 }
 
 /*
- * Collects from a directory down. Only directories are marked as visited: leaf tables are many, most of them need nothing,
- * and looking at one twice costs little.
+ * Collects from a directory down. Only directories are marked as visited: leaf tables are many, most of them need
+ * nothing, and looking at one twice costs little.
  */
 static void collect_down(xd_shadow *shadow, uint32_t number, xd_sync_work *work)
 {
@@ -64,8 +64,9 @@ static place place_of(const xd_shadow *shadow, uint32_t number, const uint32_t *
 }
 
 /*
- * Collects the unsynced tables below the roots by following parents up: unsynced tables are few, a space has thousands of
- * tables. Returns false if the way up from one of them does not tell whether it lies below: then the caller walks down.
+ * Collects the unsynced tables below the roots by following parents up: unsynced tables are few, a space has thousands
+ * of tables. Returns false if the way up from one of them does not tell whether it lies below: then the caller walks
+ * down.
  */
 static bool collect_up(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_sync_work *work)
 {
@@ -120,15 +121,15 @@ uint32_t xd_resync_begin(xd_shadow *shadow, const uint32_t *leaves, uint32_t cou
     uint32_t frames = 0;
     *other_count = 0;
     for (uint32_t i = 0; i < count; i++) {
-        const xd_table *table = &shadow->tables[leaves[i]];
-        if (!(table->flags & XD_TABLE_UNSYNCED))
+        if (!(shadow->tables[leaves[i]].flags & XD_TABLE_UNSYNCED))
             continue;
-        xd_set_unsynced(shadow, table->gfn, 0);
-        gfns[frames++] = table->gfn;
+        uint64_t gfn = shadow->tables[leaves[i]].gfn;
+        xd_set_unsynced(shadow, gfn, 0);
+        gfns[frames++] = gfn;
         /* The frame of a leaf table has at most two tables: of 4 KiB and of 64 KiB entries. */
-        for (uint32_t number = xd_first_of_frame(shadow, table->gfn); number; number = shadow->tables[number].next_of_frame)
-            if (shadow->tables[number].synced_in != shadow->submission)
-                others[(*other_count)++] = number;
+        for (uint32_t other = xd_first_of_frame(shadow, gfn); other; other = shadow->tables[other].next_of_frame)
+            if (shadow->tables[other].synced_in != shadow->submission)
+                others[(*other_count)++] = other;
     }
     return frames;
 }

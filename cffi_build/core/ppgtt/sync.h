@@ -40,8 +40,8 @@ void xd_sync_collect(xd_shadow *shadow, const uint32_t *roots, uint32_t count, x
 int xd_sync_begin_leaves(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
                          xd_sync_work *work);
 /*
- * Ends the submission that xd_sync_begin_leaves began, and counts it. Returns 0, or -1 if tables became stale meanwhile:
- * then it is not counted, and a full sync must follow. Called by ppgtt/engine.py.
+ * Ends the submission that xd_sync_begin_leaves began, and counts it. Returns 0, or -1 if tables became stale
+ * meanwhile: then it is not counted, and a full sync must follow. Called by ppgtt/engine.py.
  */
 int xd_sync_end_leaves(xd_shadow *shadow, const xd_sync_work *work);
 
@@ -49,8 +49,8 @@ int xd_sync_end_leaves(xd_shadow *shadow, const xd_sync_work *work);
  * Begins to resync the unsynced ones among `count` leaf tables: marks all tables of their frames as synced.
  *
  * gfns: room for `count`, receives their frames, which the caller write-protects before it updates the tables. others:
- * room for `count`, receives the tables of the same frames that this submission has not collected, which the caller must
- * update as well. Returns how many frames. Called by ppgtt/tree.py.
+ * room for `count`, receives the tables of the same frames that this submission has not collected, which the caller
+ * must update as well. Returns how many frames. Called by ppgtt/tree.py.
  */
 uint32_t xd_resync_begin(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, uint64_t *gfns, uint32_t *others,
                          uint32_t *other_count);

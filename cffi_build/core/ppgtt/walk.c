@@ -1,13 +1,13 @@
 /*
  * Runs of pages.
  *
- * Facts: one scratch table may be named by every entry of every directory, so that 4 tables map 2^36 pages. The number of
- * distinct tables is bounded by the quota, the number of paths to them is not. Consequence: the time of a reader must
- * depend on distinct tables only. Decision: each distinct table is summarised once, children before parents: how many
- * runs it has, how the first one begins and how the last one ends. The summary of two neighbours follows from theirs: if
- * the last run of the one goes on in the first of the other, they are joined. So runs are counted in the time of the
- * distinct tables; the caller lists them only if they are not too many, and listing steps over every subtree that is
- * empty or one single run. Cost: one summary a table for the time of the call.
+ * Facts: one scratch table may be named by every entry of every directory, so that 4 tables map 2^36 pages. The number
+ * of distinct tables is bounded by the quota, the number of paths to them is not. Consequence: the time of a reader
+ * must depend on distinct tables only. Decision: each distinct table is summarised once, children before parents: how
+ * many runs it has, how the first one begins and how the last one ends. The summary of two neighbours follows from
+ * theirs: if the last run of the one goes on in the first of the other, they are joined. So runs are counted in the
+ * time of the distinct tables; the caller lists them only if they are not too many, and listing steps over every
+ * subtree that is empty or one single run. Cost: one summary a table for the time of the call.
  */
 #include "walk.h"
 #include "table.h"
