@@ -7,9 +7,7 @@ from typing import NamedTuple
 
 from xengt_dm.hypervisor.xen.errors import failure
 from xengt_dm.hypervisor.xen.library import Binding
-from xengt_dm.units import CData
-
-FRAME_SIZE = 4096
+from xengt_dm.units import PAGE_SIZE, CData
 
 
 class Resource(NamedTuple):
@@ -85,4 +83,4 @@ class ForeignMemory:
         size = self._ffi.new("size_t *")
         if self._lib.xenforeignmemory_resource_size(self._handle, self._domid, resource, resource_id, size) != 0:
             raise failure("xenforeignmemory_resource_size", self._domid, self._ffi.errno)
-        return int(size[0]) // FRAME_SIZE
+        return int(size[0]) // PAGE_SIZE

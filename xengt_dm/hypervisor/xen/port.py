@@ -13,11 +13,11 @@ from xengt_dm.hypervisor.xen import library
 from xengt_dm.hypervisor.xen.devicemodel import DeviceModel
 from xengt_dm.hypervisor.xen.errors import failure
 from xengt_dm.hypervisor.xen.events import XenEvents
-from xengt_dm.hypervisor.xen.memory import FRAME_SIZE, ForeignMemory, Resource
-from xengt_dm.units import CData
+from xengt_dm.hypervisor.xen.memory import ForeignMemory, Resource
+from xengt_dm.units import PAGE_SIZE, CData
 from xengt_dm.xenstore import XenStore
 
-FRAMES_BELOW_4G = (4 << 30) // FRAME_SIZE
+FRAMES_BELOW_4G = (4 << 30) // PAGE_SIZE
 #: What Xen says of an MSI because of what the guest wrote as its address and data: no such delivery mode, no vector, no
 #: local APIC that takes it (xen/arch/x86/hvm/irq.c hvm_inject_msi, vmsi.c vmsi_deliver).
 MSI_REFUSED: Final = frozenset({EINVAL, ERANGE, ESRCH})
@@ -44,7 +44,7 @@ def frame_limit_of(store: XenStore, domid: int) -> int:
         raise HostError("xenstore read", domid, ENOENT, f"no {path}: give the frame limit by hand") from error
     if not text.isdigit() or int(text) > 1 << 54:
         raise HostError("xenstore read", domid, EINVAL, f"{path} is {text[:40]!r}, not a number of KiB")
-    return int(text) * 1024 // FRAME_SIZE + FRAMES_BELOW_4G
+    return int(text) * 1024 // PAGE_SIZE + FRAMES_BELOW_4G
 
 
 class XenPort:
