@@ -68,8 +68,11 @@ class DomainPort(Protocol):
         """Raises HostError if there is no way, or none that shows every store; the error says why and what to do."""
 
     @property
-    def stores_must_end(self) -> bool:
-        """Whether a frame that becomes plain memory in the middle of a store to it costs the domain its life."""
+    def retype_in_flight_is_fatal(self) -> bool:
+        """Returns whether the domain crashes if a frame becomes RAM while a store to it is in flight.
+
+        See :mod:`xengt_dm.traps.state`.
+        """
 
     @property
     def frame_limit(self) -> int:
