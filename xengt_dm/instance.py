@@ -334,7 +334,7 @@ def leave(server: IoreqServer, engine: Engine) -> None:
 
 @contextmanager
 def _marking_an_orderly_end(stats: StatsPage) -> Iterator[StatsPage]:
-    """Have the stats page say that the end was orderly, if it was."""
+    """Marks the stats page at the end, if the daemon stops in order or because its domain is gone."""
     try:
         yield stats
     except DomainGoneError:

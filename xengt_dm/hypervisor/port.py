@@ -70,7 +70,10 @@ class DomainPort(Protocol):
 
     @property
     def retype_in_flight_is_fatal(self) -> bool:
-        """Whether a frame that becomes plain memory in the middle of a store to it costs the domain its life."""
+        """Returns whether the domain crashes if a frame becomes RAM while a store to it is in flight.
+
+        See :mod:`xengt_dm.traps.state`.
+        """
 
     @property
     def frame_limit(self) -> int:

@@ -108,7 +108,10 @@ class XenPort:
 
     @property
     def retype_in_flight_is_fatal(self) -> bool:
-        """Because of ``rep stos``, and on newer Xen of every store; see :mod:`xengt_dm.traps.protection`."""
+        """True: for ``rep stos`` and ``rep movs`` on every Xen, and for every store on newer ones.
+
+        See :mod:`xengt_dm.traps.state`.
+        """
         return True
 
     @property
