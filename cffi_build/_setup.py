@@ -1,13 +1,17 @@
 """The setup script: which extension modules this machine can build.
 
-``_core`` needs a C compiler and nothing else. ``_xen`` needs Xen's headers; where they are missing it is left out with
-one line that says so, and the embedded hypervisor still works.
+``_core`` and ``_embedded`` need a C compiler and nothing else. ``_xen`` needs Xen's headers; where they are missing it
+is left out with one line that says so, and the embedded hypervisor still works.
 """
 
 import subprocess
 import sys
+from pathlib import Path
 
 from setuptools import setup
+
+# The build scripts, which cffi executes one by one, import each other.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 # devicemodel 1.4, foreignmemory 1.4 and evtchn 1.2 are Xen 4.15's (tools/libs/*/Makefile); toolcore 1.0 is Xen 4.10's.
 XEN_LIBRARIES = {"xendevicemodel": "1.4", "xenforeignmemory": "1.4", "xenevtchn": "1.2", "xentoolcore": "1.0"}
@@ -26,7 +30,7 @@ def missing_xen_libraries() -> list[str]:
     return missing
 
 
-modules = ["cffi_build/build_core.py:make_ffi"]
+modules = ["cffi_build/build_core.py:make_ffi", "cffi_build/build_embedded.py:make_ffi"]
 missing = missing_xen_libraries()
 if missing:
     print(f"xengt-dm: building without _xen, missing {', '.join(missing)} (package libxen-dev)", file=sys.stderr)

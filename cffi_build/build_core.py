@@ -1,62 +1,42 @@
-"""Builds ``xengt_dm._core``: the C that needs no Xen.
-
-Each header in ``core/`` is plain declarations, so that one text serves the C compiler and cffi: the lines that start
-with ``#`` are for the compiler alone.
-"""
-
-import os
-from pathlib import Path
+"""Builds ``xengt_dm._core``: the C that needs no hypervisor. See ``shared.py`` for how headers are read."""
 
 from cffi import FFI
+from shared import GENERATED, HERE, WARNINGS, declarations, from_environment, headers, includes, relative, sources
 
-HERE = Path(__file__).resolve().parent
 CORE = HERE / "core"
 #: Folders of the sources; a header is included by its name alone.
-FOLDERS = (CORE / "base", CORE / "ioreq", CORE / "ppgtt", HERE / "embedded")
+FOLDERS = (CORE / "base", CORE / "ioreq", CORE / "ppgtt")
 #: In the order in which they build on each other.
 HEADERS = (
     "guard.h",
     "sandbox.h",
     "stats.h",
+    "ioreq.h",
     "slots.h",
     "entry.h",
     "frames.h",
     "shadow.h",
-    "kernels.h",
+    "need.h",
+    "leaf.h",
+    "directory.h",
+    "store.h",
+    "sync.h",
     "walk.h",
-    "embedded.h",
+    "runs_json.h",
+    "audit.h",
 )
-WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
-#: What cffi's generated wrapper does is not ours to warn about; the sources are also compiled alone, see tests/lint.
-GENERATED = ["-Wno-conversion", "-Wno-sign-conversion", "-Wno-unused-parameter", "-Wno-shadow", "-Wno-sign-compare"]
-
-
-def declarations(header: Path) -> str:
-    """The header without its preprocessor lines."""
-    return "".join(line for line in header.read_text().splitlines(keepends=True) if not line.startswith("#"))
-
-
-def find(header: str) -> Path:
-    """The path of a header of this extension."""
-    return next(folder / header for folder in FOLDERS if (folder / header).exists())
-
-
-def from_environment(name: str) -> list[str]:
-    """Flags of whoever builds, after ours: XENGT_CFLAGS, XENGT_LDFLAGS."""
-    return os.environ.get(f"XENGT_{name}", "").split()
 
 
 def make_ffi() -> FFI:
     ffi = FFI()
     for name in HEADERS:
-        ffi.cdef(declarations(find(name)))
-    sources = sorted(path.relative_to(HERE.parent).as_posix() for folder in FOLDERS for path in folder.glob("*.c"))
+        ffi.cdef(declarations(next(folder / name for folder in FOLDERS if (folder / name).exists())))
     ffi.set_source(
         "xengt_dm._core",
-        "".join(f'#include "{name}"\n' for name in HEADERS),
-        sources=sources,
-        include_dirs=[folder.relative_to(HERE.parent).as_posix() for folder in FOLDERS],
-        depends=[path.relative_to(HERE.parent).as_posix() for folder in FOLDERS for path in folder.glob("*.h")],
+        includes(HEADERS),
+        sources=sources(FOLDERS),
+        include_dirs=[relative(folder) for folder in FOLDERS],
+        depends=headers(FOLDERS),
         extra_compile_args=[
             "-std=gnu11",
             "-O3",

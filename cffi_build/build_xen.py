@@ -1,15 +1,12 @@
 """Builds ``xengt_dm._xen``: the binding to Xen's stable libraries.
 
 Only libraries with a stable ABI are linked, never libxenctrl, whose soname changes with each Xen release: a build
-against Xen 4.15's libraries runs on every later Xen. As in ``build_core``, one text serves the C compiler and cffi.
+against Xen 4.15's libraries runs on every later Xen. See ``shared.py`` for how headers are read.
 """
 
-import os
-from pathlib import Path
-
 from cffi import FFI
+from shared import GENERATED, HERE, WARNINGS, declarations, from_environment, headers, includes, relative, sources
 
-HERE = Path(__file__).resolve().parent
 XEN = HERE / "xen"
 LIBRARIES = ["xendevicemodel", "xenforeignmemory", "xenevtchn", "xentoolcore"]
 HEADERS = ("types.h", "devicemodel.h", "foreignmemory.h", "evtchn.h", "toolcore.h")
@@ -56,14 +53,6 @@ PRELUDE = """
 #define XD_IOREQ_FRAME_FIRST XENMEM_resource_ioreq_server_frame_ioreq(0)
 """
 FLAGS = ["-std=gnu11", "-O2", "-fvisibility=hidden"]
-WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
-#: What cffi's generated wrapper does is not ours to warn about; the sources are also compiled alone, see tests/lint.
-GENERATED = ["-Wno-conversion", "-Wno-sign-conversion", "-Wno-unused-parameter", "-Wno-shadow", "-Wno-sign-compare"]
-
-
-def declarations(header: Path) -> str:
-    """The header without its preprocessor lines."""
-    return "".join(line for line in header.read_text().splitlines(keepends=True) if not line.startswith("#"))
 
 
 def make_ffi() -> FFI:
@@ -71,17 +60,16 @@ def make_ffi() -> FFI:
     for name in HEADERS:
         ffi.cdef(declarations(XEN / name))
     ffi.cdef("".join(f"#define {name} ...\n" for name in CONSTANTS))
-    sources = sorted(path.relative_to(HERE.parent).as_posix() for path in XEN.glob("*.c"))
     ffi.set_source_pkgconfig(
         "xengt_dm._xen",
         LIBRARIES,
-        "".join(f'#include "{name}"\n' for name in HEADERS) + PRELUDE,
-        sources=sources,
-        include_dirs=[XEN.relative_to(HERE.parent).as_posix()],
-        depends=[path.relative_to(HERE.parent).as_posix() for path in XEN.glob("*.h")],
+        includes(HEADERS) + PRELUDE,
+        sources=sources([XEN]),
+        include_dirs=[relative(XEN)],
+        depends=headers([XEN]),
         # Without __XEN_TOOLS__ Xen's headers hide all that is for device models.
         define_macros=[("__XEN_TOOLS__", "1")],
-        extra_compile_args=[*FLAGS, *WARNINGS, *GENERATED, *os.environ.get("XENGT_CFLAGS", "").split()],
-        extra_link_args=os.environ.get("XENGT_LDFLAGS", "").split(),
+        extra_compile_args=[*FLAGS, *WARNINGS, *GENERATED, *from_environment("CFLAGS")],
+        extra_link_args=from_environment("LDFLAGS"),
     )
     return ffi

@@ -1,15 +1,13 @@
-"""Who is to blame, and the exit code that says so.
-
-Kinds of failure, kept apart from where they arise to where they end:
+"""The error classes. Each says who is to blame, and which exit status a command then ends with.
 
 * :class:`GuestError`: the guest did something undefined. It is counted and answered, and never leaves the bus.
 * :class:`CallError`: a call to the hypervisor or to the host failed, for one of two reasons that are handled
   differently. :class:`DomainGoneError`: there is no such domain or ioreq server any more, so there is nothing left to
   undo. :class:`HostError`: every other reason. The daemon ends in order; the exit code tells the supervisor why.
-* :class:`DataError`, :class:`ConfigError`, :class:`UsageError`: what a person gave us is wrong; the message says what,
-  where and what to do.
+* :class:`DataError`, :class:`ConfigError`, :class:`UsageError`: a person gave us wrong data, a wrong configuration or
+  wrong arguments. The message says what is wrong, where, and what to do.
 
-A bug is an ``AssertionError`` and nothing here.
+A bug in xengt-dm is an ``AssertionError`` and has no class here.
 """
 
 from __future__ import annotations
@@ -20,26 +18,30 @@ import os
 
 
 class ExitCode(enum.IntEnum):
-    """Exit statuses, after sysexits.h where it has a fitting one."""
+    """Exit statuses. They are those of sysexits.h where it has one that fits. Each has one meaning."""
 
     OK = 0
+    #: An audit, or the guest of `demo`, found that the shadow or the guest's memory is wrong.
+    DIFFERS = 1
     USAGE = 64
     DATA = 65
     NO_DOMAIN = 68
     UNAVAILABLE = 69
     INTERNAL = 70
+    #: What was asked for has to wait until something else ends.
+    BUSY = 75
     PERMISSION = 77
     CONFIG = 78
 
 
 class XengtError(Exception):
-    """Base of all errors that this project raises on purpose; ``exit_code`` is what a command ends with."""
+    """The base of all errors that this project raises on purpose. A command ends with ``exit_code``."""
 
     exit_code = ExitCode.INTERNAL
 
 
 class GuestError(XengtError):
-    """The guest did something undefined. Caught on the bus; ``reason`` is the counter it goes to."""
+    """The guest did something undefined. The bus catches it. ``reason`` is the counter that counts it."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -47,22 +49,34 @@ class GuestError(XengtError):
 
 
 class UsageError(XengtError):
+    """A command or a request has a wrong argument."""
+
     exit_code = ExitCode.USAGE
 
 
 class DataError(XengtError):
+    """A file that a person gave us has wrong content, or something that a request names does not exist."""
+
     exit_code = ExitCode.DATA
 
 
 class ConfigError(XengtError):
+    """The configuration is wrong."""
+
     exit_code = ExitCode.CONFIG
+
+
+class BusyError(XengtError):
+    """What was asked for cannot be done while something else goes on; the message says what, and how to end it."""
+
+    exit_code = ExitCode.BUSY
 
 
 class CallError(XengtError):
     """A call to the hypervisor, to its libraries or to the host failed: a HostError or a DomainGoneError.
 
-    ``call`` is the library function, ``domid`` the domain it was about (None where it has none), ``errno`` the plain
-    positive errno, ``meaning`` what that errno means for this very call where the sources say so.
+    ``call`` is the library function, ``domid`` the domain or None if the call has none, and ``errno`` the positive
+    errno. ``meaning`` says what that errno means for this call; by default it is the text of strerror(3).
     """
 
     def __init__(self, call: str, domid: int | None, errno: int, meaning: str | None = None) -> None:
@@ -76,7 +90,7 @@ class CallError(XengtError):
 
 
 class HostError(CallError):
-    """A call failed, and not because the domain is gone."""
+    """A call failed for another reason than that the domain is gone."""
 
     @property
     def exit_code(self) -> ExitCode:  # type: ignore[override]

@@ -10,9 +10,10 @@ which things happen in the hypervisor, each to be read from top to bottom.
 
 from __future__ import annotations
 
+import mmap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,9 +26,10 @@ from xengt_dm.config.merge import Config
 from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.hypervisor.retry import BestEffort
+from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.loop import ROUND_SECONDS, ROUNDS_SECONDS, ServeLoop
-from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind, RangeRecord
+from xengt_dm.ioreq.ranges import NoRangeRecord, RangeKind, RangeRecord
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Engine, Sync
@@ -37,8 +39,9 @@ from xengt_dm.traps.guard_ranges import guard_range, search_ram
 from xengt_dm.traps.ranges import RangeTraps
 from xengt_dm.traps.write_traps import WriteTraps
 from xengt_dm.units import PAGE_SHIFT
-from xengt_dm.vgpu.device import Device
+from xengt_dm.vgpu.device import Vgpu
 from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
+from xengt_dm.vgpu.state import SIZE, DeviceState
 
 DEFAULT_BAR0 = int(KEYS["device.bar0_gpa"].default)
 DEFAULT_MAX_TABLES = int(KEYS["shadow.max_tables"].default)
@@ -80,11 +83,6 @@ class Settings:
             ),
         )
 
-    @property
-    def ranges(self) -> list[Range]:
-        """The addresses at which the device is."""
-        return [Range(RangeKind.MEMORY, self.bar0, self.bar0 + BAR0_SIZE - 1)]
-
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -94,8 +92,9 @@ class Instance:
     server: IoreqServer
     traps: WriteTraps
     engine: Engine
-    device: Device
+    device: Vgpu
     bus: Bus
+    bar0: Bar
     loop: ServeLoop
     stats: StatsPage
     _one_at_a_time: trio.Lock = field(default_factory=trio.Lock)
@@ -106,7 +105,7 @@ class Instance:
             vcpus=self.server.slots.vcpus,
             generation=self.settings.generation,
             max_tables=self.settings.max_tables,
-            relaxed=self.engine.sync is Sync.RELAXED,
+            relaxed=self.engine.sync_mode is Sync.RELAXED,
             quiesced=self.engine.quiesced,
         )
 
@@ -162,7 +161,7 @@ def open_instance(
     ``record`` and ``ranges`` outlive this process, so that a successor can adopt the server; without them nobody can.
     ``directory`` takes the stats page; without one it is private. Raises CallError, OSError.
     """
-    with _saying_farewell(StatsPage(directory, port.domid)) as stats:
+    with _marking_an_orderly_end(StatsPage(directory, port.domid)) as stats:
         make_traps = write_traps[port.write_trap]  # refused here, where Xen does not show every store
         timing = ffi.addressof(stats.counters, "timing")
         server = attach(port, record or NoIdRecord(), ranges or NoRangeRecord(), timing)
@@ -173,9 +172,9 @@ def open_instance(
             raise
         try:
             if server.adopted:
-                adopt(server, instance.traps, settings.ranges)
+                adopt(server, instance.traps, {instance.bar0: settings.bar0})
             else:
-                start(server, settings.ranges)
+                start(server, {instance.bar0: settings.bar0})
             instance.tell_stats()
             yield instance
         finally:
@@ -198,23 +197,39 @@ def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps:
         sync=settings.sync,
         max_tables=settings.max_tables,
     )
-    device = Device(engine, settings.generation, port.domid + 1, settings.graphics)
-    bus = Bus(device, engine, stats.counters, settings.bar0, BAR0_SIZE)
+    device = Vgpu(
+        engine,
+        DeviceState.create(_fresh_memory()),
+        generation=settings.generation,
+        vgt_id=port.domid + 1,
+        graphics=settings.graphics,
+    )
+    device.reset()
+    bus = Bus(engine, stats.counters)
+    bar0 = Bar(bus, device, BAR0_SIZE, server)
     loop = ServeLoop(server, bus, traps, engine, stats.pointer)
-    return Instance(settings, server, traps, engine, device, bus, loop, stats)
+    return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats)
 
 
-def start(server: IoreqServer, ranges: Sequence[Range]) -> None:
-    """Have Xen send requests to a server that we made. ``ranges`` are the device's. Raises CallError."""
+def _fresh_memory() -> memoryview:
+    """Zeros for the state of a device; private and in small pages, so that an untouched page costs nothing."""
+    memory = mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memoryview(memory)
+
+
+def start(server: IoreqServer, bars: Mapping[Bar, int]) -> None:
+    """Have Xen send requests to a server that we made. ``bars``: the gpa of each. Raises CallError."""
     server.enable()  # Xen writes the numbers of the vCPUs' channels into the slots
     server.claim()
-    for each in ranges:
-        server.add_range(each)
+    for bar, address in bars.items():
+        bar.map(address)
     server.channels.bind(range(server.slots.vcpus))
 
 
-def adopt(server: IoreqServer, traps: WriteTraps, ranges: Sequence[Range]) -> None:
-    """Take over the server of a predecessor that died, with what waits in its slots. ``ranges`` are the device's.
+def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int]) -> None:
+    """Take over the server of a predecessor that died, with what waits in its slots. ``bars``: the gpa of each.
 
     Facts: what the predecessor had protected is not on record. Only a release of the claim makes RAM of frames that
     nobody can name, and it must not fall between an answer and the end of the instruction that the answer is for
@@ -236,7 +251,7 @@ def adopt(server: IoreqServer, traps: WriteTraps, ranges: Sequence[Range]) -> No
 
     # Make RAM of every frame but those of stores that are not over.
     traps.guard_pending()
-    if port.stores_must_end:
+    if port.retype_in_flight_is_fatal:
         channels.bind(range(server.slots.vcpus))
         _have_answers_taken(server)
         server.enable()  # a barrier: the instructions of those answers are over
@@ -245,11 +260,12 @@ def adopt(server: IoreqServer, traps: WriteTraps, ranges: Sequence[Range]) -> No
     traps.unprotect_deferred()
 
     # The device's ranges, if they are not what the predecessor had.
+    wanted = [bar.range_at(address) for bar, address in bars.items()]
     for each in left:
-        if each.kind is not RangeKind.GUARD and each not in ranges:
+        if each.kind is not RangeKind.GUARD and each not in wanted:
             server.remove_range(each)
-    for each in ranges:
-        server.add_range(each)
+    for bar, address in bars.items():
+        bar.map(address)
 
     channels.bind(range(server.slots.vcpus))
     server.owned = True  # from here on we can answer
@@ -317,8 +333,8 @@ def leave(server: IoreqServer, engine: Engine) -> None:
 
 
 @contextmanager
-def _saying_farewell(stats: StatsPage) -> Iterator[StatsPage]:
-    """Have the stats page say that the end was orderly, if it was."""
+def _marking_an_orderly_end(stats: StatsPage) -> Iterator[StatsPage]:
+    """Marks the stats page at the end, if the daemon stops in order or because its domain is gone."""
     try:
         yield stats
     except DomainGoneError:

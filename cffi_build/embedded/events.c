@@ -1,13 +1,14 @@
-/*
- * Event channels of the embedded hypervisor. The domain's ends are numbered for the domain, a device model's ends for
- * its handle, as with /dev/xen/evtchn: an event moves a port to the readable ones and masks it; one that comes while
- * the port is masked is latched, and fires when the port is unmasked.
- */
-#include "domain.h"
+#include "events.h"
+
+#include "calls.h"
+#include "state.h"
+#include "wait.h"
 
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+enum { EMB_WORDS = EMB_MAX_PORTS / 64 };
 
 struct xd_emb_events {
     xd_emb *domain;
@@ -67,7 +68,6 @@ static void unfire(xd_emb_events *events, int port)
         reset_fd(events->fd);
 }
 
-/* The domain's ends. Callers of these two hold servers_lock, or are alone. */
 uint32_t emb_channel_new(xd_emb *d, uint32_t vcpu)
 {
     uint32_t port = 0;
@@ -81,7 +81,7 @@ uint32_t emb_channel_new(xd_emb *d, uint32_t vcpu)
     return port;
 }
 
-/* The other end stays with its handle, bound to nothing: Xen makes it unbound too, and a notify on it goes nowhere. */
+/* Xen makes the other end unbound, too. */
 void emb_channel_free(xd_emb *d, uint32_t port)
 {
     pthread_mutex_lock(&d->channels_lock);
@@ -105,7 +105,6 @@ void emb_raise(xd_emb *d, uint32_t port)
     pthread_mutex_unlock(&d->channels_lock);
 }
 
-/* A device model's ends. */
 xd_emb_events *xd_emb_events_new(xd_emb *d)
 {
     xd_emb_events *events = calloc(1, sizeof(*events));

@@ -1,8 +1,6 @@
 /*
- * What one instruction of a vCPU does to memory: the hardware's look, and the emulator after it.
- *
- * Sources: hvm_hap_nested_page_fault and __hvm_copy in xen/arch/x86/hvm/hvm.c, linear_write, hvmemul_linear_mmio_access,
- * hvmemul_phys_mmio_access and hvmemul_do_io in xen/arch/x86/hvm/emulate.c, Xen 4.17.
+ * Sources: hvm_hap_nested_page_fault and __hvm_copy in xen/arch/x86/hvm/hvm.c, linear_write,
+ * hvmemul_linear_mmio_access, hvmemul_phys_mmio_access and hvmemul_do_io in xen/arch/x86/hvm/emulate.c, Xen 4.17.
  *
  * An emulated access is first split at the page's end, and each part, if it is no memory that the emulator can copy to,
  * into chunks: the largest power of two of what is left, at most 8. Each chunk is one request. When its answer is there
@@ -15,14 +13,16 @@
  * server with a range there or to nobody; or into memory past everybody, see mapped() and look_again(). We do as Xen
  * does: this is what a device model has to be safe against.
  */
-#include "domain.h"
+#include "insn.h"
+
+#include "claim.h"
+#include "memory.h"
+#include "p2m.h"
+#include "phases.h"
+#include "requests.h"
+#include "wait.h"
 
 #include <string.h>
-
-uint32_t emb_look(const xd_emb *d, const uint8_t *table, uint64_t gpa)
-{
-    return table[emb_type(d, gpa >> EMB_SHIFT)];
-}
 
 void emb_split(emb_access *a, uint64_t gpa, uint32_t size)
 {
@@ -150,7 +150,6 @@ static int io_part(emb_access *a, emb_part *p, uint32_t *chunk)
     return EMB_DONE;
 }
 
-/* What hvmemul_map_linear_addr, where there is one, finds: DIRECT, or the first page that is in its way. */
 uint32_t emb_mapping_look(const emb_access *a)
 {
     const xd_emb *d = a->v->domain;
@@ -184,7 +183,7 @@ static bool mapped(emb_access *a)
 static int old_first_pass(emb_access *a)
 {
     bool aligned = a->v->domain->rules.straddle == XD_STRADDLE_ALIGNED;
-    if (a->fault_part == 0) {
+    if (a->fault_part == 0 && !a->memory_first) {
         a->parts[0].io = true;
         a->parts[1].io = !aligned;
         return EMB_DONE;
@@ -247,13 +246,13 @@ void emb_unlock(emb_access *a)
 }
 
 /*
- * Facts: an access that was begun by request must be ended so, or its answer is left lying (522a2f3c5c, Xen 4.13). Since
- * 672894a11f (4.20, 4.19.2, 4.18.5) Xen judges that by the chunks that it has recorded as done, and the one that was
- * just answered is not yet one of them. What follows: a page that became memory while the first chunk was being served
- * is stored to by the emulator, and the answer is left lying. On Xen the vCPU's next request meets it, and the domain
- * crashes, unless Xen has scheduled the vCPU anew before. We do as Xen does within one instruction, where nothing comes
- * between; after it the answer is gone. Cost: a device model that crashes a domain only by its next instruction does
- * not show here.
+ * Facts: an access that was begun by request must be ended so, or its answer is left lying (522a2f3c5c, Xen 4.13).
+ * Since 672894a11f (4.20, 4.19.2, 4.18.5) Xen judges that by the chunks that it has recorded as done, and the one that
+ * was just answered is not yet one of them. What follows: a page that became memory while the first chunk was being
+ * served is stored to by the emulator, and the answer is left lying. On Xen the vCPU's next request meets it, and the
+ * domain crashes, unless Xen has scheduled the vCPU anew before. We do as Xen does within one instruction, where
+ * nothing comes between; after it the answer is gone. Cost: a device model that crashes a domain only by its next
+ * instruction does not show here.
  */
 static void look_again(emb_access *a, const emb_part *answered)
 {
@@ -267,7 +266,6 @@ static void look_again(emb_access *a, const emb_part *answered)
     a->lying = !answered->io;
 }
 
-/* EMB_DONE, EMB_RETRY or -errno, with p2m unlocked; the vCPU is in XEN before and after, unless it failed. */
 int emb_emulate(emb_access *a)
 {
     for (;;) {
@@ -279,6 +277,10 @@ int emb_emulate(emb_access *a)
             return rc;
         uint64_t data = 0;
         rc = emb_wait_for_answers(a->v, &data);
+        if (!rc && a->after_input) {
+            xd_emb_crash(a->v->domain, "a port is asked again, and meets the answer to the store of what it gave");
+            rc = emb_why_stopped(a->v->domain);
+        }
         if (rc)
             return rc;
         if (!a->write)
@@ -288,10 +290,6 @@ int emb_emulate(emb_access *a)
     }
 }
 
-/*
- * Begin an instruction: enter the guest and look. 1: the access may be done on memory, in GUEST. 0: the emulator must
- * do it, in XEN, and holds p2m where the rules say so. -errno: stopped.
- */
 int emb_begin(emb_access *a, uint64_t gpa, uint32_t size, uint32_t *generation)
 {
     emb_vcpu *v = a->v;
@@ -359,5 +357,13 @@ int emb_store(emb_vcpu *v, uint64_t gpa, const uint8_t *from, uint32_t size)
 int emb_load(emb_vcpu *v, uint64_t gpa, uint8_t *to, uint32_t size)
 {
     emb_access a = { .v = v, .bytes = to };
+    return run_access(&a, gpa, size);
+}
+
+int emb_store_input(emb_vcpu *v, uint64_t gpa, const uint8_t *from, uint32_t size)
+{
+    uint8_t bytes[8];
+    memcpy(bytes, from, size);
+    emb_access a = { .v = v, .bytes = bytes, .write = true, .after_input = true };
     return run_access(&a, gpa, size);
 }

@@ -1,9 +1,13 @@
-/* What a server claims by address: a rangeset with a limit, xen/common/rangeset.c, and its users in xen/common/ioreq.c. */
-#include "domain.h"
+/*
+ * What a server claims by address: a rangeset with a limit, xen/common/rangeset.c, and its users in xen/common/ioreq.c.
+ */
+#include "ranges.h"
+
+#include "calls.h"
+#include "state.h"
 
 #include <string.h>
 
-/* The range that holds all of first..last, or -1. */
 int emb_ranges_find(const emb_ranges *ranges, uint64_t first, uint64_t last)
 {
     uint32_t low = 0, high = ranges->count;

@@ -1,5 +1,12 @@
-/* Operations of a vCPU, in batches. */
-#include "domain.h"
+#include "run.h"
+
+#include "hypercall.h"
+#include "insn.h"
+#include "phases.h"
+#include "ports.h"
+#include "repeat.h"
+#include "rmw.h"
+#include "wait.h"
 
 #include <string.h>
 
@@ -39,7 +46,7 @@ static int fill(emb_vcpu *v, const xd_emb_op *op)
 
 static int copy(emb_vcpu *v, const xd_emb_op *op)
 {
-    const uint8_t *from = at_address(op->data);
+    const uint8_t *from = at_address(op->bytes);
     int rc = 0;
     for (uint64_t at = 0; at < op->count && !rc;) {
         uint32_t piece = 8;
@@ -67,30 +74,33 @@ static int read_modify_write(emb_vcpu *v, xd_emb_op *op)
     return rc;
 }
 
-/* XENMEM_decrease_reservation, to the end of the hypercall, where device models hear of it. */
-static int remove_frames(emb_vcpu *v, const xd_emb_op *op)
+static int port_string(emb_vcpu *v, const xd_emb_op *op)
 {
-    int rc = emb_enter(v, XD_PHASE_XEN);
-    if (!rc)
-        rc = emb_remove(v->domain, op->gpa, op->count);
-    return rc > 0 ? emb_invalidate(v) : rc;
+    v->dropped = v->discarded = false;
+    int rc = emb_port_string(v, op);
+    count_losses(v);
+    return rc;
+}
+
+static bool is_port(const xd_emb_op *op)
+{
+    return op->size <= 4 && op->port <= UINT16_MAX;
 }
 
 static int run_one(emb_vcpu *v, xd_emb_op *op)
 {
-    int rc;
     bool any_size = op->kind == XD_OP_STORE || op->kind == XD_OP_COPY || op->kind == XD_OP_REMOVE ||
                     op->kind == XD_OP_ADD || op->kind == XD_OP_HYPERCALL;
     if (!any_size && !is_width(op->size))
         return -EINVAL;
     switch (op->kind) {
     case XD_OP_STORE:
-        if (op->data)
-            return op->size && op->size <= 64 ? one_store(v, op->gpa, at_address(op->data), op->size) : -EINVAL;
+        if (op->bytes)
+            return op->size && op->size <= 64 ? one_store(v, op->gpa, at_address(op->bytes), op->size) : -EINVAL;
         return is_width(op->size) ? one_store(v, op->gpa, (const uint8_t *)&op->value, op->size) : -EINVAL;
     case XD_OP_LOAD:
-        op->value = 0;
-        return emb_load(v, op->gpa, (uint8_t *)&op->value, op->size);
+        op->result = 0;
+        return emb_load(v, op->gpa, (uint8_t *)&op->result, op->size);
     case XD_OP_FILL:
         return fill(v, op);
     case XD_OP_COPY:
@@ -102,18 +112,19 @@ static int run_one(emb_vcpu *v, xd_emb_op *op)
     case XD_OP_CMPXCHG:
         return read_modify_write(v, op);
     case XD_OP_MODIFY:
-        return op->data < XD_MODIFY_KINDS ? read_modify_write(v, op) : -EINVAL;
+        return op->modify < XD_MODIFY_KINDS ? read_modify_write(v, op) : -EINVAL;
     case XD_OP_HYPERCALL:
-        return op->data ? emb_hypercall_output(v, op) : -EINVAL;
+        return op->bytes ? emb_hypercall_output(v, op) : -EINVAL;
     case XD_OP_OUT:
     case XD_OP_IN:
-        return op->size <= 4 && op->gpa <= UINT16_MAX ? emb_port_io(v, op) : -EINVAL;
+        return is_port(op) ? emb_port_io(v, op) : -EINVAL;
+    case XD_OP_REP_OUTS:
+    case XD_OP_REP_INS:
+        return is_port(op) ? port_string(v, op) : -EINVAL;
     case XD_OP_REMOVE:
-        return remove_frames(v, op);
+        return emb_remove_frames(v, op);
     case XD_OP_ADD:
-        /* What is there must go before it can come anew, and leaves nothing behind, not even in a hole. */
-        rc = remove_frames(v, op);
-        return rc ? rc : xd_emb_set_type(v->domain, op->gpa, op->count, XD_P2M_RAM_RW);
+        return emb_add_frames(v, op);
     default:
         return -EINVAL;
     }

@@ -1,10 +1,14 @@
-/* ioreq servers of the embedded hypervisor: xen/common/ioreq.c, xen/arch/x86/mm/p2m.c. */
-#include "domain.h"
+/* xen/common/ioreq.c: ioreq servers. */
+#include "servers.h"
+
+#include "calls.h"
+#include "p2m.h"
+#include "slot_page.h"
+#include "state.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Pages. Under servers_lock. */
 static emb_page *new_page(xd_emb *d)
 {
     emb_page *page = calloc(1, sizeof(*page));
@@ -167,117 +171,4 @@ int xd_emb_slots_unmap(xd_emb *d, char *memory)
         put_page_locked(d, page);
     pthread_mutex_unlock(&d->servers_lock);
     return page ? 0 : -EINVAL;
-}
-
-/* The claim: ioreq_server_map_mem_type, p2m_set_ioreq_server. */
-int xd_emb_claim(xd_emb *d, uint32_t id, uint32_t hvmmem, uint32_t flags)
-{
-    int rc = xd_emb_call(d, XD_CALL_MAP_MEM_TYPE);
-    if (rc)
-        return rc;
-    if (!d->rules.has_claim)
-        return -EOPNOTSUPP;
-    if (hvmmem != 4 || (flags & ~2u))
-        return -EINVAL;
-    pthread_mutex_lock(&d->p2m);
-    pthread_mutex_lock(&d->servers_lock);
-    if (!emb_find_server(d, id)) {
-        rc = -ENOENT;
-    } else if (flags) {
-        /* Entries of an owner that went without releasing would be taken for the new owner's. */
-        if (d->owner >= 0 || d->entries)
-            rc = -EBUSY;
-        else
-            __atomic_store_n(&d->owner, (int)id, __ATOMIC_SEQ_CST);
-    } else if (d->owner != (int)id) {
-        rc = -EINVAL;
-    } else {
-        __atomic_store_n(&d->owner, -1, __ATOMIC_SEQ_CST);
-    }
-    pthread_mutex_unlock(&d->servers_lock);
-    if (!rc && !flags)
-        for (uint64_t gfn = 0; gfn < d->frames && d->entries; gfn++)
-            if (d->types[gfn] == XD_P2M_IOREQ_SERVER)
-                emb_change_type(d, gfn, XD_P2M_RAM_RW);
-    emb_types_changed(d);
-    pthread_mutex_unlock(&d->p2m);
-    return rc;
-}
-
-int xd_emb_owner(xd_emb *d)
-{
-    return __atomic_load_n(&d->owner, __ATOMIC_SEQ_CST);
-}
-
-/* The server to which an access goes by its address, or -1: ioreq_server_select. */
-int emb_select(xd_emb *d, uint32_t kind, uint64_t first, uint64_t last)
-{
-    int best = -1;
-    pthread_mutex_lock(&d->servers_lock);
-    for (int id = (int)d->rules.max_servers - 1; id >= 0; id--) {
-        const emb_server *s = &d->servers[id];
-        if (!s->exists || !s->enabled || id == d->default_server ||
-            emb_ranges_find(&s->ranges[kind], first, last) < 0)
-            continue;
-        if (best < 0 || (d->rules.newest_first && s->born > d->servers[best].born))
-            best = id;
-        if (!d->rules.newest_first)
-            break;
-    }
-    if (best < 0 && d->default_server >= 0 && d->servers[d->default_server].enabled)
-        best = d->default_server;
-    pthread_mutex_unlock(&d->servers_lock);
-    return best;
-}
-
-/* Put a request into the vCPU's slot: ioreq_send, without the event. -EFAULT where Xen would call it unhandleable. */
-static int post_locked(emb_vcpu *v, uint32_t id, const xd_ioreq *request)
-{
-    xd_emb *d = v->domain;
-    emb_server *s = &d->servers[id];
-    if (!s->exists)
-        return -EFAULT;
-    if (!s->page) {
-        xd_emb_crash(d, "a request for a server whose page nobody ever mapped: Xen itself would fault");
-        return -ENOTRECOVERABLE;
-    }
-    void *page = s->page->memory;
-    if (xd_slot_port(page, v->id) != s->ports[v->id] || xd_slot_post(page, v->id, request))
-        return -EFAULT;
-    s->page->refs++;
-    v->pending[v->nr_pending++] = (emb_pending){
-        .page = s->page, .server = id, .port = s->ports[v->id], .born = s->born
-    };
-    return 0;
-}
-
-int emb_post(emb_vcpu *v, uint32_t id, const xd_ioreq *request)
-{
-    xd_emb *d = v->domain;
-    v->posted_at = __atomic_load_n(&v->wake, __ATOMIC_SEQ_CST);
-    pthread_mutex_lock(&d->servers_lock);
-    int rc = post_locked(v, id, request);
-    pthread_mutex_unlock(&d->servers_lock);
-    if (!rc)
-        emb_count(d, XD_EMB_TRAPPED);
-    return rc;
-}
-
-/* ioreq_signal_mapcache_invalidate: to each enabled server; one that cannot be told is left out. */
-int emb_post_invalidate(emb_vcpu *v)
-{
-    xd_emb *d = v->domain;
-    xd_ioreq request = { .size = 4, .data = ~0ull, .type = XD_IOREQ_INVALIDATE };
-    int rc = 0;
-    v->posted_at = __atomic_load_n(&v->wake, __ATOMIC_SEQ_CST);
-    pthread_mutex_lock(&d->servers_lock);
-    for (int id = (int)d->rules.max_servers - 1; id >= 0 && rc != -ENOTRECOVERABLE; id--) {
-        if (!d->servers[id].exists || !d->servers[id].enabled)
-            continue;
-        rc = post_locked(v, (uint32_t)id, &request);
-        if (!rc)
-            emb_count(d, XD_EMB_INVALIDATES);
-    }
-    pthread_mutex_unlock(&d->servers_lock);
-    return rc == -ENOTRECOVERABLE ? rc : 0;
 }

@@ -5,7 +5,13 @@
  * vCPU looks only after an event, always: an answer without its notify would be luck on Xen, and is a hang here.
  */
 #define _GNU_SOURCE
-#include "domain.h"
+#include "wait.h"
+
+#include "phases.h"
+#include "servers.h"
+#include "slot_access.h"
+#include "slot_page.h"
+#include "state.h"
 
 #include <linux/futex.h>
 #include <sys/syscall.h>
@@ -14,6 +20,11 @@
 static void futex_wait(uint32_t *word, uint32_t value)
 {
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+void xd_emb_set_spin(xd_emb *d, uint32_t turns)
+{
+    __atomic_store_n(&d->spin, turns, __ATOMIC_RELAXED);
 }
 
 void emb_wake(emb_vcpu *v)
@@ -61,10 +72,10 @@ static uint32_t await_event(emb_vcpu *v, uint32_t seen)
 }
 
 /*
- * Facts: wait_for_io crashes a domain whose slot goes backward (XSA-262), but remembers the state that it saw only while
- * it runs; x86 restarts it from its beginning whenever the vCPU has slept, and a slot that moved has made it sleep. What
- * follows: a device model would have to move the slot twice between two loads of Xen's to be caught. So here, a step
- * backward is a step like any other.
+ * Facts: wait_for_io crashes a domain whose slot goes backward (XSA-262), but remembers the state that it saw only
+ * while it runs; x86 restarts it from its beginning whenever the vCPU has slept, and a slot that moved has made it
+ * sleep. What follows: a device model would have to move the slot twice between two loads of Xen's to be caught. So
+ * here, a step backward is a step like any other.
  */
 /* Returns 1 if the request is finished, 0 if not yet, or -errno. */
 static int step(emb_vcpu *v, emb_pending *one, uint64_t *data)
@@ -77,7 +88,7 @@ static int step(emb_vcpu *v, emb_pending *one, uint64_t *data)
     /* The server was destroyed over the request: Xen finds nothing pending and takes the request as it is. */
     if (!alive)
         return 1;
-    uint32_t state = xd_slot_state(one->page->memory, v->id);
+    uint32_t state = load_state(slot_of(one->page->memory, v->id));
     if (state == XD_STATE_NONE) {
         *data = ~0ull;
         return 1;
@@ -94,7 +105,6 @@ static int step(emb_vcpu *v, emb_pending *one, uint64_t *data)
     return 1;
 }
 
-/* A vCPU that stops leaves its requests in their slots. */
 void emb_drop_pending(emb_vcpu *v)
 {
     while (v->nr_pending)

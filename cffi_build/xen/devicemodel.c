@@ -4,10 +4,10 @@
 #include <time.h>
 
 /*
- * EAGAIN is Xen's word for a page that is paged out, which it has begun to page in, and also for a shared page that it
- * cannot unshare for want of memory (xen/arch/x86/hvm/dm.c set_mem_type). The first ends by itself, the second may not;
- * nothing tells them apart. So: the call asks again every 100 us, 512 times in all, and then reports EAGAIN.
- * Cost: a guest with such pages holds its own device model for up to 51 ms a call (longer with coarse timers).
+ * Facts: Xen answers EAGAIN for a page that is paged out, which it has begun to page in, and also for a shared page
+ * that it cannot unshare for want of memory (xen/arch/x86/hvm/dm.c set_mem_type). The first ends by itself, the second
+ * may not; nothing tells them apart. What follows: a call asks again every 100 us, 512 times in all, and then reports
+ * EAGAIN. Cost: a guest with such pages holds its own device model for up to 51 ms a call (longer with coarse timers).
  */
 enum { RETRIES = 512, RETRY_NS = 100 * 1000 };
 

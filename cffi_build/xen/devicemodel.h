@@ -2,7 +2,11 @@
 #define XD_XEN_DEVICEMODEL_H
 #include "types.h"
 
-/* tools/include/xendevicemodel.h; each returns 0, or -1 with errno. Ranges are inclusive. */
+/*
+ * Device-model operations: Xen's own functions, of tools/include/xendevicemodel.h, and two of ours. Xen's return 0, or
+ * -1 with errno; ranges include both ends. Any thread may call them. xengt_dm/hypervisor/xen/devicemodel.py does, from
+ * the thread that serves the domain.
+ */
 xendevicemodel_handle *xendevicemodel_open(struct xentoollog_logger *logger, unsigned int open_flags);
 int xendevicemodel_close(xendevicemodel_handle *dmod);
 int xendevicemodel_restrict(xendevicemodel_handle *dmod, domid_t domid);
@@ -45,13 +49,17 @@ int xendevicemodel_shutdown(xendevicemodel_handle *dmod, domid_t domid, unsigned
 int xendevicemodel_nr_vcpus(xendevicemodel_handle *dmod, domid_t domid, unsigned int *vcpus);
 
 /*
- * xendevicemodel_set_mem_type on each of gfns[0..count-1] alone; errors[i] is 0 or a positive errno. Returns how many
- * failed, or -ESRCH when the domain is gone: the frames not done then have ESRCH too.
+ * Change the type of each frame gfns[0..count-1] by a hypercall of its own; `type` is hvmmem_type_t. errors[i] receives
+ * 0 or a positive errno. Returns how many failed, or -ESRCH if the domain is gone; the frames that were not tried then
+ * have ESRCH, too. Blocks for up to 51 ms while Xen says that a page is paged out.
  */
 int xd_xen_set_mem_types(xendevicemodel_handle *dmod, domid_t domid, uint32_t type, const uint64_t *gfns,
                          uint32_t count, int *errors);
 
-/* A logger that says nothing: Xen's libraries print to stderr by default, and each failure here becomes an exception. */
+/*
+ * Returns a logger that says nothing, which is never freed. Xen's libraries print to stderr by default; here each
+ * failure becomes an exception.
+ */
 struct xentoollog_logger *xd_xen_quiet_logger(void);
 
 #endif

@@ -2,7 +2,11 @@
 #define XD_XEN_EVTCHN_H
 #include "types.h"
 
-/* tools/include/xenevtchn.h; NULL or -1 with errno. */
+/*
+ * Event channels: Xen's own functions, of tools/include/xenevtchn.h, and three of ours. Xen's return NULL or -1 with
+ * errno on failure. Any thread may call them; xengt_dm/hypervisor/xen/events.py does, from the thread that serves the
+ * domain.
+ */
 xenevtchn_handle *xenevtchn_open(struct xentoollog_logger *logger, unsigned int flags);
 xenevtchn_handle *xenevtchn_fdopen(struct xentoollog_logger *logger, int fd, unsigned open_flags);
 int xenevtchn_close(xenevtchn_handle *xce);
@@ -16,21 +20,28 @@ int xenevtchn_notify(xenevtchn_handle *xce, evtchn_port_t port);
 xenevtchn_port_or_error_t xenevtchn_pending(xenevtchn_handle *xce);
 int xenevtchn_unmask(xenevtchn_handle *xce, evtchn_port_t port);
 
-/* What /dev/xen/evtchn hands over in one read: a page of ports, drivers/xen/evtchn.c evtchn_read. */
+/* How many ports /dev/xen/evtchn hands over in one read: drivers/xen/evtchn.c evtchn_read, a page of them. */
 enum { XD_EVTCHN_BATCH = 1024 };
 
 /*
- * The library takes one port a system call; the device takes and gives arrays. `fd` is the handle's, set to O_NONBLOCK.
- *
- * xd_xen_evtchn_take reads the ports that are pending into ports[0..XD_EVTCHN_BATCH-1], which leaves them masked, and
- * returns how many; 0 when there are none; -EFBIG when the kernel's ring overflowed and ports were lost.
- * xd_xen_evtchn_unmask re-arms them; a port that is not masked, or not ours, is passed over by the kernel.
- * xd_xen_evtchn_drain does one of each. After an overflow it empties the ring and unmasks all of `bound`, which it also
- * returns as fired: the caller's look at every slot finds what the lost ports stood for.
- * All return -errno when the device fails.
+ * The library takes one port per system call; the device takes and gives arrays. `fd` is the handle's, set to
+ * O_NONBLOCK. All of these return -errno when the device fails.
+ */
+
+/*
+ * Read the ports that are pending into ports[0..XD_EVTCHN_BATCH-1]; they stay masked until they are unmasked. Returns
+ * how many; 0 when there are none; -EFBIG when the kernel's ring overflowed and ports were lost.
  */
 int xd_xen_evtchn_take(int fd, evtchn_port_t *ports);
+
+/* Unmask `count` ports. The kernel passes over a port that is not masked or not ours. Returns 0. */
 int xd_xen_evtchn_unmask(int fd, const evtchn_port_t *ports, uint32_t count);
+
+/*
+ * Take and unmask every pending port, up to XD_EVTCHN_BATCH. Returns how many. After an overflow it empties the ring
+ * and unmasks all of bound[0..nr_bound-1], and returns nr_bound: the caller's look at every slot finds what the lost
+ * ports stood for.
+ */
 int xd_xen_evtchn_drain(int fd, const evtchn_port_t *bound, uint32_t nr_bound);
 
 #endif

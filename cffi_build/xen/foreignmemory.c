@@ -8,10 +8,11 @@
 enum { FRAME_SHIFT = 12 };
 
 /*
- * On a failure libxenforeignmemory unmaps the address it was given (tools/libs/foreignmemory/linux.c), which leaves a
- * hole in a window that the caller still counts as its own: the next mmap of any thread may land there, and the
- * caller's unmap would then pull that away. So the hole is filled with a reservation. MAP_FIXED_NOREPLACE, because
- * another thread may have been faster: then the window is lost, but nobody's memory with it.
+ * Facts: on a failure libxenforeignmemory unmaps the address that it was given (tools/libs/foreignmemory/linux.c). That
+ * leaves a hole in a window that the caller still counts as its own: the next mmap of any thread may land there, and
+ * the caller's unmap would then take that away. What follows: the hole is filled with a reservation, by
+ * MAP_FIXED_NOREPLACE, because another thread may have been faster. Cost: then the window is lost, but no other memory
+ * with it.
  */
 static void reserve_again(uintptr_t address, size_t bytes)
 {

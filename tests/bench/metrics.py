@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.bench.measure import Figure, best, cpu
 from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import lib as embedded
 from xengt_dm.stats import exporter
 from xengt_dm.stats.page import StatsPage
 from xengt_dm.stats.reader import read_host
@@ -39,10 +40,15 @@ def _requests(count: int, timed: bool) -> Callable[[], None]:
     taken = ffi.new("xd_taken[]", 1)
     counters = ffi.new("xd_counters *")
     timing = ffi.addressof(counters, "timing") if timed else ffi.NULL
-    lib.xd_slot_post(page, 0, ffi.new("xd_ioreq *", {"type": lib.XD_IOREQ_COPY, "size": 8}))
+    embedded.xd_slot_post(page, 0, ffi.new("xd_ioreq *", {"type": lib.XD_IOREQ_COPY, "size": 8}))
 
     def work(counters: object = counters) -> None:  # it owns what `timing` points to
-        again, take, answer, ready = lib.xd_slot_set_state, lib.xd_slots_take, lib.xd_slot_answer, lib.XD_STATE_READY
+        again, take, answer, ready = (
+            embedded.xd_slot_set_state,
+            lib.xd_slots_take,
+            lib.xd_slot_answer,
+            lib.XD_STATE_READY,
+        )
         for _ in range(count):
             again(page, 0, ready)
             take(page, 1, 0, taken, timing)

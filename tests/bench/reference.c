@@ -4,7 +4,7 @@
 
 enum { PAGE = 4096 };
 
-/* Bring copies of pages in line: memcmp, and memcpy of those that differ. How many these were. */
+/* Updates copies of pages: memcmp, and memcpy of those that differ. Returns how many differed. */
 uint64_t sync_pages(char *copies, const char *pages, uint64_t count)
 {
     uint64_t changed = 0;

@@ -18,7 +18,7 @@ import trio
 from tests.bench import reference
 from tests.bench.measure import MICRO, Figure, best, wall
 from tests.support.device_model import DeviceModel
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.space import Mode

@@ -1,6 +1,6 @@
-"""A submission in relaxed mode when so many tables are dirty, against memcmp and memcpy of these pages.
+"""A submission in relaxed mode with a number of unsynced tables, compared with memcmp and memcpy of their pages.
 
-Each dirty table was opened by one trapped store; then the guest changed its last entry. All lie in one space.
+Each table was unsynced by one trapped store. Then the guest changed its last entry. All tables are in one space.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def run(quick: bool) -> Iterator[Figure]:
             engine.store((guest.first_leaf + i) * FRAME, 8, int(guest.leaf(i)[0]))
         library.touch_pages(reference.FFI.cast("uint64_t *", guest.leaf(0) + ENTRIES - 1), count, ENTRIES, CHANGE)
         seconds = cpu(partial(guest.submit, engine))
-        assert not engine._tables.pointer.open_tables
+        assert not engine.shadow.unsynced_tables
         return seconds
 
     submit(counts[-1])

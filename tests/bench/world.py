@@ -74,7 +74,7 @@ class Guest:
             self, self, counters, frame_limit=self.frames, sync=sync, max_tables=self.leaves + self.first_leaf + 1
         )
         for chunk in range(self.frames // CHUNK):
-            engine._frames.learn(chunk)
+            engine.frames.query(chunk)
         return engine
 
     def create(self, engine: Engine) -> None:

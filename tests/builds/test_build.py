@@ -103,13 +103,13 @@ def test_wheel_is_for_every_later_python(built: Path) -> None:
     assert "-cp311-abi3-linux_" in wheel.name
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if name.startswith("xengt_dm/")}
-    assert names == tracked("xengt_dm") | {"xengt_dm/_core.abi3.so", "xengt_dm/_xen.abi3.so"}
+    assert names == tracked("xengt_dm") | {f"xengt_dm/{name}.abi3.so" for name in ("_core", "_embedded", "_xen")}
 
 
 def test_wheel_works(built: Path, venv: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     install(venv, wheel)
-    where = "import xengt_dm, xengt_dm._core, xengt_dm._xen; print(xengt_dm.__file__)"
+    where = "import xengt_dm, xengt_dm._core, xengt_dm._embedded, xengt_dm._xen; print(xengt_dm.__file__)"
     assert python(venv, where, tmp_path).startswith(str(venv))
     assert run(venv / "bin" / "xengt-dm", "--version", cwd=tmp_path).output.startswith("xengt-dm ")
     assert "audit" in run(venv / "bin" / "xengt-dm", "demo", "--json", cwd=tmp_path).output

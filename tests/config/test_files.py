@@ -77,13 +77,29 @@ def test_historical_names_are_aliases(tmp_path: Path) -> None:
             f"F:2: device.bar0_gpa: 0xf0000001 is not allowed; it must be {KEYS['device.bar0_gpa'].range}",
         ),
         ("device = 3", "F:1: device: there is no such key; did you mean device.fences?"),
-        ("[shadow.mode]\nx = 1", 'F: shadow.mode: {\'x\': 1} is no string; it must be "strict" or "relaxed"'),
+        ("[shadow.mode]\nx = 1", 'F: shadow.mode: a table is no string; it must be "strict" or "relaxed"'),
+        ("[[shadow]]\nmode = 'strict'", "F: shadow: is a section, [shadow]; it can be neither an array nor [[shadow]]"),
+        ("shadow.mode = [1]", 'F:1: shadow.mode: an array is no string; it must be "strict" or "relaxed"'),
+        ("[shadow]\nmode = 1979-05-27", 'F:2: shadow.mode: 1979-05-27 is no string; it must be "strict" or "relaxed"'),
+        ("[shadow]\nmax_tables = inf", "F:2: shadow.max_tables: inf is no integer; it must be 1 to 16777216"),
+        (
+            f"[shadow]\nmax_tables = {'0x' + 'f' * 900}",
+            "F:2: shadow.max_tables: an integer of 3600 bits is not allowed; it must be 1 to 16777216",
+        ),
+        (
+            '[shadow]\nmode = "a\\u001b[2Jb"',
+            'F:2: shadow.mode: "a\\U0000001b[2Jb" is not allowed; it must be "strict" or "relaxed"',
+        ),
+        ('"a\\nF:9: b" = 1', "F: a\\nF:9: b: there is no such key; `xengt-dm config show` lists those that there are"),
         (
             "vgt_fence_sz = 4\n[device]\nfences = 8",
             "F:3: device.fences: has a value already, from F:1; keep one",
         ),
-        ("a = [", "F: not TOML: Invalid value (at end of document)"),
-        ("[log]\nlevel = 'x'\n[log]\n", "F: not TOML: Cannot declare ('log',) twice (at line 3, column 5)"),
+        ("a = [", "F:1: not TOML: Invalid value (at end of document)"),
+        ("a = 1\nb = [\n\n", "F:2: not TOML: Invalid value (at end of document)"),
+        ("[log]\nlevel = 'x'\n[log]\n", "F:3: not TOML: Cannot declare ('log',) twice (at line 3, column 5)"),
+        ("[shadow]\nmode = \n", "F:2: not TOML: Invalid value (at line 2, column 8)"),
+        ("\ufeff[log]\n", "F:1: not TOML: Invalid statement (at line 1, column 1); it begins with a byte order mark"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place_and_a_remedy(tmp_path: Path, text: str, said: str) -> None:
@@ -99,8 +115,8 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"# one\n# \xff\n")
     assert complaint(path) == "F:2: not UTF-8, which TOML is"
-    path.write_bytes(b"#" * (1 << 20) + b"\n")
-    assert "more than 1048576 bytes" in complaint(path)
+    path.write_bytes(b"#" * (1 << 16) + b"\n")
+    assert "more than 65536 bytes" in complaint(path)
     path.unlink()
     path.mkdir()
     assert complaint(path) == "F: cannot be read: Is a directory"
@@ -136,6 +152,26 @@ def test_options_are_read_as_people_write_them() -> None:
         ("shadow.mode=lax", '--set: shadow.mode: "lax" is not allowed; it must be "strict" or "relaxed"'),
         ("shadow.max_tables=many", '--set: shadow.max_tables: "many" is no integer; it must be 1 to 16777216'),
         ("=1", "--set: : there is no such key; `xengt-dm config show` lists those that there are"),
+        (
+            f"shadow.max_tables={'9' * 5000}",
+            f'--set: shadow.max_tables: "{"9" * 56}... is no integer; it must be 1 to 16777216',
+        ),
+        (
+            f"shadow.max_tables=0x{'f' * 5000}",
+            "--set: shadow.max_tables: an integer of 20000 bits is not allowed; it must be 1 to 16777216",
+        ),
+        (
+            "shadow.max_tables=\N{FULLWIDTH DIGIT FIVE}",
+            '--set: shadow.max_tables: "\N{FULLWIDTH DIGIT FIVE}" is no integer; it must be 1 to 16777216',
+        ),
+        (
+            "shadow.mode=\x1b[2J",
+            '--set: shadow.mode: "\\U0000001b[2J" is not allowed; it must be "strict" or "relaxed"',
+        ),
+        (
+            f"{'x' * 200_000}=1",
+            f"--set: {'x' * 57}...: there is no such key; `xengt-dm config show` lists those that there are",
+        ),
     ],
 )
 def test_options_that_are_wrong(text: str, said: str) -> None:
@@ -172,10 +208,33 @@ def test_values_that_do_not_go_together(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd", ".hidden", "a\0b"])
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "a/b", "/etc/passwd", ".hidden", "a\0b", "x" * 251, "x" * 4000, "é" * 126, "\ud800", "--incoming"],
+)
 def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
     assert domain_file(tmp_path, name) is None
     assert load(tmp_path, name).settings == Config([]).settings
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("win", "win.toml"),
+        ("win--incoming", "win.toml"),
+        ("win--incoming--incoming", "win--incoming.toml"),
+        ("win--migratedaway", "win--migratedaway.toml"),
+        ("x" * 250, "x" * 250 + ".toml"),
+        ("a\nb", "a\nb.toml"),
+        ("\udcff", "\udcff.toml"),
+        ("-h", "-h.toml"),
+        ("%n", "%n.toml"),
+    ],
+)
+def test_names_and_their_files(tmp_path: Path, name: str, file: str) -> None:
+    write(tmp_path, "log.level = 'debug'", f"domains/{file}")
+    assert domain_file(tmp_path, name) == tmp_path / "domains" / file
+    assert load(tmp_path, name).string("log.level") == "debug"
 
 
 def test_the_files_of_domains_are_listed(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from xengt_dm.log.log import LEVELS
 from xengt_dm.log.ratelimit import BURST, SECONDS_EACH
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.vgpu import registers as reg
-from xengt_dm.vgpu.device import Device
+from xengt_dm.vgpu.device import Vgpu
+from xengt_dm.vgpu.state import SIZE, DeviceState
 
 INSTALLED = Path(__file__).resolve().parents[2] / "etc" / "xengt-dm.toml"
 
@@ -57,9 +58,18 @@ class NoSpaces:
 
     def set_64k_pages(self, enabled: bool) -> None: ...
 
+    def ignore_notification(self) -> None: ...
+
+
+def reset_device(graphics: reg.GraphicsMemory) -> Vgpu:
+    state = DeviceState.create(memoryview(bytearray(SIZE)))
+    device = Vgpu(NoSpaces(), state, generation=8, vgt_id=1, graphics=graphics)
+    device.reset()
+    return device
+
 
 def test_the_guest_is_told_of_its_graphics_memory() -> None:
-    device = Device(NoSpaces(), 8, 1, reg.GraphicsMemory(96, 448, 4))
+    device = reset_device(reg.GraphicsMemory(96, 448, 4))
     assert [device.read(reg.PVINFO + offset, 4) for offset in (0x40, 0x44, 0x48, 0x4C, 0x50)] == [
         0,
         96 << 20,
@@ -67,7 +77,7 @@ def test_the_guest_is_told_of_its_graphics_memory() -> None:
         448 << 20,
         4,
     ]
-    device = Device(NoSpaces(), 8, 1)
+    device = reset_device(reg.NO_GRAPHICS_MEMORY)
     assert [device.read(reg.PVINFO + offset, 4) for offset in (0x40, 0x44, 0x48, 0x4C, 0x50)] == [0] * 5
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Self
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.hypervisor.embedded.errors import GuestFaultError, VcpuStoppedError
 from xengt_dm.hypervisor.embedded.p2m import P2mType, reported
@@ -29,7 +29,7 @@ class EmbeddedSide:
     """See side.py. Use as a context."""
 
     def __init__(self, flavour: str) -> None:
-        self.domain = EmbeddedDomain(_RAM_FRAMES, VCPUS, flavour=flavour)
+        self.domain = EmbeddedDomain(_RAM_FRAMES, VCPUS, flavour=flavour, local_apics=False)
         self.done_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._next_frame = 8
         self._outcomes: dict[int, Outcome] = {}
@@ -67,10 +67,6 @@ class EmbeddedSide:
 
     def claim(self, port: Any, server: int, mem_type: int, flags: int) -> int:
         return -int(lib.xd_emb_claim(self.domain.handle, server, mem_type, flags))
-
-    def change_range(self, port: Any, server: int, kind: int, first: int, last: int, add: bool) -> int:
-        call = lib.xd_emb_range_map if add else lib.xd_emb_range_unmap
-        return -int(call(self.domain.handle, server, kind, first, last))
 
     def log_dirty(self, on: bool) -> int:
         return 0 if self.domain.log_dirty(on) else errno.EBUSY
@@ -152,6 +148,10 @@ def _execute(cpu: Vcpu, op: Op) -> int:
             cpu.outp(op.addr, op.size, op.value)
         case "in":
             return cpu.inp(op.addr, op.size)
+        case "outs":
+            cpu.rep_outs(op.addr, op.data, op.size, op.count, op.down)
+        case "ins":
+            cpu.rep_ins(op.addr, op.data, op.size, op.count, op.down)
         case "remove":
             cpu.remove(op.addr, op.count)
         case "add":

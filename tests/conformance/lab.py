@@ -14,7 +14,7 @@ from .table import Case, flipped, for_flavour, load
 from .xen import CONFIG, READY, XenSide
 
 _STEP_SECONDS = 60
-_LEAST = 250
+_LEAST = 650
 _EVERY = 100
 
 

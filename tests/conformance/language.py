@@ -18,7 +18,7 @@ VCPUS = 2
 
 TYPES = {"ram_rw": 0, "ram_ro": 1, "mmio_dm": 2, "mmio_write_dm": 3, "ioreq_server": 4}
 KINDS = {"pio": 0, "copy": 1, "pci": 2, "invalidate": 8}
-RANGES = {"port": 0, "mmio": 1, "pci": 2}
+RANGES = ("port", "mmio", "pci")
 STATES = {"none": 0, "ready": 1, "inprocess": 2, "resp_ready": 3}
 
 
@@ -145,7 +145,7 @@ class Op:
     size: int = 0
     addr: int = 0
     value: int = 0
-    #: The source's address, what to compare with, or which operation.
+    #: The memory's address, where ``addr`` is a device's or a port; what to compare with; or which operation.
     data: int = 0
     count: int = 1
     down: bool = False
@@ -154,7 +154,7 @@ class Op:
 #: In the order of the guest's enum.
 OPS = (
     "store", "load", "stos", "movs", "xchg", "cmpxchg", "locked", "out", "in", "remove", "add", "hypercall",
-    "plain", "grant", "shutdown",
+    "plain", "grant", "shutdown", "outs", "ins",
 )  # fmt: skip
 LOCKED = ("or", "and", "xor", "add")
 
@@ -190,6 +190,9 @@ def operation(words: tuple[str, ...], names: Names) -> Op:
             case "in":
                 size, port = args
                 return Op(kind, number(size), number(port))
+            case "outs" | "ins":
+                size, port, memory, count = args
+                return Op(kind, number(size), number(port), 0, names.address(memory), number(count), down)
             case "remove" | "add":
                 frame, count = args
                 return Op(kind, 0, names.frame(frame), 0, 0, number(count))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import lib as embedded
 from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.port import DomainPort, MemType
 
@@ -125,17 +126,24 @@ class Model:
     def _claim(self, server: _Server, mem_type: str = "4", flags: str = "2") -> list[str]:
         return [errno_name(self._side.claim(self.port, server.number, number(mem_type), number(flags)))]
 
-    def _range(self, server: _Server, add: bool, kind: str, first: str, last: str) -> list[str]:
-        start, end = self._names.address(first), self._names.address(last)
-        return [errno_name(self._side.change_range(self.port, server.number, RANGES[kind], start, end, add))]
+    def _range(self, server: _Server, add: bool, kind: str, first: str, last: str) -> None:
+        self._change_range(server, kind, self._names.address(first), self._names.address(last), add)
 
-    def _fill(self, server: _Server, kind: str, first: str, step: str, count: str) -> list[str]:
+    def _fill(self, server: _Server, kind: str, first: str, step: str, count: str) -> None:
         start = self._names.address(first)
         for at in range(start, start + number(step) * number(count), number(step)):
-            result = self._side.change_range(self.port, server.number, RANGES[kind], at, at, True)
-            if result:
-                return [errno_name(result)]
-        return ["ok"]
+            self._change_range(server, kind, at, at, True)
+
+    def _change_range(self, server: _Server, kind: str, first: int, last: int, add: bool) -> None:
+        match kind:
+            case "mmio":
+                (self.port.map_mmio if add else self.port.unmap_mmio)(server.number, first, last)
+            case "port":
+                (self.port.map_ports if add else self.port.unmap_ports)(server.number, first, last)
+            case "pci" if first == last:
+                (self.port.map_pci if add else self.port.unmap_pci)(server.number, first)
+            case _:
+                raise BadCaseError(f"no range: {kind} {first:#x} {last:#x}, of {', '.join(RANGES)}")
 
     def _slots(self, server: _Server) -> None:
         server.page = self.port.map_slots(server.number)
@@ -161,7 +169,9 @@ class Model:
             return ["unset" if port == 0 else "set"]
         if value[0] != "back":
             self._real_port = port
-        lib.xd_slot_set_port(self._page(server), int(vcpu), self._real_port if value[0] == "back" else number(value[0]))
+        embedded.xd_slot_set_port(
+            self._page(server), int(vcpu), self._real_port if value[0] == "back" else number(value[0])
+        )
         return ["ok"]
 
     def _slot(self, server: _Server, vcpu: str, *value: str) -> list[str]:
@@ -169,7 +179,7 @@ class Model:
             state = lib.xd_slot_state(self._page(server), int(vcpu))
             return [next((name for name, known in STATES.items() if known == state), str(state))]
         state = STATES[value[0]] if value[0] in STATES else number(value[0])
-        lib.xd_slot_set_state(self._page(server), int(vcpu), state)
+        embedded.xd_slot_set_state(self._page(server), int(vcpu), state)
         return ["ok"]
 
     def _scan(self, server: _Server, adopt: bool = False) -> list[Request]:
@@ -221,10 +231,15 @@ class Model:
         self._commit(self._held[self._numbers[server.number], int(vcpu)])
 
     def _commit(self, one: Request) -> None:
-        """Store what the guest stored, if it stored to memory: Xen does not."""
-        if one.read or one.pointer or one.type != KINDS["copy"] or one.addr // FRAME not in self._names.frames.values():
+        """Store to memory what Xen does not: what the guest stored, and what it read by a pointer."""
+        if one.pointer and one.read:
+            bytes_ = one.count * one.size
+            first = one.data - bytes_ + one.size if one.down else one.data
+            self._memory(first, ANSWER.to_bytes(8, "little")[:1] * bytes_)
             return
-        self._memory(one.addr, one.data.to_bytes(8, "little")[: one.size])
+        to_memory = one.type == KINDS["copy"] and one.addr // FRAME in self._names.frames.values()
+        if to_memory and not one.read and not one.pointer:
+            self._memory(one.addr, one.data.to_bytes(8, "little")[: one.size])
 
     def clean_up(self) -> None:
         """Every server goes, and every frame that is RAM is plain again; the port holds nothing of this case."""
@@ -313,7 +328,7 @@ class Model:
                 self.port.unmap_frames(mapped, 1)
         return had
 
-    def on_process(self, verb: str) -> list[str]:
+    def on_process(self, verb: str, args: tuple[str, ...] = ()) -> list[str]:
         if verb == "dies":
             self.port.close()
             self.is_open = False
@@ -324,6 +339,9 @@ class Model:
         elif verb == "starts":
             self.port = self._side.open()
             self.is_open = True
+        elif verb == "msi":
+            address, value = args
+            return ["accepted" if self.port.inject_msi(number(address), number(value)) else "refused"]
         else:
             raise BadCaseError(f"the device model knows no {verb!r}")
         return ["ok"]

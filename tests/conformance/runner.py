@@ -98,7 +98,7 @@ class _Runner:
         if subject in _VCPUS:
             return self._on_vcpu(int(subject[1]), step.verb, args)
         if subject == "dm":
-            return self._model.on_process(step.verb)
+            return self._model.on_process(step.verb, args)
         if subject == "domain":
             return self._on_domain(step.verb, args)
         return self._model.on_memory(subject, step.verb, args, self._do)

@@ -20,7 +20,7 @@ from xengt_dm.hypervisor.xen import library
 from xengt_dm.hypervisor.xen.events import XenEvents
 from xengt_dm.hypervisor.xen.port import XenPort
 
-from .language import FRAMES, OPS, RANGES, TYPES, VCPUS, Op
+from .language import FRAMES, OPS, TYPES, VCPUS, Op
 from .side import Outcome
 
 # The same as in tests/lab/guest/conformance.c and lab.h.
@@ -118,7 +118,7 @@ class XenSide:
         self._controls = self._control.xc_interface_open(None, None, 0)
 
     def close(self) -> None:
-        """Let go of everything of the guest. Call it once, at the end."""
+        """Release every resource of the guest. Call it once, at the end."""
         if self._spare:
             self._spare.close()
         self._events.close()
@@ -207,17 +207,6 @@ class XenSide:
 
     def claim(self, port: Any, server: int, mem_type: int, flags: int) -> int:
         rc = self._lib.xendevicemodel_map_mem_type_to_ioreq_server(self._models, self._domid, server, mem_type, flags)
-        return int(self._ffi.errno) if rc else 0
-
-    def change_range(self, port: Any, server: int, kind: int, first: int, last: int, add: bool) -> int:
-        where: tuple[int, ...]
-        if kind == RANGES["pci"]:
-            call = "map_pcidev_to" if add else "unmap_pcidev_from"
-            where = (0, first >> 8, first >> 3 & 31, first & 7)
-        else:
-            call = "map_io_range_to" if add else "unmap_io_range_from"
-            where = (int(kind == RANGES["mmio"]), first, last)
-        rc = getattr(self._lib, f"xendevicemodel_{call}_ioreq_server")(self._models, self._domid, server, *where)
         return int(self._ffi.errno) if rc else 0
 
     def log_dirty(self, on: bool) -> int:

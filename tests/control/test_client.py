@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,10 @@ DOMID = 7
 
 
 @contextmanager
-def daemon_that(answer: Callable[[socket.socket, bytes], None], base: Path) -> Iterator[list[bytes]]:
-    """Whoever listens for one connection, reads one request and does ``answer``; yields what it read."""
+def daemon_that(
+    answer: Callable[[socket.socket, bytes], None], base: Path, requests_read: int = 1
+) -> Iterator[list[bytes]]:
+    """Listens for one connection, reads requests and does ``answer`` for each; yields what it read."""
     directory = base / str(DOMID)
     directory.mkdir()
     requests: list[bytes] = []
@@ -36,8 +39,10 @@ def daemon_that(answer: Callable[[socket.socket, bytes], None], base: Path) -> I
         def serve() -> None:
             connection, _ = listener.accept()
             with connection:
-                requests.append(connection.makefile("rb").readline())
-                answer(connection, requests[0])
+                lines = connection.makefile("rb")
+                for _ in range(requests_read):
+                    requests.append(lines.readline())
+                    answer(connection, requests[-1])
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -60,9 +65,9 @@ def failure(base: Path, kind: type[XengtError], **options: float) -> XengtError:
 
 
 def test_the_result_is_the_answer(tmp_path: Path) -> None:
-    with daemon_that(saying(b'{"v": 1, "ok": true, "res', b'ult": {"a": [1]}}\n'), tmp_path) as requests:
+    with daemon_that(saying(b'{"v": 2, "ok": true, "res', b'ult": {"a": [1]}}\n'), tmp_path) as requests:
         assert ask(tmp_path, DOMID, "walk", va=4096, root=None) == {"a": [1]}
-    assert json.loads(requests[0]) == {"v": 1, "cmd": "walk", "va": 4096, "root": None}
+    assert json.loads(requests[0]) == {"v": 2, "cmd": "walk", "va": 4096, "root": None}
 
 
 def test_a_large_answer_is_whole(tmp_path: Path) -> None:
@@ -142,7 +147,8 @@ def test_it_does_not_answer(tmp_path: Path) -> None:
         ([b'{"v": 1, "ok": false, "error": "so"}\n'], "does not understand"),
         ([b"[" * 100_000 + b"\n"], "does not understand"),
         ([b"\xff\n"], "does not understand"),
-        ([b'{"v": 2, "ok": true, "result": 1}\n'], "speaks version 2"),
+        ([b'{"v": 3, "ok": true, "result": 1}\n'], "speaks version 3"),
+        ([b'{"v": true, "ok": true, "result": 1}\n'], "speaks version True"),
     ],
 )
 def test_an_answer_that_is_none(tmp_path: Path, parts: list[bytes], words: str) -> None:
@@ -169,9 +175,48 @@ def test_an_answer_that_is_none(tmp_path: Path, parts: list[bytes], words: str) 
 )
 def test_a_refusal_is_told_in_the_daemons_words(tmp_path: Path, code: str, status: ExitCode) -> None:
     line = json.dumps({"v": 1, "ok": False, "error": {"code": code, "message": "because"}}).encode() + b"\n"
-    with daemon_that(saying(line), tmp_path):
+    with daemon_that(saying(line), tmp_path, requests_read=2 if code == "version" else 1):
         error = failure(tmp_path, RefusedError)
     assert (str(error), error.exit_code) == ("because", status)
+
+
+def version_1(connection: socket.socket, request: bytes) -> None:
+    """A daemon that knows the first version of the protocol only."""
+    if json.loads(request)["v"] == 1:
+        connection.sendall(b'{"v": 1, "ok": true, "result": 7}\n')
+    else:
+        connection.sendall(b'{"v": 1, "ok": false, "error": {"code": "version", "message": "no"}}\n')
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "older"),
+    [
+        ("status", {}, {}),
+        ("mode", {"mode": "strict"}, {"mode": "strict"}),
+        ("walk", {"va": 0, "sync": True}, {"va": 0}),
+        ("audit", {"sync": True}, {}),
+    ],
+)
+def test_a_daemon_of_the_first_version_is_asked_again(
+    tmp_path: Path, command: str, arguments: dict[str, Any], older: dict[str, Any]
+) -> None:
+    with daemon_that(version_1, tmp_path, requests_read=2) as requests:
+        assert ask(tmp_path, DOMID, command, **arguments) == 7
+    assert [json.loads(request) for request in requests] == [
+        {"v": 2, "cmd": command, **arguments},
+        {"v": 1, "cmd": command, **older},
+    ]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"sync": False}])
+@pytest.mark.parametrize("command", ["walk", "dump", "audit"])
+def test_a_daemon_of_the_first_version_is_not_asked_to_sync_unawares(
+    tmp_path: Path, command: str, arguments: dict[str, Any]
+) -> None:
+    with daemon_that(version_1, tmp_path) as requests, pytest.raises(ControlError, match="use --sync") as caught:
+        ask(tmp_path, DOMID, command, **arguments)
+    assert caught.value.exit_code is ExitCode.UNAVAILABLE
+    assert len(requests) == 1
 
 
 def test_a_daemon_that_refuses_before_it_reads_is_heard(tmp_path: Path) -> None:

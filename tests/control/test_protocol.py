@@ -43,7 +43,24 @@ def refusal(line: bytes) -> RefusedError:
 
 
 def test_a_request_is_its_command_and_the_other_keys() -> None:
-    assert parse_request(b'{"v": 1, "cmd": "walk", "va": 4096}') == Request("walk", {"va": 4096})
+    assert parse_request(b'{"v": 2, "cmd": "walk", "va": 4096}') == Request("walk", {"va": 4096}, 2)
+
+
+@pytest.mark.parametrize(
+    ("line", "arguments"),
+    [
+        (b'{"v": 1, "cmd": "walk", "va": 1}', {"va": 1, "sync": True}),
+        (b'{"v": 1, "cmd": "dump"}', {"sync": True}),
+        (b'{"v": 1, "cmd": "audit"}', {"sync": True}),
+        (b'{"v": 1, "cmd": "audit", "sync": false}', {"sync": False}),
+        (b'{"v": 2, "cmd": "audit"}', {}),
+        (b'{"v": 1, "cmd": "spaces"}', {}),
+        (b'{"v": 1, "cmd": "protected"}', {}),
+    ],
+)
+def test_readers_sync_where_the_first_version_of_the_protocol_said_so(line: bytes, arguments: dict[str, Any]) -> None:
+    request = parse_request(line)
+    assert (request.version, request.arguments) == (json.loads(line)["v"], arguments)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +80,8 @@ def test_a_request_is_its_command_and_the_other_keys() -> None:
         (b'{"a":' * 10000, ErrorCode.MALFORMED),
         (b'{"v": 1, "cmd": "walk", "va": ' + b"9" * 60000 + b"}", ErrorCode.MALFORMED),
         (b'{"cmd": "status"}', ErrorCode.VERSION),
-        (b'{"v": 2, "cmd": "status"}', ErrorCode.VERSION),
+        (b'{"v": 0, "cmd": "status"}', ErrorCode.VERSION),
+        (b'{"v": 3, "cmd": "status"}', ErrorCode.VERSION),
         (b'{"v": true, "cmd": "status"}', ErrorCode.VERSION),
         (b'{"v": "1", "cmd": "status"}', ErrorCode.VERSION),
     ],
@@ -148,7 +166,8 @@ def whole(result: object) -> Any:
 @SAME
 @given(JSON)
 def test_a_reply_says_what_json_would(result: object) -> None:
-    assert whole(result) == {"v": 1, "ok": True, "result": result}
+    assert whole(result) == {"v": 2, "ok": True, "result": result}
+    assert json.loads(b"".join(reply_pieces(result, 1))) == {"v": 1, "ok": True, "result": result}
 
 
 @pytest.mark.parametrize("count", [0, 1, SLICE, SLICE + 1, 3 * SLICE, 3 * SLICE + 7])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,22 @@ def test_the_last_request_needs_no_newline(path: Path) -> None:
     with_server(path, body)
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_reply_has_the_version_of_its_request(path: Path, version: int) -> None:
+    async def body(path: Path) -> None:
+        peer = await open_peer(path)
+        for command in ("status", "explode"):
+            reply = await peer.ask(json.dumps({"v": version, "cmd": command}).encode() + b"\n")
+            assert (reply["v"], reply["ok"]) == (version, command == "status")
+
+    with_server(path, body)
+
+
 def test_a_bad_request_is_answered_and_the_connection_stays(path: Path) -> None:
     async def body(path: Path) -> None:
         peer = await open_peer(path)
         assert await peer.error(b"what?\n") == "malformed"
-        assert await peer.error(b'{"v": 2, "cmd": "status"}\n') == "version"
+        assert await peer.error(b'{"v": 3, "cmd": "status"}\n') == "version"
         assert await peer.error(b'{"v": 1, "cmd": "explode"}\n') == "unknown-command"
         assert (await peer.ask(STATUS))["ok"] is True
 

@@ -13,9 +13,8 @@ import pytest
 
 from tests.support.faults import Call, fail_nth
 from tests.support.guest import FRAME
-from tests.support.live import Live, with_live
-from xengt_dm.control import report
-from xengt_dm.control.commands import READERS, Operator
+from tests.support.live import Live, handlers_of, with_live
+from xengt_dm.control.commands import COMMANDS
 from xengt_dm.control.protocol import ErrorCode, RefusedError, reply_pieces
 from xengt_dm.daemon.recording import Recording
 from xengt_dm.errors import UsageError
@@ -33,9 +32,7 @@ class Console:
     def __init__(self, live: Live) -> None:
         instance = live.instance
         self.recording = Recording(instance.engine, instance.device, instance.bus, live.domain.ram_frames)
-        operator = Operator(instance, self.recording)
-        about = report.Instance(live.domain.domid, instance.server.id, instance.server.slots.vcpus, 0.0)
-        self.handlers = operator.extend(report.control_handlers(instance.engine, about))
+        self.handlers = handlers_of(instance, self.recording)
 
     async def __call__(self, command: str, **arguments: object) -> Any:
         result = self.handlers[command](arguments)
@@ -109,7 +106,7 @@ def test_it_may_end_while_quiesced() -> None:
     with_live(body)
 
 
-@pytest.mark.parametrize("command", READERS)
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS if command.needs_shadows])
 def test_what_reads_shadows_is_refused_while_quiesced(command: str) -> None:
     async def body(live: Live) -> None:
         console = Console(live)
@@ -157,7 +154,8 @@ def test_the_mode_is_told_and_switched() -> None:
         await live.store(L1, 1, 9 * FRAME | 3)
         await live.store(L1, 2, 11 * FRAME | 3)
         assert L1 not in live.domain.protected()
-        assert {"gfn": L1, "level": 1, "refs": 1, "open": True} in (await console("protected"))["tables"]
+        tables = (await console("protected"))["tables"]
+        assert {"gfn": L1, "level": 1, "refs": 1, "unsynced": True, "open": True} in tables
         assert await console("mode", mode="strict") == {"mode": "strict"}
         assert live.domain.protected() == TABLES
         assert [table["open"] for table in (await console("protected"))["tables"]] == [False] * 4
@@ -189,7 +187,7 @@ def test_the_document_has_every_command_and_every_code() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "control.md").read_text()
 
     async def body(live: Live) -> None:
-        assert set(re.findall(r"(?m)^\| `(\w+)` \|", text)) == {*Console(live).handlers, "stop"}
+        assert set(re.findall(r"(?m)^\| `(\w+)` \|", text)) == {*Console(live).handlers}
 
     with_live(body)
     assert all(f"`{code}`" in text for code in ErrorCode)

@@ -18,11 +18,11 @@ import pytest
 import trio
 
 from tests.support.faults import Call, counting, fail_nth, lose_domain_at, vanish
+from tests.support.live import handlers_of
 from tests.support.whole_run import FRAME, FRAMES, TABLES, HostStep, Outcome, TrackedPort, run
-from xengt_dm._core import ffi, lib
+from xengt_dm._core import ffi
+from xengt_dm._embedded import lib
 from xengt_dm.cli import main
-from xengt_dm.control import report
-from xengt_dm.control.commands import Operator
 from xengt_dm.control.protocol import RefusedError
 from xengt_dm.daemon.recording import Recording
 from xengt_dm.errors import DomainGoneError, HostError
@@ -31,6 +31,8 @@ from xengt_dm.instance import Instance
 from xengt_dm.ioreq import loop
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.stats.counters import read_counters
+
+pytestmark = pytest.mark.slow
 
 FLAVOURS = ("4.17", "v7")
 #: How calls that can fail are known to fail; ESRCH is another test.
@@ -100,12 +102,11 @@ def test_a_host_that_stands_still_for_a_while(flavour: str, sync: Sync, monkeypa
 def quiesce_and_resume(instance: Instance) -> None:
     """What an operator may ask for at any time; that it is refused is no harm."""
     recording = Recording(instance.engine, instance.device, instance.bus, FRAMES)
-    operator = Operator(instance, recording)
-    commands = operator.extend(report.control_handlers(instance.engine, report.Instance(1, 0, 2, 0.0)))
+    commands = handlers_of(instance, recording)
     with contextlib.suppress(RefusedError):
         trio.run(commands["quiesce"], {})
         trio.run(commands["resume"], {})
-        commands["mode"]({"mode": "relaxed" if instance.engine.sync is Sync.STRICT else "strict"})
+        commands["mode"]({"mode": "relaxed" if instance.engine.sync_mode is Sync.STRICT else "strict"})
 
 
 @pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])

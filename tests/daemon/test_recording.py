@@ -10,11 +10,9 @@ import pytest
 import trio
 
 from tests.support.guest import FRAME
-from tests.support.live import Live, with_live
+from tests.support.live import Live, handlers_of, with_live
 from tests.support.recording import demo_recorded, dumps_of
-from xengt_dm.control import report
 from xengt_dm.control.client import ask
-from xengt_dm.control.commands import Operator
 from xengt_dm.control.protocol import SOCKET_NAME, RefusedError
 from xengt_dm.control.server import serve_control
 from xengt_dm.daemon.recording import Recording, TraceFile, open_trace_file
@@ -41,9 +39,7 @@ def test_over_the_socket(tmp_path: Path) -> None:
 
     async def body(live: Live) -> None:
         instance = live.instance
-        operator = Operator(instance, recording_of(live))
-        about = report.Instance(5, instance.server.id, 2, 0.0)
-        handlers = operator.extend(report.control_handlers(instance.engine, about))
+        handlers = handlers_of(instance, recording_of(live))
 
         async def command(descriptor: int | None = None, **arguments: object) -> object:
             return await trio.to_thread.run_sync(lambda: ask(tmp_path, 5, "record", descriptor=descriptor, **arguments))
@@ -84,10 +80,9 @@ def test_over_the_socket(tmp_path: Path) -> None:
 def test_wrong_arguments(arguments: Mapping[str, object]) -> None:
     async def body(live: Live) -> None:
         instance = live.instance
-        operator = Operator(instance, recording_of(live))
-        about = report.Instance(5, instance.server.id, 2, 0.0)
+        handlers = handlers_of(instance, recording_of(live))
         with pytest.raises(UsageError):
-            operator.extend(report.control_handlers(instance.engine, about))["record"](arguments)
+            handlers["record"](arguments)
 
     with_live(body)
 
@@ -114,7 +109,7 @@ def test_a_disk_that_fills_up_ends_the_recording_and_nothing_else() -> None:
         await make_space(live)
         recording.flush()
         assert recording.name is None
-        assert live.instance.bus.tap is None
+        assert live.instance.bus.observer is None
         await live.store(L1, 1, 9 * FRAME | 3)
         assert live.audit() == 0
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.device_model import FRAME, PCI_CONFIG, PIO, DeviceModel, Request, write
+from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
+from xengt_dm.hypervisor.port import DomainPort
+from xengt_dm.units import sbdf
 
 BAR = 0xF0000000
-VGPU = 0x10  # 00:02.0
+VGPU = sbdf(0, 2, 0)
 
 
 @pytest.fixture
@@ -152,3 +156,76 @@ def test_pci_configuration_space(model: DeviceModel) -> None:
     assert values == [0x8086, 0x8088, 0xFFFFFFFF, 0xFFFFFFFF]
     model.port.unmap_pci(model.server, VGPU)
     assert model.serve(lambda v: (v.outp(0xCF8, 4, 0x80001000), v.inp(0xCFC, 4))) == []  # type: ignore[arg-type]
+
+
+def test_a_program_reaches_pci_registers_by_their_number(model: DeviceModel) -> None:
+    model.port.map_pci(model.server, VGPU)
+    values: list[int] = []
+
+    def program(v: Vcpu) -> None:
+        v.pci_write(VGPU, 0x06, 2, 0x8765)
+        values.append(v.pci_read(VGPU, 0x0B, 1))
+
+    got = model.serve(program, on_request=lambda request: 3 if request.read else None)
+    assert got == [
+        Request(VGPU << 32 | 6, 2, 0x8765, type=PCI_CONFIG),
+        Request(VGPU << 32 | 0xB, 1, 0, read=True, type=PCI_CONFIG),
+    ]
+    assert values == [3]
+
+
+@pytest.mark.parametrize(("number", "register"), [(1 << 16, 0), (VGPU, 256), (-1, 0)])
+def test_ports_reach_neither_segments_nor_extended_space(domain: EmbeddedDomain, number: int, register: int) -> None:
+    with pytest.raises(ValueError, match="ports reach no"):
+        domain.vcpu(0).pci_read(number, register, 4)
+
+
+def test_the_kinds_of_ranges_do_not_meet(domain: EmbeddedDomain) -> None:
+    """One number, three kinds; and what is claimed twice, or given back twice, is refused in each."""
+    port: DomainPort = domain.port()
+    server = port.create_server()
+    port.map_mmio(server, VGPU, VGPU)
+    port.map_ports(server, VGPU, VGPU)
+    port.map_pci(server, VGPU)
+    for again in (
+        lambda: port.map_mmio(server, VGPU, VGPU),
+        lambda: port.map_ports(server, VGPU, VGPU),
+        lambda: port.map_pci(server, VGPU),
+    ):
+        with pytest.raises(HostError) as caught:
+            again()
+        assert caught.value.errno == errno.EEXIST
+    for gives_back in (
+        lambda: port.unmap_mmio(server, VGPU, VGPU),
+        lambda: port.unmap_ports(server, VGPU, VGPU),
+        lambda: port.unmap_pci(server, VGPU),
+    ):
+        gives_back()
+        with pytest.raises(HostError) as caught:
+            gives_back()
+        assert caught.value.errno == errno.ENOENT
+
+
+def test_string_io_carries_a_pointer_but_for_its_last_element(domain: EmbeddedDomain, model: DeviceModel) -> None:
+    model.port.map_ports(model.server, 0x3C0, 0x3DF)
+    domain.write(6 * FRAME, b"\x11\x22\x33\x44")
+    assert model.serve(lambda v: v.rep_outs(0x3C4, 6 * FRAME - 8, 4, 3)) == [
+        Request(0x3C4, 4, 6 * FRAME - 8, count=2, pointer=True, type=PIO),
+        Request(0x3C4, 4, 0x44332211, type=PIO),
+    ]
+    assert model.serve(lambda v: v.rep_ins(0x3C4, 6 * FRAME, 2, 1), on_request=lambda request: 0x8765) == [
+        Request(0x3C4, 2, 0, read=True, type=PIO)
+    ]
+    assert domain.read(6 * FRAME, 4) == b"\x65\x87\x33\x44"
+    assert model.serve(lambda v: v.rep_ins(0x2F8, 6 * FRAME, 1, 3)) == []
+    assert domain.read(6 * FRAME, 4) == b"\xff\xff\xff\x44"
+
+
+@pytest.mark.parametrize("parts", [(256, 0, 0), (0, 32, 0), (0, 0, 8), (0, 0, 0, 0x10000), (-1, 0, 0)])
+def test_no_function_has_such_a_number(parts: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="no PCI function"):
+        sbdf(*parts)
+
+
+def test_the_number_of_a_function() -> None:
+    assert (sbdf(0, 2, 0), sbdf(0xFF, 31, 7), sbdf(0, 2, 0, segment=1)) == (0x10, 0xFFFF, 0x10010)

@@ -19,6 +19,7 @@ from tests.support.faults import (
     wait_until_blocked,
 )
 from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import lib as embedded
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.port import MemType
@@ -76,7 +77,7 @@ def test_every_call_of_a_life_can_fail() -> None:
                 with pytest.raises(HostError, match="ENOMEM"):
                     life(domain)
             assert (domain.entries, domain.owner, domain.ports) == (0, None, [])
-            assert not any(lib.xd_emb_server_exists(domain.handle, server) for server in range(8))
+            assert not any(embedded.xd_emb_server_exists(domain.handle, server) for server in range(8))
 
 
 def test_the_domain_can_go_at_every_call() -> None:

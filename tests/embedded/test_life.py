@@ -10,6 +10,7 @@ import pytest
 from tests.support.device_model import FRAME, INVALIDATE, PATIENCE, DeviceModel, Request, write
 from tests.support.faults import wait_until_blocked, wait_until_out, wait_until_retrying
 from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import lib as embedded
 from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.hypervisor.embedded.errors import VcpuStoppedError
@@ -140,7 +141,7 @@ def test_a_server_destroyed_over_a_request_leaves_the_vcpu_blocked(domain: Embed
 def test_a_page_of_slots_outlives_its_server_while_it_is_mapped(domain: EmbeddedDomain) -> None:
     model = DeviceModel(domain)
     model.port.destroy_server(model.server)
-    lib.xd_slot_set_port(model.page, 0, 77)
+    embedded.xd_slot_set_port(model.page, 0, 77)
     assert lib.xd_slot_port(model.page, 0) == 77
     model.port.unmap_slots(model.server)
     fresh = DeviceModel(domain)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.support.guest import audit
 from tests.support.schedule import Schedule, ScheduledPort, Store
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
@@ -22,6 +23,8 @@ from xengt_dm.ppgtt.space import Mode
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import barrier
 from xengt_dm.traps.state import Event
+
+pytestmark = pytest.mark.slow
 
 FRAME = 4096
 PATIENCE = 20.0
@@ -55,7 +58,7 @@ class Outcome:
     lost: list[int]
     mismatches: int
     turns: list[str]
-    #: How often tables were opened.
+    #: How often tables were unsynced.
     opened: int
 
 
@@ -95,7 +98,7 @@ def explore(
                 instance.traps.check()
             if not stop_early:
                 (space,) = instance.engine.spaces
-                mismatches = sum(instance.engine.audit(space))
+                mismatches = sum(audit(instance.engine, space))
         schedule.finish()
         assert domain.protected() == []
         opened = int(instance.stats.counters.opened_pages)

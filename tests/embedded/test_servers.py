@@ -1,4 +1,4 @@
-"""ioreq servers: their number, ranges, selection, slots, event channels, and the claim."""
+"""ioreq servers: their number, ranges, selection, slots and event channels."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 from tests.support.device_model import FRAME, PATIENCE, DeviceModel, Request, write
 from tests.support.faults import wait_until_blocked
 from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import lib as embedded
 from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError, GuestFaultError
-from xengt_dm.hypervisor.port import MemType, WriteTrap
+from xengt_dm.hypervisor.port import WriteTrap
 
 PAGE = 5 * FRAME
 BAR = 0xF0000000
@@ -273,7 +274,7 @@ def test_states_that_end_a_wait(domain: EmbeddedDomain, state: int, crashes: boo
     model.take_one()
     model.port.events.notify(model.channels[0])
     wait_until_blocked(domain, 0)
-    lib.xd_slot_set_state(model.page, 0, state)
+    embedded.xd_slot_set_state(model.page, 0, state)
     model.port.events.notify(model.channels[0])
     if not crashes:
         assert domain.join(PATIENCE)
@@ -291,7 +292,7 @@ def test_states_that_end_a_wait(domain: EmbeddedDomain, state: int, crashes: boo
 def test_a_slot_that_is_not_free_is_a_fault_for_the_guest(domain: EmbeddedDomain) -> None:
     model = DeviceModel(domain)
     model.protect(5)
-    lib.xd_slot_set_state(model.page, 0, lib.XD_STATE_INPROCESS)
+    embedded.xd_slot_set_state(model.page, 0, lib.XD_STATE_INPROCESS)
     model.start(lambda v: v.store(PAGE, 8, 1))
     with pytest.raises(GuestFaultError):
         domain.join(PATIENCE)
@@ -303,98 +304,19 @@ def test_a_corrupt_port_is_a_fault_for_the_guest(domain: EmbeddedDomain, port: i
     model = DeviceModel(domain)
     model.protect(5)
     right = lib.xd_slot_port(model.page, 0)
-    lib.xd_slot_set_port(model.page, 0, port)
+    embedded.xd_slot_set_port(model.page, 0, port)
     model.start(lambda v: v.store(PAGE, 8, 1))
     with pytest.raises(GuestFaultError):
         domain.join(PATIENCE)
-    lib.xd_slot_set_port(model.page, 0, right)
+    embedded.xd_slot_set_port(model.page, 0, right)
     assert model.serve(lambda v: v.store(PAGE, 8, 1)) == [write(PAGE, 8, 1)]
-
-
-def test_the_owner_gets_stores_even_when_disabled(domain: EmbeddedDomain) -> None:
-    model = DeviceModel(domain)
-    model.protect(5)
-    model.port.set_server_state(model.server, False)
-    assert model.serve(lambda v: v.store(PAGE, 8, 1)) == [write(PAGE, 8, 1)]
-
-
-def test_an_owner_that_was_never_enabled_faults_the_guest(domain: EmbeddedDomain) -> None:
-    """Its slots do not say their ports yet, and Xen takes that for corruption."""
-    model = DeviceModel(domain, enable=False)
-    model.protect(5)
-    domain.start(0, lambda v: v.store(PAGE, 8, 1))
-    with pytest.raises(GuestFaultError):
-        domain.join(PATIENCE)
-
-
-def test_the_claim_comes_before_ranges(domain: EmbeddedDomain) -> None:
-    model = DeviceModel(domain)
-    model.protect(5)
-    other = DeviceModel(domain, ranges=[(PAGE, PAGE + 0xFFF)], claim=False)
-    assert model.serve(lambda v: v.store(PAGE, 8, 1)) == [write(PAGE, 8, 1)]
-    # On plain RAM a range means nothing.
-    assert other.serve(lambda v: v.store(PAGE - 8, 8, 1)) == []
-    assert domain.dropped_stores == 0
-
-
-# The claim
-
-
-def test_claim_rules(domain: EmbeddedDomain) -> None:
-    port = domain.port()
-    one, two = port.create_server(), port.create_server()
-    assert refused(lambda: port.release_writes(one)).errno == errno.EINVAL
-    port.claim_writes(one)
-    assert domain.owner == one
-    assert refused(lambda: port.claim_writes(one)).errno == errno.EBUSY
-    assert refused(lambda: port.claim_writes(two)).errno == errno.EBUSY
-    assert refused(lambda: port.release_writes(two)).errno == errno.EINVAL
-    assert refused(lambda: port.claim_writes(5)).errno == errno.ENOENT
-    port.release_writes(one)
-    assert domain.owner is None
-    port.claim_writes(two)
-
-
-def test_release_resets_every_page_before_it_returns(domain: EmbeddedDomain) -> None:
-    model = DeviceModel(domain)
-    model.protect(5, 7, 31)
-    assert domain.entries == 3
-    model.port.release_writes(model.server)
-    assert (domain.entries, domain.protected()) == (0, [])
-    assert model.serve(lambda v: v.store(PAGE, 8, 1)) == []
-    assert domain.read_u64(PAGE) == 1
-
-
-def test_nobody_can_claim_over_the_entries_of_one_who_did_not_release(domain: EmbeddedDomain) -> None:
-    model = DeviceModel(domain)
-    model.protect(5)
-    model.port.destroy_server(model.server)
-    assert (domain.owner, domain.entries) == (None, 1)
-    next_one = DeviceModel(domain, claim=False)
-    assert refused(lambda: next_one.port.claim_writes(next_one.server)).errno == errno.EBUSY
-    assert next_one.set_types(MemType.IOREQ_SERVER, [6]) == [errno.EINVAL]
-    next_one.unprotect(5)
-    next_one.port.claim_writes(next_one.server)
-
-
-def test_only_write_access_can_be_claimed(domain: EmbeddedDomain) -> None:
-    server = domain.port().create_server()
-    for mem_type, flags in ((4, 1), (4, 3), (4, 4), (3, 2), (0, 2)):
-        assert lib.xd_emb_claim(domain.handle, server, mem_type, flags) == -errno.EINVAL
-
-
-def test_a_type_needs_its_claim(domain: EmbeddedDomain) -> None:
-    model = DeviceModel(domain, claim=False)
-    assert model.set_types(MemType.IOREQ_SERVER, [5]) == [errno.EINVAL]
-    model.port.claim_writes(model.server)
-    assert model.set_types(MemType.IOREQ_SERVER, [5, 5, 6, 40]) == [0, errno.EINVAL, 0, errno.EINVAL]
 
 
 def test_a_request_for_a_server_without_a_page_would_crash_xen(domain: EmbeddedDomain) -> None:
     port = domain.port()
     server = port.create_server()
     port.claim_writes(server)
-    lib.xd_emb_set_type(domain.handle, 5, 1, 15)
+    embedded.xd_emb_set_type(domain.handle, 5, 1, 15)
     domain.start(0, lambda v: v.store(PAGE, 8, 1))
     with pytest.raises(DomainCrashedError, match="page"):
         domain.join(PATIENCE)

@@ -75,7 +75,7 @@ def test_nothing_of_the_predecessor_stays(flavour: str, rep_stores: bool, record
             assert domain.protected() == []
             instance.traps.drop_guard_ranges()
             assert domain.range_count(server) == 1  # BAR0's
-            assert dead.ranges.read() == instance.settings.ranges
+            assert dead.ranges.read() == [instance.bar0.range_at(BAR0)]
             assert domain.owner == (server if domain.flavour.claim else None)
         assert (dead.record.server, dead.ranges.read()) == (None, None)
 

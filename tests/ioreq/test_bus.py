@@ -8,96 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xengt_dm._core import ffi, lib
-from xengt_dm.ioreq.bus import ALL_ONES, Bus
+from tests.support.bus_world import BAR, BAR_SIZE, FUNCTION, PORT, Call, Setup, request
+from xengt_dm._core import lib
+from xengt_dm.ioreq.bus import ALL_ONES, Kind
 from xengt_dm.ioreq.request import Request, RequestType
-
-BAR = 0xF000_0000
-BAR_SIZE = 0x10000
-COPY = RequestType.COPY
-
-Call = tuple[object, ...]
-
-
-class World:
-    """A device and a guest's memory that note what is asked of them, and refuse what no bus may ask."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.memory: dict[int, int] = {}
-
-    # A register file
-
-    def read(self, offset: int, size: int) -> int:
-        assert size in (1, 2, 4, 8)
-        assert 0 <= offset <= BAR_SIZE - size
-        self.calls.append(("read", offset, size))
-        return 0x1122334455667788 & (1 << 8 * size) - 1
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        assert size in (1, 2, 4, 8)
-        assert 0 <= offset <= BAR_SIZE - size
-        assert 0 <= value < 1 << 8 * size
-        self.calls.append(("write", offset, size, value))
-
-    # Guest memory
-
-    def store(self, gpa: int, size: int, value: int) -> int:
-        assert 0 <= gpa < 1 << 64
-        assert size in (1, 2, 4, 8)
-        assert gpa % 4096 + size <= 4096
-        assert 0 <= value < 1 << 8 * size
-        self.calls.append(("store", gpa, size, value))
-        for i, byte in enumerate(value.to_bytes(size, "little")):
-            self.memory[gpa + i] = byte
-        return int(lib.XD_ROUTE_LEAF_STORE)
-
-    def load(self, gpa: int, size: int) -> int:
-        assert 0 <= gpa < 1 << 64
-        assert size in (1, 2, 4, 8)
-        assert gpa % 4096 + size <= 4096
-        self.calls.append(("load", gpa, size))
-        return int.from_bytes([self.memory.get(gpa + i, 0) for i in range(size)], "little")
-
-    def frames_changed(self) -> None:
-        self.calls.append(("frames_changed",))
-
-
-class Tap:
-    """A recorder that takes only what a trace can say."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-
-    def store(self, vcpu: int, gpa: int, size: int, value: int) -> None:
-        assert 0 <= gpa < 1 << 64
-        assert 0 <= value < 1 << 8 * size
-        self.calls.append(("store", vcpu, gpa, size, value))
-
-    def mmio(self, vcpu: int, offset: int, size: int, value: int) -> None:
-        assert 0 <= value < 1 << 8 * size
-        self.calls.append(("mmio", vcpu, offset, size, value))
-
-
-class Setup:
-    def __init__(self) -> None:
-        self.world = World()
-        self.counters = ffi.new("xd_counters *")
-        self.bus = Bus(self.world, self.world, self.counters, BAR, BAR_SIZE)
-        self.tap = self.bus.tap = Tap()
-
-    def ask(self, addr: int, size: int = 8, data: int = 0, **more: object) -> int:
-        return self.bus.handle(request(addr, size, data, **more)).data
-
-    def counted(self) -> dict[str, int]:
-        """The counters that are not zero."""
-        names = [name for name, field in ffi.typeof("xd_counters").fields if field.type.kind == "primitive"]
-        return {name: value for name in names if (value := getattr(self.counters, name))}
-
-
-def request(addr: int, size: int = 8, data: int = 0, **more: object) -> Request:
-    usual = {"vcpu": 0, "type": COPY, "repeats": 1, "is_read": False, "data_is_ptr": False, "down": False}
-    return Request(addr=addr, size=size, data=data, **{**usual, **more})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -114,7 +28,7 @@ def test_a_store_to_memory(setup: Setup, size: int) -> None:
     assert setup.ask(0x1234, size, 0x8877665544332211) == 0
     value = 0x8877665544332211 & (1 << 8 * size) - 1
     assert setup.world.calls == [("store", 0x1234, size, value)]
-    assert setup.tap.calls == [("store", 0, 0x1234, size, value)]
+    assert setup.recorder.calls == [("store", 0, 0x1234, size, value)]
     assert setup.counted() == {"store_traps": 1}
 
 
@@ -124,7 +38,7 @@ def test_registers(setup: Setup, size: int) -> None:
     assert setup.ask(BAR + 0x10, size, is_read=True) == 0x1122334455667788 & (1 << 8 * size) - 1
     value = 0xFFEEDDCCBBAA9988 & (1 << 8 * size) - 1
     assert setup.world.calls == [("write", 0x10, size, value), ("read", 0x10, size)]
-    assert setup.tap.calls == [("mmio", 3, 0x10, size, value)]
+    assert setup.recorder.calls == [("mmio", 3, 0x10, size, value)]
     assert setup.counted() == {"mmio_traps": 2}
 
 
@@ -150,7 +64,7 @@ def test_a_read_of_memory(setup: Setup) -> None:
     setup.world.memory |= {0x1FFE: 0x11, 0x1FFF: 0x22, 0x2000: 0x33}
     assert setup.ask(0x1FFE, 2, is_read=True) == 0x2211
     assert setup.ask(0x1FFE, 4, is_read=True) == 0x332211
-    assert setup.tap.calls == []
+    assert setup.recorder.calls == []
 
 
 # Other kinds
@@ -200,6 +114,9 @@ def test_repeats_that_do_not_fit_a_page(setup: Setup, size: int, repeats: int) -
         ({"addr": BAR, "data": 0x1000, "data_is_ptr": True}, lib.XD_ROUTE_REGISTER_WRITE),
         ({"addr": 0, "type": RequestType.INVALIDATE}, lib.XD_ROUTE_INVALIDATE),
         ({"addr": BAR, "type": RequestType.TIMEOFFSET}, lib.XD_ROUTE_REFUSED),
+        ({"addr": PORT, "size": 4, "type": Kind.PORT}, lib.XD_ROUTE_REGISTER_WRITE),
+        ({"addr": FUNCTION, "size": 4, "type": Kind.PCI_CONFIG, "is_read": True}, lib.XD_ROUTE_REGISTER_READ),
+        ({"addr": 0, "size": 4, "type": Kind.PCI_CONFIG, "is_read": True}, lib.XD_ROUTE_REFUSED),
         ({"addr": BAR, "size": 3}, lib.XD_ROUTE_REFUSED),
     ],
 )
@@ -285,14 +202,16 @@ def test_addresses_wrap(setup: Setup) -> None:
     assert setup.world.memory[0] == 0x55
     setup.ask(0, 8, 0x41, repeats=2, down=True)
     assert setup.world.calls[-1] == ("store", (1 << 64) - 8, 8, 0x41)
-    assert setup.tap.calls[-1] == ("store", 0, (1 << 64) - 8, 8, 0x41)
+    assert setup.recorder.calls[-1] == ("store", 0, (1 << 64) - 8, 8, 0x41)
     setup.ask(BAR, 4, (1 << 64) - 4, repeats=2, data_is_ptr=True)
     assert [call for call in setup.world.calls if call[0] == "load"] == [("load", (1 << 64) - 4, 4), ("load", 0, 4)]
 
 
 # Anything
 
-near = st.sampled_from([0, BAR, BAR + BAR_SIZE, 0x1000, 1 << 32, 1 << 46, 1 << 52, 1 << 63, (1 << 64) - 1])
+near = st.sampled_from(
+    [0, PORT, FUNCTION, BAR, BAR + BAR_SIZE, 0x1000, 1 << 32, 1 << 46, 1 << 52, 1 << 63, (1 << 64) - 1]
+)
 addresses = st.builds(lambda base, step: (base + step) & (1 << 64) - 1, near, st.integers(-5000, 5000))
 u64 = st.integers(0, (1 << 64) - 1)
 u32 = st.integers(0, (1 << 32) - 1)
@@ -300,7 +219,7 @@ sane_sizes = st.sampled_from([1, 2, 4, 8])
 requests = st.builds(
     Request,
     vcpu=st.integers(0, 127),
-    type=st.just(1) | st.integers(0, 255),
+    type=st.sampled_from([*Kind]) | st.integers(0, 255),
     addr=addresses | u64,
     data=addresses | u64,
     size=sane_sizes | u32,
@@ -313,7 +232,7 @@ requests = st.builds(
 
 @given(st.lists(requests, max_size=5))
 def test_nothing_raises_whatever_a_guest_asks(asked: list[Request]) -> None:
-    """World and Tap check what reaches them. What changes anything is counted; the answer fits its slot."""
+    """World and Recorder check what reaches them. What changes anything is counted; the answer fits its slot."""
     setup = Setup()
     for one in asked:
         before = sum(setup.counted().values())
@@ -324,9 +243,9 @@ def test_nothing_raises_whatever_a_guest_asks(asked: list[Request]) -> None:
 
 
 @given(requests)
-def test_a_tap_changes_nothing(one: Request) -> None:
-    tapped, plain = Setup(), Setup()
-    plain.bus.tap = None
-    assert tapped.bus.handle(one) == plain.bus.handle(one)
-    assert tapped.world.calls == plain.world.calls
-    assert tapped.counted() == plain.counted()
+def test_an_observer_changes_nothing(one: Request) -> None:
+    observed, plain = Setup(), Setup()
+    plain.bus.observe(None)
+    assert observed.bus.handle(one) == plain.bus.handle(one)
+    assert observed.world.calls == plain.world.calls
+    assert observed.counted() == plain.counted()

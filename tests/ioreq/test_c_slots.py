@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import lib as embedded
 from xengt_dm.ioreq.request import Request
 from xengt_dm.units import CData
 
@@ -63,7 +64,7 @@ class SlotMachine(RuleBasedStateMachine):
         req.bits = bits << 4 | 3
         req.vp_eport = 77
         free = self.slots[vcpu][6] & 15 == NONE
-        assert lib.xd_slot_post(self.page, vcpu, req) == (0 if free else -errno.EBUSY)
+        assert embedded.xd_slot_post(self.page, vcpu, req) == (0 if free else -errno.EBUSY)
         if free:
             kept = self.slots[vcpu][4:6]
             self.slots[vcpu] = [addr, data, count, size, *kept, bits << 4 | READY, kind]
@@ -94,13 +95,13 @@ class SlotMachine(RuleBasedStateMachine):
     def finish(self, vcpu: int) -> None:
         """Xen takes the answer."""
         if self.slots[vcpu][6] & 15 == RESP_READY:
-            assert lib.xd_slot_data(self.page, vcpu) == self.slots[vcpu][1]
-            lib.xd_slot_set_state(self.page, vcpu, NONE)
+            assert embedded.xd_slot_data(self.page, vcpu) == self.slots[vcpu][1]
+            embedded.xd_slot_set_state(self.page, vcpu, NONE)
             self.bits(vcpu, NONE)
 
     @rule(vcpu=vcpus, port=u32)
     def set_port(self, vcpu: int, port: int) -> None:
-        lib.xd_slot_set_port(self.page, vcpu, port)
+        embedded.xd_slot_set_port(self.page, vcpu, port)
         self.slots[vcpu][4] = port
 
     @invariant()
@@ -196,14 +197,14 @@ def test_two_threads_hand_slots_to_and_fro() -> None:
             state = lib.xd_slot_state(page, vcpu)
             if state == RESP_READY:
                 number = posted[vcpu] * 7 + vcpu
-                if lib.xd_slot_data(page, vcpu) != number * 5:
+                if embedded.xd_slot_data(page, vcpu) != number * 5:
                     torn.append(slot(page, vcpu))
-                lib.xd_slot_set_state(page, vcpu, NONE)
+                embedded.xd_slot_set_state(page, vcpu, NONE)
                 posted[vcpu] += 1
             elif state == NONE and posted[vcpu] < rounds:
                 number = posted[vcpu] * 7 + vcpu
                 req.addr, req.data, req.size, req.count = number, number * 3, number & 0xFFFF, number & 0xFF
-                assert lib.xd_slot_post(page, vcpu, req) == 0
+                assert embedded.xd_slot_post(page, vcpu, req) == 0
     thread.join(60)
     sys.setswitchinterval(usual)
     assert not torn

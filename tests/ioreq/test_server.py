@@ -17,7 +17,8 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.instance import adopt, start, stop
-from xengt_dm.ioreq.bus import Answer
+from xengt_dm.ioreq.bar import Bar
+from xengt_dm.ioreq.bus import Answer, Bus
 from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind
 from xengt_dm.ioreq.request import Request
@@ -102,10 +103,15 @@ class Life:
     def close(self) -> None:
         """As the engine's."""
 
+    def bars(self) -> dict[Bar, int]:
+        """Where the device is; the bus behind it is never asked."""
+        bus = Bus(self, self.counters)  # type: ignore[arg-type]
+        return {Bar(bus, self, BAR_RANGE.last - BAR + 1, self.server): BAR}  # type: ignore[arg-type]
+
     @contextmanager
     def serving(self) -> Iterator[ServeLoop]:
         with self.attached() as loop:
-            start(self.server, [BAR_RANGE])
+            start(self.server, self.bars())
             yield loop
 
     @contextmanager
@@ -113,7 +119,7 @@ class Life:
         self.record.server = server
         with self.attached() as loop:
             assert self.server.adopted
-            adopt(self.server, self.traps, [BAR_RANGE])
+            adopt(self.server, self.traps, self.bars())
             yield loop
 
     def happened(self, *steps: str) -> bool:

@@ -49,12 +49,13 @@ class Rule:
     why: str = ""
 
 
-#: What every room may use: how errors and C data are named.
-COMMON = "errors units"
+#: What every room may use: how errors and C data are named, and how text from elsewhere is shown.
+COMMON = "errors printable units"
 #: What a room knows of the hypervisor that works with any.
 ANY_HYPERVISOR = "hypervisor.port hypervisor.retry"
 RULES = {
     "errors": Rule("", "", why="everybody imports it"),
+    "printable": Rule("", "", effects=False, why="everybody imports it"),
     "units": Rule("", "", effects=False, why="everybody imports it"),
     "ppgtt": Rule(f"_core {COMMON}", "", effects=False, why="sans-io: effects go out through ppgtt/ports.py"),
     "vgpu": Rule(f"ppgtt {COMMON}", "", effects=False, why="sans-io: a device sees offsets and values"),
@@ -62,17 +63,22 @@ RULES = {
     "traps": Rule(
         f"{ANY_HYPERVISOR} ioreq.ranges ioreq.slots _core {COMMON}", "", why="protects frames on any hypervisor"
     ),
-    "hypervisor": Rule(f"xenstore _core _xen {COMMON}", "cffi", why="knows no room above it"),
+    "hypervisor": Rule(f"xenstore _core _xen _embedded {COMMON}", "cffi", why="knows no room above it"),
     "hypervisor.port": Rule(COMMON, "", effects=False, why="Protocols only"),
-    "hypervisor.embedded": Rule(f"hypervisor.port _core {COMMON}", "", why="must run where there is no Xen"),
+    "hypervisor.embedded": Rule(f"hypervisor.port _embedded {COMMON}", "", why="must run where there is no Xen"),
     "xenstore": Rule(COMMON, "", why="a protocol and its client"),
-    "config": Rule("vgpu.registers errors", "", why="what can be set must not depend on what is set"),
+    "config": Rule("vgpu.registers errors printable", "", why="what can be set must not depend on what is set"),
     "service": Rule(f"config log.log xenstore _core {COMMON}", "structlog trio", why="a host's life needs no device"),
     "run_dir": Rule(f"ioreq.ranges {COMMON}", "", why="files of an instance, whoever it serves"),
     "stats": Rule(f"run_dir.directory _core {COMMON}", "prometheus_client", why="needs no device"),
     "log": Rule(COMMON, "structlog", why="everybody may log, so it knows nobody"),
     "trace": Rule(f"_core {COMMON}", "", why="a file format, and who fills it"),
     "control": Rule("*", "structlog trio", why="what is asked of an instance"),
+    "control.protocol": Rule(f"control.json_stream {COMMON}", "", why="knows neither socket nor instance"),
+    "control.json_stream": Rule("", "", effects=False, why="sans-io: values in, bytes out"),
+    "control.socket": Rule(f"control.protocol {COMMON}", "", why="a socket knows no instance"),
+    "control.server": Rule(f"control.protocol control.socket {COMMON}", "structlog trio", why="is told the commands"),
+    "control.client": Rule(f"control.protocol control.socket {COMMON}", "", why="must answer at once"),
     "instance": Rule(
         f"{ANY_HYPERVISOR} config ioreq ppgtt stats.page traps vgpu _core {COMMON}", "trio", why="wires the rooms"
     ),
@@ -88,6 +94,11 @@ RULES = {
 #: Extension module or distribution: the only modules that may import it, by the beginning of their names.
 ONLY = {
     "xengt_dm._xen": ("hypervisor.xen",),
+    # So `run` on Xen loads no line of it.
+    "xengt_dm._embedded": ("hypervisor.embedded", "sim"),
+    "xengt_dm.hypervisor.xen": ("hypervisor.xen", "daemon", "cli"),
+    "xengt_dm.hypervisor.embedded": ("hypervisor.embedded", "sim", "cli.demo", "cli.replay"),
+    "xengt_dm.sim": ("sim", "cli.demo", "cli.replay"),
     "prometheus_client": ("stats.exporter",),
     "click": ("cli",),
 }
@@ -98,6 +109,7 @@ NOT_AT_START = (
     "prometheus_client",
     "cffi",
     "xengt_dm._core",
+    "xengt_dm._embedded",
     "xengt_dm._xen",
     "xengt_dm.daemon.main",
     "xengt_dm.instance",
@@ -144,7 +156,7 @@ def imports(path: Path) -> Iterator[Import]:
 def is_module(name: str) -> bool:
     """Whether a dotted name is one of ours, be it written in Python or in C."""
     inner = name.removeprefix(f"{PACKAGE}.")
-    return inner != name and (inner in MODULES or inner in ("_core", "_xen"))
+    return inner != name and (inner in MODULES or inner in ("_core", "_embedded", "_xen"))
 
 
 def within(name: str, above: str) -> bool:
@@ -216,6 +228,9 @@ def test_a_broken_rule_is_seen(tmp_path: Path) -> None:
     assert complaint("ppgtt.engine", Import("xengt_dm.hypervisor.port", 1))
     assert complaint("ioreq.server", Import("xengt_dm.hypervisor.xen.port", 1))
     assert complaint("hypervisor.embedded.port", Import("xengt_dm._xen", 1))
+    assert complaint("hypervisor.xen.port", Import("xengt_dm._embedded", 1))
+    assert complaint("daemon.main", Import("xengt_dm.hypervisor.embedded", 1))
+    assert complaint("cli.run", Import("xengt_dm.sim.demo", 1))
     assert complaint("stats.page", Import("prometheus_client", 1))
     assert complaint("ioreq.server", Import("xengt_dm.hypervisor.port", 1)) is None
     assert complaint("ioreq.loop", Import("xengt_dm.traps.claim", 1))

@@ -11,6 +11,7 @@ import pytest
 
 SHELL = [
     "tests/run",
+    "tests/quick",
     "tests/demo",
     "tests/setup/debian",
     ".ci/run",

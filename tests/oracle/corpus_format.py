@@ -8,7 +8,7 @@ from .script import DIRECTORY, IPS, PAT_2M, PRESENT, PS, PTE, RO, Script
 
 @case("i915/gt/gen8_ppgtt.c `gen8_init_scratch`: 512 entries to one table at each level")
 def scratch_hierarchy() -> Script:
-    """Whole directories point at one scratch page: 2^36 runs, in bounded work; two levels of it are listed."""
+    """Whole directories point at one scratch page: 2^36 runs in bounded work. A tree of two levels is listed."""
     s = Script()
     s.fill(5, 0, 512, 20 << 12 | RO)
     for table, below in ((4, 5), (3, 4), (2, 3)):
@@ -27,7 +27,7 @@ def scratch_hierarchy() -> Script:
 
 @case("the format: 1,048,576 runs are listed")
 def runs_at_the_limit() -> Script:
-    """An L3 space that is scratch from end to end has just as many runs as are listed."""
+    """An L3 space that maps scratch everywhere has exactly as many runs as a dump lists."""
     s = Script()
     s.fill(5, 0, 512, 20 << 12 | RO)
     s.fill(4, 0, 512, 5 << 12 | DIRECTORY)
@@ -38,7 +38,7 @@ def runs_at_the_limit() -> Script:
 
 @case("the format: more than 1,048,576 runs are not")
 def runs_beyond_the_limit() -> Script:
-    """One run more than are listed; then one pair of them joins."""
+    """One run more than a dump lists; then two of the runs become one."""
     s = Script()
     s.fill(5, 0, 512, 20 << 12 | RO)
     s.fill(4, 0, 512, 5 << 12 | DIRECTORY)
@@ -57,7 +57,7 @@ def runs_beyond_the_limit() -> Script:
 
 @case("the format: maximal runs")
 def runs_over_table_ends() -> Script:
-    """Runs go on from entry to entry, from table to table, from 2 MiB to 4 KiB pages, from root to root."""
+    """Runs continue from entry to entry, from table to table, from 2 MiB to 4 KiB pages, and from root to root."""
     s = Script(frames=3072)
     s.path(1, 2, 3)
     s.entry(3, 0, 1024, PS | DIRECTORY | PAT_2M)
@@ -95,7 +95,7 @@ def attributes() -> Script:
 
 @case("`gen8_gtt_set_pfn` of i915/gvt/gtt.c copies bits 63:46 into the shadow")
 def garbage_bits() -> Script:
-    """Bits above 45, and those that mean nothing below, change nothing at any level."""
+    """Bits above 45, and bits below that have no meaning, change nothing at any level."""
     s = Script(frames=1536)
     high = 0xFFFFC000_00000000
     s.store(0x1000, high | 0x2000 | 0xF7F)
@@ -130,7 +130,7 @@ def l3_four_roots() -> Script:
 
 @case("i915/gt/gen8_ppgtt.c: scratch tables shared by all spaces")
 def table_shared_512_times() -> Script:
-    """One table below every entry of a directory, in two spaces; references go one by one."""
+    """One table below every entry of a directory, in two spaces; its references are dropped one by one."""
     s = Script()
     s.path(1, 2, 3)
     s.path(5, 2)
@@ -152,7 +152,7 @@ def table_shared_512_times() -> Script:
 
 @case("add before remove, `ppgtt_handle_guest_write_page_table` of i915/gvt/gtt.c")
 def subtree_replaced_by_its_part() -> Script:
-    """A directory entry replaced by one that shares tables with the old, in one store."""
+    """One store replaces a directory entry by another that shares tables with the old one."""
     s = Script()
     s.path(1, 2, 3, 4)
     s.entry(4, 0, 20, PTE)
@@ -171,7 +171,7 @@ def subtree_replaced_by_its_part() -> Script:
 
 @case("the format: frames come and go")
 def frames_removed_and_added() -> Script:
-    """Frames go from under leaves, tables and roots, and come back zeroed; what is there already is zeroed too."""
+    """Frames of leaves, tables and roots are removed and added again, with zeros; adding a RAM frame zeroes it, too."""
     s = Script(holes=[[50, 2]])
     s.path(1, 2, 3, 4)
     for index in range(4):
@@ -204,7 +204,7 @@ def frames_removed_and_added() -> Script:
 
 @case("the format: frames come and go")
 def frames_removed_round_about() -> Script:
-    """Removing holes, the end of RAM and what lies beyond; a table in a frame that was a hole."""
+    """Removes holes, the end of RAM and frames beyond it; a table is in a frame that was a hole."""
     s = Script(frames=32, holes=[[8, 4]])
     s.remove(9)
     s.remove(30, 100)
@@ -221,9 +221,9 @@ def frames_removed_round_about() -> Script:
     return s
 
 
-@case("the covers of xengt_dm/traps/protection.py: a range brings a device model stores to what is no RAM")
+@case("guard ranges, xengt_dm/traps: a range sends a device model stores to frames that are not RAM")
 def store_to_a_table_just_removed() -> Script:
-    """Tables let go a moment ago are given back: stores to them are dropped, and the frames come back zero."""
+    """Frames unprotected a moment ago are removed: stores to them are dropped, and added frames contain zeros."""
     s = Script(frames=8)
     s.entry(6, 511, 1, DIRECTORY)
     s.submit(6)
@@ -259,8 +259,8 @@ def leaf_stored_to_many_times() -> Script:
 
 
 @case("relaxed mode")
-def open_table_changes_roles() -> Script:
-    """A leaf table, open in relaxed mode, is linked again, as a directory, unlinked and linked anew."""
+def unsynced_table_changes_roles() -> Script:
+    """An unsynced leaf table is linked a second time, linked as a directory, unlinked, and linked again."""
     s = Script()
     s.path(1, 2, 3, 4)
     s.create(1)
@@ -284,8 +284,8 @@ def open_table_changes_roles() -> Script:
 
 
 @case("relaxed mode")
-def open_table_in_two_spaces() -> Script:
-    """A leaf table of two spaces, stored to while open, seen by a submission of either."""
+def unsynced_table_in_two_spaces() -> Script:
+    """A leaf table of two spaces is stored to while it is unsynced; a submission of either space resyncs it."""
     s = Script()
     s.path(1, 2, 3, 4)
     s.path(5, 6, 7, 4)

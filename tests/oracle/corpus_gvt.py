@@ -28,7 +28,7 @@ def wide_head_replaced() -> Script:
 
 @case(f"{GVT}: `ppgtt_invalidate_spt` skips 2 MiB leaves")
 def large_page_in_destroyed_space() -> Script:
-    """A space with 2 MiB pages is destroyed and created again: nothing of the first life is left or lost."""
+    """A space with 2 MiB pages is destroyed and created again: nothing of the first one is left or missing."""
     s = Script(frames=1536)
     s.path(1, 2, 3)
     s.entry(3, 5, 512, PS | DIRECTORY)
@@ -89,7 +89,7 @@ def ips_register_flips() -> Script:
 
 @case("i915/gvt/gtt.c `vgpu_ips_enabled`: not before generation 9")
 def ips_means_nothing_on_generation_8() -> Script:
-    """Neither the bit nor the register."""
+    """Generation 8 ignores both the bit and the register."""
     s = Script(frames=128, generation=8)
     s.ips()
     s.path(1, 2, 3)
@@ -103,7 +103,7 @@ def ips_means_nothing_on_generation_8() -> Script:
 
 @case(f"{GVT}: `ppgtt_populate_spt` uses an entry before it is set")
 def leaf_to_no_ram() -> Script:
-    """Among good entries some point to holes, past RAM, and to the last frame an entry can name: only those are out."""
+    """Some entries point to holes, beyond RAM, or to the last frame an entry can name: only those map nothing."""
     s = Script(holes=[[40, 2]])
     s.path(1, 2, 3, 4)
     s.create(1)
@@ -118,7 +118,7 @@ def leaf_to_no_ram() -> Script:
 
 @case(f"{GVT}: `ppgtt_populate_spt`; acrn-kernel PR 168 (NULL dereference when creating fails)")
 def directory_to_no_ram() -> Script:
-    """Roots and directory entries that point to no RAM map nothing, and their neighbours go on."""
+    """Roots and directory entries that point to a frame that is not RAM map nothing; their neighbours still map."""
     s = Script(holes=[[40, 1]])
     s.path(1, 2, 3, 4)
     s.entry(4, 0, 10, PTE)
@@ -138,7 +138,7 @@ def directory_to_no_ram() -> Script:
 
 @case(f"{GVT}: the dma cache holds one size for a frame; fixed 2019-07 'incorrect cache entry'")
 def frame_mapped_in_every_size() -> Script:
-    """One frame under a 4 KiB, a 64 KiB and a 2 MiB page, in two spaces: taking one away leaves the others."""
+    """One frame is mapped by a 4 KiB, a 64 KiB and a 2 MiB page, in two spaces: removing one leaves the others."""
     s = Script(frames=1536)
     s.ips()
     s.path(1, 2, 3, 4)
@@ -163,7 +163,7 @@ def frame_mapped_in_every_size() -> Script:
 
 @case(f"{GVT}: `intel_vgpu_flush_post_shadow` returns at the first failure")
 def halves_of_many_entries() -> Script:
-    """Entries written in halves, either first, several unfinished at a submission, a bad one among them."""
+    """Entries are written in halves, in either order. Several are unfinished at a submission; one is invalid."""
     s = Script()
     s.path(1, 2, 3, 4)
     s.create(1)
@@ -186,7 +186,7 @@ def halves_of_many_entries() -> Script:
 
 @case(f"{GVT}: a 4-byte store to a directory entry takes the subtree down until submission")
 def halves_of_directory_entries() -> Script:
-    """A directory entry replaced in halves: in between it points where the two halves say."""
+    """A directory entry is replaced in halves. In between it points where the two halves together say."""
     s = Script(frames=96)
     s.path(1, 2, 3, 4)
     s.entry(4, 0, 20, PTE)
@@ -224,7 +224,7 @@ def store_over_two_entries() -> Script:
 
 @case("xen/arch/x86/hvm/emulate.c: split at the page's end, powers of two; fixed 672894a11f (Xen 4.20)")
 def store_over_a_page_end() -> Script:
-    """Stores over the end of a table's page, into another table, into plain memory, and into a hole."""
+    """Stores cross the end of a table's page into another table, into plain memory, and into a hole."""
     s = Script(holes=[[7, 1]])
     s.path(1, 2, 3, 4)
     s.entry(3, 1, 5, DIRECTORY)
@@ -244,7 +244,7 @@ def store_over_a_page_end() -> Script:
 
 @case(f"{GVT}: `pvinfo_mmio_write` always succeeds; mm reference counts (3792fc508c09)")
 def notifications_out_of_order() -> Script:
-    """Destroy before create, twice, of another mode, and values that mean nothing."""
+    """Destroying before creating, twice, and in another mode; notifications without a meaning."""
     s = Script()
     s.path(1, 2, 3, 4)
     s.entry(4, 0, 20, PTE)
@@ -262,7 +262,7 @@ def notifications_out_of_order() -> Script:
 
 @case(f"{GVT}: only CPU stores are seen; i915/gt/intel_migrate.c writes entries by the GPU")
 def gpu_store_into_tables() -> Script:
-    """The GPU changes its own page table, a directory, and the very table it came through."""
+    """The GPU changes its own page table, a directory, and the table that translated its store."""
     s = Script()
     s.path(1, 2, 3, 4)
     s.entry(4, 0, 4, PTE)
@@ -318,7 +318,7 @@ def table_mapped_as_data() -> Script:
 
 @case(f"{GVT}: `intel_vgpu_find_ppgtt_mm` compares pdp[0] only, and not the mode")
 def l3_and_l4_of_one_root() -> Script:
-    """An L4 space and two L3 spaces share pdp[0]: three spaces, with three lives."""
+    """An L4 space and two L3 spaces share pdp[0]: they are three spaces, created and destroyed separately."""
     s = Script()
     s.path(1, 2, 3, 4)
     s.entry(4, 0, 20, PTE)
@@ -336,7 +336,7 @@ def l3_and_l4_of_one_root() -> Script:
 
 @case(f"{GVT}: a cycle's reference counts never reach 0")
 def cycles() -> Script:
-    """Tables that point to themselves and to each other; a cycle cut, and the frames plain memory at last."""
+    """Tables point to themselves and to each other; then a cycle is cut and the frames become plain memory."""
     s = Script()
     s.entry(1, 0, 1, DIRECTORY)
     s.create(1)

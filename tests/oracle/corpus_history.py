@@ -9,7 +9,7 @@ from .script import DIRECTORY, IPS, PAT_2M, PRESENT, PS, PTE, Script
 
 @case("CVE-2022-3707, 4a61648af68f: double free when splitting a 2 MiB page fails half-way")
 def large_page_partly_no_ram() -> Script:
-    """2 MiB and 64 KiB pages of which some frames are no RAM, replaced by a table and back, then destroyed."""
+    """2 MiB and 64 KiB pages of which some frames are not RAM are replaced by a table and back, then destroyed."""
     s = Script(frames=1030, holes=[[600, 3], [700, 1]])
     s.ips()
     s.path(1, 2, 3)
@@ -48,7 +48,7 @@ def low_address_bits_of_large_pages() -> Script:
 
 @case("241f0aadb857: BUG on an unknown entry type; 1 GiB in `ppgtt_populate_shadow_entry`")
 def one_gib_page() -> Script:
-    """Refused and counted, its neighbours go on; the bit means nothing in a PML4 entry."""
+    """The entry is refused and counted, its neighbours still map; in a PML4 entry the bit means nothing."""
     s = Script()
     s.path(1, 2, 3, 4)
     s.entry(4, 0, 20, PTE)
@@ -106,7 +106,7 @@ def spaces_never_announced() -> Script:
 
 @case("96b138cd23e9: attached twice; mm reference counts (2019-04)")
 def created_twice() -> Script:
-    """Two creates need two destroys, and the low bits of a root name no other space."""
+    """Two creates need two destroys; roots that differ only in their low bits are the same space."""
     s = Script()
     s.path(1, 2, 3, 4)
     s.entry(4, 0, 20, PTE)
@@ -124,7 +124,7 @@ def created_twice() -> Script:
 
 @case("a15e61f3371b: unpinning nothing")
 def empty_spaces() -> Script:
-    """Roots of 0 name nothing, in L4 and in L3; frame 0 is RAM like any other below a root."""
+    """A root of 0 means no table, in L4 and in L3; below a root frame 0 is RAM like any other."""
     s = Script()
     s.entry(0, 0, 2, DIRECTORY)
     s.entry(2, 0, 0, PTE)
@@ -146,7 +146,7 @@ def empty_spaces() -> Script:
 
 @case(f"{ISSUE} 153, 120: 'guest page write error' floods and freezes")
 def reused_as_data_before_destroy() -> Script:
-    """Table pages become plain data, in stores of every size, before DESTROY comes."""
+    """The pages of tables are used as plain data, with stores of every size, before DESTROY comes."""
     s = Script()
     s.path(1, 2, 3, 4)
     s.entry(4, 0, 20, PTE)
@@ -172,7 +172,7 @@ def reused_as_data_before_destroy() -> Script:
 
 @case(f"{ISSUE} 153: tables freed without DESTROY, the next space is built in them")
 def root_reused_as_page_table() -> Script:
-    """A root that was never destroyed becomes a page table of the next space: both resolve."""
+    """A root that was never destroyed becomes a page table of the next space; both spaces resolve."""
     s = Script()
     s.path(1, 2, 3, 4)
     s.entry(4, 0, 20, PTE)
@@ -205,7 +205,7 @@ def one_bad_entry() -> Script:
 
 @case(f"{ISSUE} 60, 67, 106: failed to populate, pinning limits")
 def many_tables() -> Script:
-    """A space of 120 page tables, half of them dropped with their directory."""
+    """A space has 120 page tables; half of them are unlinked with their directory."""
     s = Script(frames=256)
     s.path(1, 2, 3)
     s.entry(2, 1, 4, DIRECTORY)

@@ -17,7 +17,10 @@ class Ram:
             self.remove(first, count)
 
     def has(self, frame: int) -> bool:
-        return any(first <= frame < end for first, end in self.ranges)
+        for first, end in self.ranges:  # noqa: SIM110 - written out, as this is asked more often than anything else
+            if first <= frame < end:
+                return True
+        return False
 
     def parts(self, first: int, count: int) -> list[tuple[int, int]]:
         """Those of ``count`` frames from ``first`` that are RAM, as (first, count) in order."""

@@ -29,8 +29,8 @@ class Page(NamedTuple):
     writable: int
     cache: int
 
-    def next(self) -> Page:
-        return self._replace(gpa=self.gpa + PAGE)
+    def moved(self, pages: int) -> Page:
+        return Page(self.gpa + pages * PAGE, self.writable, self.cache)
 
 
 class Run(NamedTuple):
@@ -41,7 +41,7 @@ class Run(NamedTuple):
     page: Page
 
     def after(self) -> Page:
-        return self.page._replace(gpa=self.page.gpa + self.size * PAGE)
+        return self.page.moved(self.size)
 
 
 class Summary(NamedTuple):
@@ -136,8 +136,11 @@ class Walker:
         if table not in self._runs:
             found: list[Run] = []
             for index, entry in enumerate(self.entries(table)):
-                runs = self.runs(entry) if isinstance(entry, Table) else entry or []
-                append(found, runs, index * pages_of_entry(table.level))
+                offset = index * pages_of_entry(table.level)
+                if isinstance(entry, Table):
+                    append_joined(found, self.runs(entry), offset)
+                elif entry:
+                    append(found, entry, offset)
             self._runs[table] = found
         return self._runs[table]
 
@@ -159,7 +162,7 @@ class Walker:
             return None
         found: list[Run] = []
         for number, table in enumerate(self.roots(mode, root)):
-            append(found, self.runs(table) if table else [], number << 18)
+            append_joined(found, self.runs(table) if table else [], number << 18)
         return [[run.start * PAGE, run.size * PAGE, *run.page] for run in found]
 
     def tables(self, mode: str, root: int | list[int]) -> set[Table]:
@@ -193,7 +196,7 @@ class Walker:
             number = va // PAGE % span
             for run in self.leaf(table, index, entry):
                 if run.start <= number < run.start + run.size:
-                    return run.page._replace(gpa=run.page.gpa + (number - run.start) * PAGE)
+                    return run.page.moved(number - run.start)
             table = self.below(table, entry)
         return None
 
@@ -203,7 +206,7 @@ def summary_of(runs: list[Run], span: int) -> Summary:
     if not runs:
         return NOTHING
     head, tail = runs[0], runs[-1]
-    last = tail.page._replace(gpa=tail.page.gpa + (tail.size - 1) * PAGE)
+    last = tail.page.moved(tail.size - 1)
     return Summary(len(runs), head.page if head.start == 0 else None, last if tail.start + tail.size == span else None)
 
 
@@ -213,17 +216,23 @@ def joined(parts: list[Summary]) -> Summary:
     before: Page | None = None
     for part in parts:
         runs += part.runs
-        if before and part.first and before.next() == part.first:
+        if before and part.first and before.moved(1) == part.first:
             runs -= 1
         before = part.last
     return Summary(runs, parts[0].first, parts[-1].last)
 
 
 def append(found: list[Run], runs: list[Run], offset: int) -> None:
-    """Add runs that begin ``offset`` pages further on, joining the first to the last one found if it continues that."""
+    """Add runs that begin ``offset`` pages further on, joining each to the last one found if it continues that."""
     for start, size, page in runs:
         last = found[-1] if found else None
         if last and last.start + last.size == start + offset and last.after() == page:
             found[-1] = Run(last.start, last.size + size, last.page)
         else:
             found.append(Run(start + offset, size, page))
+
+
+def append_joined(found: list[Run], runs: list[Run], offset: int) -> None:
+    """The same for runs of which no two can be joined, as there may be a million of them."""
+    append(found, runs[:1], offset)
+    found += [Run(start + offset, size, page) for start, size, page in runs[1:]]

@@ -36,6 +36,7 @@ def test_generated_traces_are_valid_and_the_same_each_time(tmp_path: Path, kind:
         assert load(tmp_path / "a.jsonl.gz") == trace
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_generated_traces_show_something(kind: str) -> None:
     outcomes = [expected(generate(kind, seed)) for seed in range(4, 12)]
@@ -58,6 +59,7 @@ def test_every_byte_string_is_a_trace(tmp_path_factory: pytest.TempPathFactory, 
     assert is_valid(tmp_path_factory.getbasetemp() / "decoded.jsonl", trace)
 
 
+@pytest.mark.slow
 def test_bytes_reach_everything() -> None:
     """A few thousand random events have every op, L3 and L4 spaces that map something, and stores that trap."""
     rng = random.Random(1)

@@ -1,4 +1,4 @@
-"""The audit: what is in line passes, and whatever is changed behind its back is found, each entry once."""
+"""The audit: what is in sync passes, and whatever is changed behind its back is found, each entry once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.examples import examples
 from tests.support.guest import FRAME, FakeGuest, make_engine
+from tests.support.guest import audit as sync_and_audit
 from tests.support.pages import slots
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.engine import Engine
@@ -49,18 +50,18 @@ def engine_on(guest: FakeGuest) -> tuple[Engine, CData]:
     engine.set_64k_pages(True)
     engine.create_space(Mode.L4, (ROOT << 12,))
     engine.submit(Mode.L4, (ROOT << 12,))
-    return engine, engine._tables.pointer
+    return engine, engine.shadow
 
 
 def audit(engine: Engine, refused: Collection[int] = ()) -> CData:
     (space,) = engine.spaces
     result = ffi.new("xd_audit *")
     gfns = ffi.new("uint64_t[]", sorted(refused))
-    lib.xd_audit_space(engine._tables.pointer, space.numbers, 4, gfns, len(refused), result)
+    lib.xd_audit_space(engine.shadow, space.numbers, 4, lib.XD_AUDIT_SYNCED, gfns, len(refused), result)
     return result
 
 
-def test_a_tree_of_every_kind_of_entry_is_in_line(guest: FakeGuest) -> None:
+def test_a_tree_of_every_kind_of_entry_is_in_sync(guest: FakeGuest) -> None:
     engine, _ = engine_on(guest)
     result = audit(engine)
     assert (result.mismatches, result.overdue) == (0, 0)
@@ -156,7 +157,7 @@ def test_frames_that_left_without_a_word(guest: FakeGuest) -> None:
     engine, _ = engine_on(guest)
     guest.holes |= {11, 600}
     for chunk in range(2):
-        engine._frames.learn(chunk)
+        engine.frames.query(chunk)
     in_leaf = sum(word & 1 and word >> 12 == 11 for word in words(guest, PT))
     assert in_leaf > 20
     assert audit(engine).mismatches == in_leaf + 3
@@ -166,42 +167,42 @@ def test_a_table_that_left_without_a_word(guest: FakeGuest) -> None:
     """Its directory must not name it, it must map nothing, and nothing must map it."""
     engine, _ = engine_on(guest)
     guest.holes.add(PT)
-    engine._frames.learn(0)
+    engine.frames.query(0)
     mapped = sum(word & 1 and word >> 12 != HOLE for word in words(guest, PT))
     assert audit(engine).mismatches == mapped + 3
 
 
-def test_open_tables_are_passed_over(guest: FakeGuest) -> None:
+def test_unsynced_tables_are_passed_over(guest: FakeGuest) -> None:
     engine, shadow = engine_on(guest)
     guest.put(PT, 3, 0x7003)
     assert audit(engine).mismatches == 1
-    lib.xd_set_open(shadow, PT, 1)
+    lib.xd_set_unsynced(shadow, PT, 1)
     assert audit(engine).mismatches == 0
-    lib.xd_set_open(shadow, PT, 0)
+    lib.xd_set_unsynced(shadow, PT, 0)
 
 
 @pytest.mark.parametrize(("gfn", "slot"), [(ROOT, 0), (PDP, 0), (PD, 0), (PD, 1), (PD, 2), (PD, 3)])
-def test_entries_that_wait_for_nothing(guest: FakeGuest, gfn: int, slot: int) -> None:
+def test_entries_pending_for_nothing(guest: FakeGuest, gfn: int, slot: int) -> None:
     """To tables, to a large page, and to one that needs a table, being RAM in part: overdue, no more."""
     engine, shadow = engine_on(guest)
-    entry_at(shadow, gfn, slot)[0] = lib.XD_WAITING
+    entry_at(shadow, gfn, slot)[0] = lib.XD_PENDING
     result = audit(engine)
     assert (result.mismatches, result.overdue) == (0, 1)
 
 
 @pytest.mark.parametrize(("slot", "frame"), [(0, PT), (1, WIDE)])
-def test_entries_that_wait_for_a_frame_that_xen_refused(guest: FakeGuest, slot: int, frame: int) -> None:
+def test_entries_pending_for_a_frame_that_xen_refused(guest: FakeGuest, slot: int, frame: int) -> None:
     engine, shadow = engine_on(guest)
-    entry_at(shadow, PD, slot)[0] = lib.XD_WAITING
+    entry_at(shadow, PD, slot)[0] = lib.XD_PENDING
     assert audit(engine, [2, frame, 700]).overdue == 0
     assert audit(engine, [2, 700]).overdue == 1
 
 
 @pytest.mark.parametrize(("slot", "overdue"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 0)])
-def test_entries_that_wait_for_room(guest: FakeGuest, slot: int, overdue: int) -> None:
+def test_entries_pending_for_room(guest: FakeGuest, slot: int, overdue: int) -> None:
     """A large page that is RAM throughout takes no table."""
     engine, shadow = engine_on(guest)
-    entry_at(shadow, PD, slot)[0] = lib.XD_WAITING
+    entry_at(shadow, PD, slot)[0] = lib.XD_PENDING
     shadow.max_tables = shadow.live
     assert audit(engine).overdue == overdue
 
@@ -211,13 +212,13 @@ def test_the_engine_knows_what_xen_refused() -> None:
     guest.refuse.add(PT)
     engine, shadow = engine_on(guest)
     (space,) = engine.spaces
-    assert entry_at(shadow, PD, 0)[0] == lib.XD_WAITING
-    assert engine.audit(space) == (0, 0)
-    engine._tables.refused.clear()
+    assert entry_at(shadow, PD, 0)[0] == lib.XD_PENDING
+    assert engine.sync(space).refused == {PT}
+    assert sync_and_audit(engine, space) == (0, 0)
     assert audit(engine).overdue == 1
     guest.refuse.clear()
-    assert engine.audit(space) == (0, 0)
-    assert entry_at(shadow, PD, 0)[0] != lib.XD_WAITING
-    entry_at(shadow, PDP, 0)[0] = lib.XD_WAITING  # nothing else has a submission look at this table
-    assert engine.audit(space) == (0, 1)
+    assert sync_and_audit(engine, space) == (0, 0)
+    assert entry_at(shadow, PD, 0)[0] != lib.XD_PENDING
+    entry_at(shadow, PDP, 0)[0] = lib.XD_PENDING  # nothing else has a submission look at this table
+    assert sync_and_audit(engine, space) == (0, 1)
     assert engine.counters.audit_overdue == 1

@@ -27,7 +27,7 @@ some_pages = pages(FRAMES)
 
 
 class Directory:
-    """One directory in an arena, and what a caller does to keep its shadow in line."""
+    """One directory in an arena, and what a caller does to keep its shadow in sync."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Directory:
         self.level, self.ips = level, ips
         self.number = self.arena.add(TABLE, level)
         self.words: list[int] = [0] * ENTRIES
-        self.wanted = ffi.new("xd_wanted[]", ENTRIES)
+        self.wanted = ffi.new("xd_missing_table[]", ENTRIES)
         self.splits = ffi.new("uint32_t *")
         if page:
             self.read(page)
@@ -56,7 +56,7 @@ class Directory:
     def want(self, slots: range) -> int:
         shadow, words = self.arena.shadow, ffi.new("uint64_t[]", self.words)
         return int(
-            lib.xd_directory_wanted(
+            lib.xd_directory_missing(
                 shadow, self.number, words, slots.start, slots.stop - 1, self.wanted, self.splits, self.arena.need
             )
         )
@@ -67,7 +67,7 @@ class Directory:
     def adopt(self, count: int) -> list[int]:
         """The frames that are to be protected."""
         numbers, gfns = ffi.new("uint32_t[]", ENTRIES), ffi.new("uint64_t[]", ENTRIES)
-        fresh = lib.xd_adopt(self.arena.shadow, self.wanted, count, numbers, gfns)
+        fresh = lib.xd_create_tables(self.arena.shadow, self.wanted, count, numbers, gfns)
         assert list(numbers[0:count]) == [one.number for one in self.wanted[0:count]]
         return list(gfns[0:fresh])
 
@@ -82,14 +82,14 @@ class Directory:
         count = self.want(slots)
         self.adopt(count)
         self.link(slots)
-        lib.xd_let_go(self.arena.shadow, self.wanted, count)
-        return self.bury()
+        lib.xd_unref_tables(self.arena.shadow, self.wanted, count)
+        return self.free()
 
-    def bury(self) -> set[int]:
+    def free(self) -> set[int]:
         gfns = ffi.new("uint64_t[]", ENTRIES)
         freed: set[int] = set()
-        while self.arena.shadow.dying:
-            freed |= set(gfns[0 : lib.xd_bury(self.arena.shadow, gfns, ENTRIES)])
+        while self.arena.shadow.first_unreferenced:
+            freed |= set(gfns[0 : lib.xd_free_unreferenced(self.arena.shadow, gfns, ENTRIES)])
         return freed
 
     def number_of(self, child: twins.Child) -> int:
@@ -140,7 +140,7 @@ def test_what_is_not_known_is_asked_for(page: list[int], level: int, ips: bool, 
     assert (directory.want(slots) == -errno.EAGAIN) == bool(unknown)
     assert arena.needed() == {frame // CHUNK for frame in unknown}
     for chunk in arena.needed():
-        arena.learn(chunk)
+        arena.query(chunk)
     arena.need.count = 0
     found = directory.listed(directory.want(slots))
     assert set(found) == twins.wanted(looked_at, level, ips, arena.state, lambda child: child.gfn < 0)
@@ -160,10 +160,10 @@ def test_linking(done: list[tuple[list[int], range]], level: int, ips: bool) -> 
         assert frames - directory.frames() <= freed
         assert directory.follow(slots) == set()
         directory.check(slots, before)
-        waiting = sum(
-            isinstance(what, twins.Large) or what == twins.WAITING for what in twin_now(directory, before, slots)
+        pending = sum(
+            isinstance(what, twins.Large) or what == twins.PENDING for what in twin_now(directory, before, slots)
         )
-        assert arena.table(directory.number).waiting == waiting
+        assert arena.table(directory.number).pending == pending
     directory.read([0] * ENTRIES)
     gone = directory.frames() - {TABLE}
     assert directory.follow() == gone
@@ -186,7 +186,7 @@ def as_large(arena: Arena, entry: int) -> int | twins.Large:
 @examples(40)
 @given(page=some_pages, level=levels, ips=st.booleans(), quota=st.integers(1, 9))
 def test_a_quota(page: list[int], level: int, ips: bool, quota: int) -> None:
-    """What does not fit waits; what fits is right; nothing is mapped that should not be."""
+    """What does not fit is pending; what fits is right; nothing is mapped that should not be."""
     directory = Directory(level, ips, max_tables=quota, page=page)
     arena = directory.arena
     directory.follow()
@@ -196,12 +196,12 @@ def test_a_quota(page: list[int], level: int, ips: bool, quota: int) -> None:
     for slot, entry in enumerate(arena.entries(directory.number)):
         want = expected[slot]
         if isinstance(want, twins.Large):
-            if entry != twins.WAITING:
+            if entry != twins.PENDING:
                 assert arena.entries(entry >> 12) == twins.parts(want, arena.state)
         else:
             assert entry == want
     asked = set(expected) - {0, twins.REFUSED}
-    assert arena.shadow.live == quota or twins.WAITING not in asked or arena.counters.invalid_entries
+    assert arena.shadow.live == quota or twins.PENDING not in asked or arena.counters.invalid_entries
 
 
 @examples(40)
@@ -211,10 +211,10 @@ def test_frames_that_leave(page: list[int], level: int, ips: bool, gone: set[int
     directory.follow()
     arena = directory.arena
     arena.holes = (arena.holes | gone) - {TABLE}
-    lib.xd_frames_doubt_all(arena.frames)
-    lib.xd_new_era(arena.shadow)
+    lib.xd_frames_invalidate(arena.frames)
+    lib.xd_new_epoch(arena.shadow)
     for chunk in KNOWN:
-        arena.learn(chunk)
+        arena.query(chunk)
     directory.follow()
     directory.check(range(ENTRIES), [])
 
@@ -284,13 +284,13 @@ def test_a_directory_whose_page_is_gone(level: int) -> None:
     directory.follow()
     arena = directory.arena
     arena.holes.add(TABLE)
-    arena.learn(0)
+    arena.query(0)
     words = ffi.new("uint64_t[]", ENTRIES)
     assert lib.xd_directory_read(arena.shadow, directory.number, words) == -errno.ENOENT
     lib.xd_directory_clear(arena.shadow, directory.number)
-    assert directory.bury() == {1, 2}
+    assert directory.free() == {1, 2}
     assert arena.entries(directory.number) == [0] * ENTRIES
-    assert arena.shadow.waiting_tables == 0
+    assert arena.shadow.pending_tables == 0
 
 
 def test_512_references_to_one_table_want_it_once() -> None:

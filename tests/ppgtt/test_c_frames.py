@@ -1,4 +1,4 @@
-"""What is known of frames: the C against a model that remembers every question and every doubt."""
+"""What is known of frames: the C against a model that remembers every query and every invalidation."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ FRAMES = (0, 1, 2, 510, 511, 512, 513, 1023, 1024, LIMIT - 1, LIMIT, LIMIT + 600
 
 chunks = st.integers(0, CHUNKS - 1)
 events = st.one_of(
-    st.tuples(st.just("learn"), chunks),
+    st.tuples(st.just("query"), chunks),
     st.tuples(st.just("forget"), chunks),
-    st.tuples(st.just("doubt all"), st.just(0)),
-    st.tuples(st.just("doubt holes"), st.just(0)),
+    st.tuples(st.just("invalidate"), st.just(0)),
+    st.tuples(st.just("invalidate holes"), st.just(0)),
     st.tuples(st.just("remove"), st.sampled_from(FRAMES[:10])),
     st.tuples(st.just("add"), st.sampled_from(FRAMES[:10])),
 )
 
 
 class Model:
-    """Frame by frame: what was last said of it, if nobody has doubted that since; and which chunks are mapped."""
+    """Frame by frame: what was last said of it, if that was not invalidated since; and which chunks are mapped."""
 
     def __init__(self) -> None:
         self.said: dict[int, int] = {}
@@ -40,7 +40,7 @@ class Model:
 
     def happen(self, what: str, which: int, holes: set[int]) -> None:
         frames = range(which * CHUNK, (which + 1) * CHUNK)
-        if what == "learn":
+        if what == "query":
             self.said |= {gfn: HOLE if gfn in holes or gfn >= LIMIT else RAM for gfn in frames}
             self.believed |= set(frames)
             self.mapped.add(which)
@@ -48,9 +48,9 @@ class Model:
             self.believed -= set(frames)
             self.said = {gfn: said for gfn, said in self.said.items() if gfn not in frames}
             self.mapped.discard(which)
-        elif what == "doubt all":
+        elif what == "invalidate":
             self.believed.clear()
-        elif what == "doubt holes":
+        elif what == "invalidate holes":
             self.believed -= {gfn for gfn, said in self.said.items() if said == HOLE}
 
     def state(self, gfn: int) -> int:
@@ -59,7 +59,7 @@ class Model:
         return self.said[gfn] if gfn in self.believed else UNKNOWN
 
     def access(self, gpa: int, size: int) -> int:
-        """0 or the errno of touching memory. What was RAM when it was mapped may be touched, whoever doubts it."""
+        """0 or the errno of touching memory. What was RAM when it was mapped may be touched after an invalidation."""
         gfn = gpa // FRAME
         if gpa % FRAME + size > FRAME:
             return errno.EINVAL
@@ -71,14 +71,14 @@ class Model:
 def make(done: list[tuple[str, int]]) -> tuple[Arena, Model]:
     arena, model = Arena(LIMIT, known=[]), Model()
     for what, which in done:
-        if what == "learn":
-            arena.learn(which)
+        if what == "query":
+            arena.query(which)
         elif what == "forget":
             lib.xd_frames_forget(arena.frames, which)
-        elif what == "doubt all":
-            lib.xd_frames_doubt_all(arena.frames)
-        elif what == "doubt holes":
-            lib.xd_frames_doubt_holes(arena.frames)
+        elif what == "invalidate":
+            lib.xd_frames_invalidate(arena.frames)
+        elif what == "invalidate holes":
+            lib.xd_frames_invalidate_holes(arena.frames)
         elif what == "remove":
             arena.holes.add(which)
         else:
@@ -124,7 +124,7 @@ def test_a_large_limit_costs_no_room_until_it_is_used() -> None:
     """16 TiB of guest, as far as the numbers of frames in an entry reach."""
     frames = ffi.gc(lib.xd_frames_new(1 << 32), lib.xd_frames_free)
     assert lib.xd_frames_state(frames, (1 << 32) - 1) == UNKNOWN
-    lib.xd_frames_learn(frames, (1 << 23) - 1, ffi.NULL, ffi.new("int[512]", [0, 1] * 256))
+    lib.xd_frames_record(frames, (1 << 23) - 1, ffi.NULL, ffi.new("int[512]", [0, 1] * 256))
     assert [lib.xd_frames_state(frames, (1 << 32) - 2 + i) for i in range(3)] == [RAM, HOLE, HOLE]
 
 
@@ -133,10 +133,10 @@ def test_a_large_limit_costs_no_room_until_it_is_used() -> None:
 RUN_CHUNKS = 300
 run_chunks = st.integers(0, RUN_CHUNKS - 1)
 run_events = st.one_of(
-    st.tuples(st.just("learn"), run_chunks),
+    st.tuples(st.just("query"), run_chunks),
     st.tuples(st.sampled_from(["lose a frame of", "forget"]), run_chunks),
-    st.tuples(st.just("doubt all"), st.just(0)),
-    st.tuples(st.just("learn from"), run_chunks),
+    st.tuples(st.just("invalidate"), st.just(0)),
+    st.tuples(st.just("query from"), run_chunks),
 )
 
 
@@ -151,19 +151,19 @@ def test_runs_hold_nothing_but_ram(done: list[tuple[str, int]]) -> None:
     whole: set[int] = set()
     good, bad = ffi.new("int[512]"), ffi.new("int[512]", [0] * 77 + [errno.ENOENT])
     for what, chunk in done:
-        if what in ("learn", "learn from"):
-            for each in range(chunk, chunk + 1 if what == "learn" else min(chunk + 100, RUN_CHUNKS)):
-                lib.xd_frames_learn(frames, each, ffi.NULL, good)
+        if what in ("query", "query from"):
+            for each in range(chunk, chunk + 1 if what == "query" else min(chunk + 100, RUN_CHUNKS)):
+                lib.xd_frames_record(frames, each, ffi.NULL, good)
                 whole.add(each)
-        elif what == "doubt all":
-            lib.xd_frames_doubt_all(frames)
+        elif what == "invalidate":
+            lib.xd_frames_invalidate(frames)
             whole.clear()
         else:
             whole.discard(chunk)
             if what == "forget":
                 lib.xd_frames_forget(frames, chunk)
             else:
-                lib.xd_frames_learn(frames, chunk, ffi.NULL, bad)
+                lib.xd_frames_record(frames, chunk, ffi.NULL, bad)
         for run in runs_of(frames):
             assert set(run) <= whole
 
@@ -172,11 +172,11 @@ def runs_after(order: list[int], holes: tuple[int, int]) -> list[range]:
     frames = ffi.gc(lib.xd_frames_new(len(order) * CHUNK), lib.xd_frames_free)
     good, bad = ffi.new("int[512]"), ffi.new("int[512]", [errno.ENOENT])
     for chunk in order:
-        lib.xd_frames_learn(frames, chunk, ffi.NULL, bad if chunk in holes else good)
+        lib.xd_frames_record(frames, chunk, ffi.NULL, bad if chunk in holes else good)
     return sorted((run for run in runs_of(frames) if run), key=lambda run: run.start)
 
 
-def test_runs_grow_as_their_chunks_are_learnt() -> None:
+def test_runs_grow_as_their_chunks_are_queried() -> None:
     """A page missing at the start and a hole for devices, as real guests have."""
     for order in (list(range(200)), list(range(199, -1, -1))):
         assert runs_after(order, (0, 60)) == [range(1, 60), range(61, 200)]
@@ -184,7 +184,7 @@ def test_runs_grow_as_their_chunks_are_learnt() -> None:
 
 @examples(30)
 @given(st.randoms(use_true_random=False), st.integers(2, 100), st.integers(102, 200))
-def test_the_longest_run_is_found_in_whatever_order_it_is_learnt(rng: random.Random, hole: int, end: int) -> None:
+def test_the_longest_run_is_found_in_whatever_order_it_is_queried(rng: random.Random, hole: int, end: int) -> None:
     order = list(range(end))
     rng.shuffle(order)
     longest = max(range(1, hole), range(hole + 1, end), key=len)

@@ -44,7 +44,7 @@ def make(page: Sequence[int], wide: bool, known: Sequence[int] | None = None) ->
     arena = Arena(LIMIT, holes=HOLES, known=known)
     arena.put(TABLE, page)
     other = arena.add(TABLE + 1, 1)
-    arena.set_entries(other, [twins.WAITING, 0x6003] * (ENTRIES // 2))
+    arena.set_entries(other, [twins.PENDING, 0x6003] * (ENTRIES // 2))
     lib.xd_remove(arena.shadow, other)
     return arena, arena.add(TABLE, KINDS[wide])
 
@@ -53,8 +53,8 @@ def update(arena: Arena, number: int, slots: range = WHOLE) -> int:
     return int(lib.xd_leaf_update(arena.shadow, number, slots.start, slots.stop - 1, arena.need))
 
 
-def waiting(entries: Sequence[int]) -> int:
-    return sum(entry == twins.WAITING for entry in entries)
+def pending(entries: Sequence[int]) -> int:
+    return sum(entry == twins.PENDING for entry in entries)
 
 
 @examples(40)
@@ -64,9 +64,9 @@ def test_a_new_table(page: list[int], wide: bool) -> None:
     expected = twins.leaf(page, wide, arena.state)
     assert update(arena, number) == 0
     assert arena.entries(number) == expected
-    assert arena.table(number).waiting == waiting(expected)
-    assert arena.shadow.waiting_tables == (waiting(expected) > 0)
-    assert arena.counters.invalid_entries == waiting(expected)
+    assert arena.table(number).pending == pending(expected)
+    assert arena.shadow.pending_tables == (pending(expected) > 0)
+    assert arena.counters.invalid_entries == pending(expected)
 
 
 @examples(40)
@@ -85,15 +85,15 @@ def test_following_a_change(before: list[int], after: list[int], kept: bool, wid
     counted = arena.counters.invalid_entries
     assert update(arena, number, slots) == 0
     assert arena.entries(number) == expected
-    assert arena.table(number).waiting == waiting(expected)
-    fresh = sum(b == twins.WAITING != a for a, b in zip(old, expected, strict=True))
+    assert arena.table(number).pending == pending(expected)
+    fresh = sum(b == twins.PENDING != a for a, b in zip(old, expected, strict=True))
     assert arena.counters.invalid_entries - counted == fresh
 
 
 @examples(40)
 @given(page=some_pages, wide=kinds, known=st.sets(st.sampled_from(range(1, 7))), slots=ranges())
 def test_what_is_not_known_is_asked_for(page: list[int], wide: bool, known: set[int], slots: range) -> None:
-    """The guest's page itself is known, some of what it names is not: that maps nothing until it is learnt."""
+    """The guest's page itself is known, some of what it names is not: that maps nothing until it is queried."""
     arena, number = make(page, wide, known=sorted({0} | known))
     looked_at = twins.group(slots, wide)
     unknown = twins.unknown_of_leaf(page, looked_at, wide, arena.state)
@@ -103,7 +103,7 @@ def test_what_is_not_known_is_asked_for(page: list[int], wide: bool, known: set[
     assert arena.needed() == {frame // CHUNK for frame in unknown}
     assert [arena.entries(number)[i] for i in looked_at] == [expected[i] for i in looked_at]
     for chunk in arena.needed():
-        arena.learn(chunk)
+        arena.query(chunk)
     arena.need.count = 0
     assert update(arena, number, slots) >= 0
     expected = twins.leaf(page, wide, arena.state)
@@ -113,18 +113,18 @@ def test_what_is_not_known_is_asked_for(page: list[int], wide: bool, known: set[
 @examples(40)
 @given(page=some_pages, wide=kinds, gone=st.sets(st.sampled_from(FRAMES)), back=st.sets(st.sampled_from(HOLES)))
 def test_frames_that_come_and_go(page: list[int], wide: bool, gone: set[int], back: set[int]) -> None:
-    """A new era: every entry is looked at again, those too that say what they said before."""
+    """A new epoch: every entry is looked at again, those too that say what they said before."""
     arena, number = make(page, wide)
     update(arena, number)
     arena.holes = (arena.holes | gone) - back - {TABLE}
-    lib.xd_frames_doubt_all(arena.frames)
-    lib.xd_new_era(arena.shadow)
+    lib.xd_frames_invalidate(arena.frames)
+    lib.xd_new_epoch(arena.shadow)
     for chunk in range(7):
-        arena.learn(chunk)
+        arena.query(chunk)
     update(arena, number)
     expected = twins.leaf(page, wide, arena.state)
     assert arena.entries(number) == expected
-    assert arena.table(number).waiting == waiting(expected)
+    assert arena.table(number).pending == pending(expected)
     assert arena.shadow.stale_tables == 0
 
 
@@ -134,11 +134,11 @@ def test_a_table_whose_page_is_gone_maps_nothing(wide: bool, slots: range) -> No
     arena, number = make([0x6003, 0x7003] * 256, wide)
     update(arena, number)
     arena.holes.add(TABLE)
-    arena.learn(0)
+    arena.query(0)
     assert update(arena, number, slots) == -errno.ENOENT
     assert arena.entries(number) == [0] * ENTRIES
-    assert arena.table(number).waiting == 0
-    assert arena.shadow.waiting_tables == 0
+    assert arena.table(number).pending == 0
+    assert arena.shadow.pending_tables == 0
 
 
 def test_a_table_whose_page_was_never_asked_about_is_asked_for() -> None:
@@ -169,7 +169,7 @@ def test_many_tables(some: list[tuple[list[int], bool]], known: set[int]) -> Non
     left = lib.xd_leaf_update_many(arena.shadow, listed, len(numbers) + 2, arena.need)
     assert list(listed[0:left]) == lacking
     for chunk in arena.needed():
-        arena.learn(chunk)
+        arena.query(chunk)
     arena.need.count = 0
     assert lib.xd_leaf_update_many(arena.shadow, listed, left, arena.need) == 0
     for number, (page, wide) in zip(numbers, some, strict=True):
@@ -195,7 +195,7 @@ def test_more_chunks_than_can_be_listed_at_once() -> None:
         arena.need.count = 0
         left = lib.xd_leaf_update_many(arena.shadow, listed, left, arena.need)
         for chunk in arena.needed():
-            arena.learn(chunk)
+            arena.query(chunk)
         rounds += 1
     assert rounds == 3
     for number in numbers:
@@ -233,10 +233,10 @@ def test_stores(page: list[int], done: list[tuple[int, int, int]], roles: set[bo
             assert arena.entries(number) == twins.leaf(arena.page(TABLE), wide, arena.state)
 
 
-def test_a_store_to_an_open_table_leaves_its_shadow_behind() -> None:
+def test_a_store_to_an_unsynced_table_leaves_its_shadow_behind() -> None:
     arena, number = make([0] * ENTRIES, False)
     update(arena, number)
-    lib.xd_set_open(arena.shadow, TABLE, 1)
+    lib.xd_set_unsynced(arena.shadow, TABLE, 1)
     assert lib.xd_guest_store(arena.shadow, TABLE * FRAME, 0x6003, 8, arena.need) == lib.XD_STORE_DONE
     assert arena.page(TABLE)[0] == 0x6003
     assert arena.entries(number)[0] == 0
@@ -285,6 +285,6 @@ def test_a_store_may_be_repeated_after_learning_what_it_names() -> None:
     assert lib.xd_guest_store(arena.shadow, TABLE * FRAME + 24, stored, 8, arena.need) == -errno.EAGAIN
     assert arena.page(TABLE)[3] == stored
     assert arena.entries(number)[3] == 0
-    arena.learn(1)
+    arena.query(1)
     assert lib.xd_guest_store(arena.shadow, TABLE * FRAME + 24, stored, 8, arena.need) == lib.XD_STORE_DONE
     assert arena.entries(number)[3] == stored

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.support.arena import ENTRIES, Arena
-from tests.support.lockstep import open_tables
 from xengt_dm._core import ffi, lib
 
 QUOTA = 12
@@ -47,6 +46,9 @@ class ShadowMachine(RuleBasedStateMachine):
         assert (number == 0) == (len(self.tables) == QUOTA)
         if number:
             assert number not in self.tables
+            # The page of a leaf table is cleared when it is first used; until then it holds what a freed table left.
+            assert bool(self.shadow.tables[number].flags & lib.XD_TABLE_BLANK) == (kind & lib.XD_LEVEL_MASK == 1)
+            lib.xd_clear_blank(self.shadow, number)
             assert self.arena.entries(number) == [0] * ENTRIES
             self.tables[number] = gfn, kind
             lib.xd_ref(self.shadow, number)
@@ -68,7 +70,7 @@ class ShadowMachine(RuleBasedStateMachine):
         if self.tables[number][1] == SPLIT and not self.references(number):
             self.forget(number)
         if now:
-            self.bury()
+            self.free()
 
     @precondition(lambda self: self.tables)
     @rule(data=st.data(), slot=st.integers(0, 511))
@@ -89,13 +91,13 @@ class ShadowMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.tables)
     @rule(gfn=gfns, opened=st.booleans())
-    def set_open(self, gfn: int, opened: bool) -> None:
-        lib.xd_set_open(self.shadow, gfn, opened)
+    def set_unsynced(self, gfn: int, opened: bool) -> None:
+        lib.xd_set_unsynced(self.shadow, gfn, opened)
         of_frame = {number for number, (frame, kind) in self.tables.items() if frame == gfn and kind != SPLIT}
         self.open = self.open | of_frame if opened else self.open - of_frame
 
     @rule(capacity=st.sampled_from([1, 512]))
-    def bury(self, capacity: int = 512) -> None:
+    def free(self, capacity: int = 512) -> None:
         """What nobody refers to goes, and what only it referred to; frames without a shadow are said once."""
         before = {frame for frame, kind in self.tables.values() if kind != SPLIT}
         while dead := [number for number in self.numbers() if not self.references(number)]:
@@ -104,8 +106,8 @@ class ShadowMachine(RuleBasedStateMachine):
         after = {frame for frame, kind in self.tables.values() if kind != SPLIT}
         freed: list[int] = []
         gfns = ffi.new("uint64_t[]", capacity)
-        while self.shadow.dying:
-            freed.extend(gfns[0 : lib.xd_bury(self.shadow, gfns, capacity)])
+        while self.shadow.first_unreferenced:
+            freed.extend(gfns[0 : lib.xd_free_unreferenced(self.shadow, gfns, capacity)])
         assert sorted(freed) == sorted(before - after)
 
     def forget(self, number: int) -> None:
@@ -120,7 +122,7 @@ class ShadowMachine(RuleBasedStateMachine):
         assert self.arena.numbers_in_use() == self.numbers()
         assert self.arena.references() == {number: self.references(number) for number in self.numbers()}
         assert self.shadow.live == self.arena.counters.tables == len(self.tables)
-        assert set(open_tables(self.shadow)) == self.open
+        assert set(self.arena.unsynced_tables()) == self.open
 
     @invariant()
     def found(self) -> None:
@@ -161,7 +163,7 @@ def test_the_way_to_a_shadow_does_not_grow_with_their_number(stride: int | str) 
         length, number = 0, bucket
         while number:
             length += 1
-            number = arena.shadow.tables[number].bucket_next
+            number = arena.shadow.tables[number].next_in_bucket
         lengths.append(length)
     assert sum(lengths) == len(frames)
     passed = sum(length * (length + 1) // 2 for length in lengths) / len(frames)
@@ -177,5 +179,5 @@ def test_shadows_of_one_frame_are_few() -> None:
     number, levels = lib.xd_first_of_frame(arena.shadow, 7), []
     while number:
         levels.append(arena.table(number).kind & 7)
-        number = arena.table(number).same_frame
+        number = arena.table(number).next_of_frame
     assert levels == [4, 3, 2, 1, 1]

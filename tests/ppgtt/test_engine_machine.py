@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -105,7 +106,7 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(on=st.booleans())
     def set_64k_pages(self, on: bool) -> None:
         self.both.register = 0xF if on else 0
-        self.both.doubtful = True
+        self.both.out_of_date = True
         for side in self.both.sides:
             side.engine.set_64k_pages(on)
 
@@ -145,7 +146,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(gfn=frames | st.sampled_from([0, 9, 511, 512]))
     def remove(self, gfn: int) -> None:
-        self.both.doubtful = True
+        self.both.out_of_date = True
         for side in self.both.sides:
             if gfn < side.guest.frames and gfn not in side.guest.holes:
                 side.guest.remove(gfn)
@@ -156,7 +157,7 @@ class EngineMachine(RuleBasedStateMachine):
         holes = sorted(self.both.strict.guest.holes)
         if holes:
             gfn = data.draw(st.sampled_from(holes))
-            self.both.doubtful = True
+            self.both.out_of_date = True
             for side in self.both.sides:
                 side.guest.add(gfn)
 
@@ -174,10 +175,10 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule()
     def quiesce_and_resume(self) -> None:
-        self.both.doubtful = True
+        self.both.out_of_date = True
         for side in self.both.sides:
             side.engine.quiesce()
-            assert (side.guest.protected, side.guest.open_frames) == (set(), set())
+            assert (side.guest.protected, side.guest.unsynced_frames) == (set(), set())
             side.engine.resume()
 
     @invariant()
@@ -201,12 +202,12 @@ class QuotaMachine(EngineMachine):
 
 TestEngineMachine = EngineMachine.TestCase
 TestEngineMachine.settings = examples(20)
-TestQuotaMachine = QuotaMachine.TestCase
+TestQuotaMachine = pytest.mark.slow(QuotaMachine.TestCase)
 TestQuotaMachine.settings = examples(12)
 
 
-def test_a_table_that_is_open_in_two_kinds_and_submitted_in_one() -> None:
-    """As a table of 4 KiB entries in one space, of 64 KiB ones in the other: closing it is closing both."""
+def test_a_table_that_is_unsynced_in_two_kinds_and_submitted_in_one() -> None:
+    """As a table of 4 KiB entries in one space, of 64 KiB ones in the other: resyncing one is resyncing both."""
     both = Lockstep(600, 9, 1024)
     both.register = 0xF
     table = 20
@@ -218,7 +219,7 @@ def test_a_table_that_is_open_in_two_kinds_and_submitted_in_one() -> None:
         for key in keys:
             side.engine.create_space(*key)
             side.engine.submit(*key)
-        for slot in (0, 16):  # the first store opens the frame, the second one is not seen
+        for slot in (0, 16):  # the first store unsyncs the table, the second one is not seen
             side.store(table * FRAME + slot * 8, 8, 32 + slot << 12 | 3)
         side.engine.submit(*keys[0])
     for key in reversed(keys):

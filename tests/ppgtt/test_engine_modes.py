@@ -1,4 +1,4 @@
-"""An engine that is told to let go, to shadow again, to change its mode, and to be watched."""
+"""An engine that is told to free its shadows, to shadow again, to change its mode, and to be watched."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.guest import FRAME, FakeGuest, make_engine, mappings_of
+from tests.support.guest import FRAME, FakeGuest, audit, make_engine, mappings_of
 from xengt_dm._core import ffi
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Mode
@@ -46,7 +46,7 @@ def test_quiesced_nothing_is_protected_open_or_mapped(sync: Sync) -> None:
     engine.quiesce()
     assert engine.quiesced
     assert not guest.protected
-    assert not guest.open_frames
+    assert not guest.unsynced_frames
     assert guest.maps == guest.unmaps
     assert [space.roots for space in engine.spaces] == [ROOT]
     assert (engine.counters.tables, engine.counters.protected_pages) == (0, 0)
@@ -61,7 +61,7 @@ def test_resumed_the_shadow_says_what_the_tables_say_by_then(sync: Sync) -> None
     engine.resume()
     assert guest.protected == {L4, L3, L2, L1}
     assert mappings_of(engine) == {(Mode.L4, ROOT): [(0, FRAME, DATA * FRAME, 1, 0), (FRAME, FRAME, 9 * FRAME, 1, 0)]}
-    assert all(engine.audit(space) == (0, 0) for space in engine.spaces)
+    assert all(audit(engine, space) == (0, 0) for space in engine.spaces)
 
 
 def test_spaces_come_and_go_while_quiesced(sync: Sync) -> None:
@@ -91,24 +91,24 @@ def test_going_strict_closes_what_is_open() -> None:
     guest = FakeGuest()
     engine = with_space(guest, Sync.RELAXED)
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
-    assert guest.open_frames == {L1}
+    assert guest.unsynced_frames == {L1}
     guest.store(engine, L1 * FRAME + 16, 8, entry(10))
-    engine.set_sync(Sync.STRICT)
-    assert not guest.open_frames
+    engine.set_sync_mode(Sync.STRICT)
+    assert not guest.unsynced_frames
     assert guest.protected == {L4, L3, L2, L1}
     (runs,) = mappings_of(engine).values()
     assert runs is not None
     assert [run[0] for run in runs] == [0, FRAME]
     assert guest.store(engine, L1 * FRAME + 24, 8, entry(11))
-    assert not guest.open_frames
+    assert not guest.unsynced_frames
 
 
 def test_going_relaxed_opens_at_the_next_store() -> None:
     guest = FakeGuest()
     engine = with_space(guest, Sync.STRICT)
-    engine.set_sync(Sync.RELAXED)
+    engine.set_sync_mode(Sync.RELAXED)
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
-    assert guest.open_frames == {L1}
+    assert guest.unsynced_frames == {L1}
 
 
 def test_a_table_that_its_store_cannot_unsync_is_unsynced_after_the_answer() -> None:
@@ -120,21 +120,21 @@ def test_a_table_that_its_store_cannot_unsync_is_unsynced_after_the_answer() -> 
     assert guest.protected == {L4, L3, L2, L1}
     guest.busy = set()
     assert engine.unsync(L1)
-    assert guest.open_frames == {L1}
+    assert guest.unsynced_frames == {L1}
     assert not engine.unsync(L1)
     assert engine.counters.opened_pages == 1
     assert not guest.store(engine, L1 * FRAME + 16, 8, entry(10))
     engine.submit(Mode.L4, ROOT)
     assert guest.protected == {L4, L3, L2, L1}
     assert engine.counters.protected_pages == 4
-    assert engine.audit(engine.spaces[0]) == (0, 0)
+    assert audit(engine, engine.spaces[0]) == (0, 0)
 
 
 def test_no_directory_is_unsynced() -> None:
     guest = FakeGuest()
     engine = with_space(guest, Sync.RELAXED)
     assert not any(engine.unsync(gfn) for gfn in (L4, L3, L2, DATA))
-    assert not guest.open_frames
+    assert not guest.unsynced_frames
 
 
 def test_after_a_gap_a_submission_reads_every_table_again() -> None:
@@ -142,10 +142,10 @@ def test_after_a_gap_a_submission_reads_every_table_again() -> None:
     engine = with_space(guest, Sync.STRICT)
     guest.put(L1, 1, entry(9))
     engine.submit(Mode.L4, ROOT)
-    assert engine.audit(engine.spaces[0]) == (1, 0)
+    assert audit(engine, engine.spaces[0]) == (1, 0)
     guest.gaps += 1
     engine.submit(Mode.L4, ROOT)
-    assert engine.audit(engine.spaces[0]) == (0, 0)
+    assert audit(engine, engine.spaces[0]) == (0, 0)
 
 
 def test_what_is_gone_is_not_unsynced() -> None:
@@ -156,7 +156,7 @@ def test_what_is_gone_is_not_unsynced() -> None:
     engine.destroy_space(Mode.L4, ROOT)
     guest.busy = set()
     assert not engine.unsync(L1)
-    assert not guest.open_frames
+    assert not guest.unsynced_frames
 
 
 def test_no_table_is_unsynced_in_strict_mode() -> None:
@@ -164,10 +164,10 @@ def test_no_table_is_unsynced_in_strict_mode() -> None:
     engine = with_space(guest, Sync.RELAXED)
     guest.busy = {L1}
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
-    engine.set_sync(Sync.STRICT)
+    engine.set_sync_mode(Sync.STRICT)
     guest.busy = set()
     assert not engine.unsync(L1)
-    assert not guest.open_frames
+    assert not guest.unsynced_frames
 
 
 def test_tables_are_listed_with_their_level_and_whether_they_are_open() -> None:
@@ -185,8 +185,8 @@ class Notes:
     def __init__(self) -> None:
         self.said: list[tuple[Any, ...]] = []
 
-    def frames_learnt(self, first_gfn: int, count: int, errors: Any) -> None:
-        self.said.append(("learnt", first_gfn, count, sum(1 for i in range(count) if errors[i])))
+    def frames_queried(self, first_gfn: int, count: int, errors: Any) -> None:
+        self.said.append(("queried", first_gfn, count, sum(1 for i in range(count) if errors[i])))
 
     def table_read(self, gfn: int, page: Any) -> None:
         self.said.append(("read", gfn, ffi.unpack(page, 2)))
@@ -207,12 +207,12 @@ def test_an_observer_sees_every_table_before_it_counts(sync: Sync) -> None:
     guest.holes = {40}
     engine.create_space(Mode.L4, ROOT)
     assert notes.said == [
-        ("learnt", 0, guest.frames, 1),
+        ("queried", 0, guest.frames, 1),
         *(("read", table, [entry(child), 0]) for table, child in ((L4, L3), (L3, L2), (L2, L1), (L1, DATA))),
     ]
 
 
-def test_an_observer_sees_what_became_of_an_open_table() -> None:
+def test_an_observer_sees_what_became_of_an_unsynced_table() -> None:
     guest = FakeGuest()
     engine = with_space(guest, Sync.RELAXED)
     notes = Notes()

@@ -1,4 +1,4 @@
-"""Giving up root for good. The restricted handles are in tests/fakexen/life_cases.py and in the lab's `service`."""
+"""Giving up root for good. The restricted handles are in tests/xen/test_life.py and in the lab's `service`."""
 
 from __future__ import annotations
 

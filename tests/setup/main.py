@@ -3,58 +3,73 @@
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import os
 import signal
 import subprocess
 import sys
-import tempfile
-import threading
 import time
-import xml.etree.ElementTree
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from types import FrameType
 
-import cache
-from command import SetupError, Words, end_all, in_sight
-from environments import CHECKOUT
-from parts import (
-    BENCH_SECONDS,
-    LAB_JOBS,
-    LAB_SECONDS,
-    PACKAGES,
-    PYTEST_PARTS,
-    SCENARIOS,
-    XENS,
-    Part,
-    install_for_bench,
-)
+import running
+from command import Limits, SetupError, Words, end_all, in_sight
+from environments import CHECKOUT, Kind
+from outcomes import Outcome, sum_up
+from parts import LAB_JOBS, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part, installed
+from rooms import rooms
 
 _SETUP = CHECKOUT / "tests" / "setup"
+_BENCH_LIMITS = Limits(silent=900, longest=2 * 3600)
 
 
 @dataclass
-class Outcome:
-    """Of one part."""
+class Wanted:
+    """What the command line asks for by name: parts, rooms, scenarios of the lab."""
 
-    name: str
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    seconds: float = 0.0
-    why: str = ""
+    parts: list[Part] = field(default_factory=list)
+    rooms: list[str] = field(default_factory=list)
+    scenarios: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Options:
     """What the command line asks for."""
 
-    parts: list[Part]
-    scenarios: list[str]
+    wanted: Wanted
     xens: list[str]
+    lab: list[str]
     pytest: list[str]
     bench: list[str]
+
+
+def wanted(words: list[str]) -> Wanted:
+    """What these words name: all parts but bench if there are none. Raises ValueError for one that names nothing.
+
+    A room may also be named by its path, ``tests/ppgtt``, and a scenario as ``lab/stop``: of a room and a scenario of
+    one name, the plain name means the room.
+    """
+    found = Wanted()
+    parts = {part.value: part for part in Part}
+    known = rooms()
+    for word in words:
+        scenario = word.removeprefix("lab/")
+        room = word.rstrip("/").removeprefix("tests/")
+        if word in parts:
+            found.parts.append(parts[word])
+        elif room in known:
+            found.rooms.append(room)
+        elif scenario in SCENARIOS:
+            found.scenarios.append(scenario)
+        else:
+            raise ValueError(word)
+    if not words:
+        found.parts = [part for part in Part if part is not Part.BENCH]
+    if found.scenarios and Part.LAB not in found.parts:
+        found.parts.append(Part.LAB)
+    found.scenarios = found.scenarios or list(SCENARIOS)
+    return found
 
 
 def main() -> int:
@@ -63,41 +78,38 @@ def main() -> int:
     options = _options()
     outcomes = []
     try:
-        for part in options.parts:
-            print(f"\n===== {part.value} =====", flush=True)
-            start = time.monotonic()
-            outcome = _run(part, options)
-            outcome.seconds = time.monotonic() - start
-            outcomes.append(outcome)
+        if options.wanted.rooms:
+            outcomes.append(_timed("rooms", Part.UNIT, partial(_run_rooms, options)))
+        for part in options.wanted.parts:
+            outcome = _timed(part.value, part, partial(_run, part, options))
+            outcomes.append(outcome)  # each at once, for an interrupt loses what is in the middle
     except KeyboardInterrupt:
         end_all()
         outcomes.append(Outcome("the rest", failed=1, why="interrupted"))
-    return _sum_up(outcomes)
+    return sum_up(outcomes)
 
 
 def _options() -> Options:
-    parts = {part.value: part for part in Part}
     parser = argparse.ArgumentParser(
         prog="tests/run",
-        description="Pass the tests: all of them but bench, or those named.",
-        epilog=f"Parts: {', '.join(parts)}. Scenarios of the lab: {', '.join(SCENARIOS)}.",
+        description="Pass the tests: all parts but bench, or those parts, rooms and scenarios that are named.",
+        epilog=f"Parts: {', '.join(part.value for part in Part)}. Rooms: {', '.join(rooms())}. "
+        f"Scenarios: {', '.join(SCENARIOS)}; lab/NAME if a room has the name.",
     )
-    parser.add_argument("what", nargs="*", metavar="PART|SCENARIO", help="parts; scenarios, if not all of the lab's")
+    parser.add_argument("what", nargs="*", metavar="PART|ROOM|SCENARIO")
     parser.add_argument("--xen", action="append", choices=XENS, help="only on this Xen")
+    parser.add_argument("--full", action="store_true", help="scenarios in their full size")
     parser.add_argument("--pytest", action="append", default=[], metavar="ARG", help="an argument more for pytest")
     parser.add_argument("--bench", action="append", default=[], metavar="ARG", help="an argument for the benchmarks")
     arguments = parser.parse_args()
-    unknown = [word for word in arguments.what if word not in parts and word not in SCENARIOS]
-    if unknown:
-        parser.error(f"neither part nor scenario: {' '.join(unknown)}")
-    scenarios = [word for word in arguments.what if word in SCENARIOS]
-    chosen = [parts[word] for word in arguments.what if word in parts]
-    if scenarios and Part.LAB not in chosen:
-        chosen.append(Part.LAB)
+    try:
+        asked = wanted(arguments.what)
+    except ValueError as error:
+        parser.error(f"neither part, room nor scenario: {error}")
     return Options(
-        chosen or [part for part in Part if part is not Part.BENCH],
-        scenarios or list(SCENARIOS),
+        asked,
         arguments.xen or list(XENS),
+        ["--full"] if arguments.full else [],
         arguments.pytest,
         arguments.bench,
     )
@@ -107,109 +119,45 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _run(part: Part, options: Options) -> Outcome:
+def _timed(name: str, part: Part, run: Callable[[], Outcome]) -> Outcome:
+    """Run something that needs the packages of a part, and say how long it took."""
+    print(f"\n===== {name} =====", flush=True)
+    start = time.monotonic()
     try:
         if subprocess.run([_SETUP / "debian", *PACKAGES[part]], stdin=subprocess.DEVNULL, check=False).returncode:
             raise SetupError("Debian packages are missing")
-        match part:
-            case Part.LAB:
-                return _run_lab(options)
-            case Part.BENCH:
-                return _run_bench(options)
-            case _:
-                return _run_pytest(part, options)
+        outcome = run()
     except SetupError as error:
         print(error, flush=True)
-        return Outcome(part.value, failed=1, why="could not be set up")
-
-
-def _run_pytest(part: Part, options: Options) -> Outcome:
-    plan = PYTEST_PARTS[part]
-    installed = plan.install()
-    with tempfile.TemporaryDirectory() as scratch:
-        report = Path(scratch) / "report.xml"
-        words: Words = [installed.python, "-m", "pytest", "-q", "-rsxX", f"--junit-xml={report}"]
-        words += ["-o", f"cache_dir={cache.root() / 'pytest'}", *plan.arguments, *options.pytest]
-        environment = {
-            **installed.environment(),
-            "HYPOTHESIS_STORAGE_DIRECTORY": str(cache.root() / "hypothesis"),
-            "MYPY_CACHE_DIR": str(cache.root() / "mypy"),
-        }
-        status = in_sight(words, env=environment, cwd=CHECKOUT, seconds=plan.seconds, say=_say)
-        return _read_report(part.value, report, status)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _read_report(name: str, report: Path, status: int) -> Outcome:
-    """What pytest counted. A skipped test fails the part: everything that a test can miss is set up here."""
-    if not report.exists():
-        return Outcome(name, failed=1, why=f"pytest ended with status {status} and without a report")
-    suites = xml.etree.ElementTree.parse(report).getroot().iter("testsuite")
-    counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
-    for suite in suites:
-        for key in counts:
-            counts[key] += int(suite.get(key, "0"))
-    failed = counts["failures"] + counts["errors"]
-    skipped = counts["skipped"]
-    outcome = Outcome(name, counts["tests"] - failed - skipped, failed, skipped)
-    if status != 0:
-        outcome.why = f"pytest ended with status {status}"
-    elif skipped:
-        outcome.why = "tests were skipped"
-    elif not outcome.passed:
-        outcome.why = "no test ran"
-    if outcome.why and not outcome.failed:
-        outcome.failed = 1
+        outcome = Outcome(name, failed=1, why="could not be set up")
+    outcome.seconds = time.monotonic() - start
     return outcome
 
 
-def _run_lab(options: Options) -> Outcome:
-    cases = [(scenario, xen) for scenario in options.scenarios for xen in options.xens]
-    pool = concurrent.futures.ThreadPoolExecutor(LAB_JOBS)
-    try:
-        verdicts = list(pool.map(_run_scenario, cases))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    passed = [case for case, good in zip(cases, verdicts, strict=True) if good]
-    failed = [f"{scenario} on {xen}" for scenario, xen in cases if (scenario, xen) not in passed]
-    return Outcome("lab", len(passed), len(failed), why=", ".join(failed))
+def _run(part: Part, options: Options) -> Outcome:
+    match part:
+        case Part.LAB:
+            return running.lab(options.wanted.scenarios, options.xens, options.lab, LAB_JOBS)
+        case Part.BENCH:
+            return _run_bench(options)
+        case _:
+            plan = PYTEST_PARTS[part]
+            return running.pytest(part.value, plan.install(), [*plan.arguments, *options.pytest])
+
+
+def _run_rooms(options: Options) -> Outcome:
+    arguments = [*running.SPREAD, *(f"tests/{room}" for room in options.wanted.rooms), *options.pytest]
+    return running.pytest("rooms", installed(Kind.NEWEST)(), arguments)
 
 
 def _run_bench(options: Options) -> Outcome:
-    installed = install_for_bench()
-    environment = installed.environment()
+    # What is measured is what users get: today's releases, and the flags of an ordinary build.
+    project = installed(Kind.NEWEST)()
+    environment = project.environment()
     environment["PYTHONPATH"] += f"{os.pathsep}{CHECKOUT}"  # for tests.bench; the installed project comes first
-    words: Words = [installed.python, "-m", "tests.bench", *options.bench]
-    status = in_sight(words, env=environment, cwd=CHECKOUT, seconds=BENCH_SECONDS, say=_say)
+    words: Words = [project.python, "-m", "tests.bench", *options.bench]
+    status = in_sight(words, env=environment, cwd=CHECKOUT, limits=_BENCH_LIMITS, say=running.say)
     return Outcome("bench", failed=1, why=f"status {status}") if status else Outcome("bench", passed=1)
-
-
-_output = threading.Lock()
-
-
-def _run_scenario(case: tuple[str, str]) -> bool:
-    scenario, xen = case
-
-    def say(line: str) -> None:
-        with _output:
-            print(f"{scenario} {xen} | {line}", flush=True)
-
-    words: Words = [CHECKOUT / "tests" / "lab" / "run", scenario, "--xen", xen]
-    return in_sight(words, env=os.environ, cwd=CHECKOUT, seconds=LAB_SECONDS, say=say) == 0
-
-
-def _sum_up(outcomes: list[Outcome]) -> int:
-    print("\n===== all =====")
-    for outcome in outcomes:
-        verdict = f"FAILED: {outcome.why}" if outcome.why else "passed" if not outcome.failed else "FAILED"
-        print(f"{outcome.name:9} {outcome.seconds:7.1f} s  {outcome.passed:5} tests  {verdict}")
-    passed, failed, skipped = (sum(getattr(each, key) for each in outcomes) for key in ("passed", "failed", "skipped"))
-    print(f"all       {sum(outcome.seconds for outcome in outcomes):7.1f} s")
-    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
-    return 1 if failed or not passed else 0
 
 
 if __name__ == "__main__":

@@ -1,12 +1,24 @@
-"""The project as pip installs it, into a directory of its own, for each venv and each way to compile it."""
+"""The project for a venv: as pip installs it, or the checkout's Python as it lies there.
+
+The one rule about which of them a test sees:
+
+* ``tests/run``, and so what decides whether a change is taken, tests what pip makes of the sources: :func:`install`. A
+  module that was forgotten in the package, or one that only the checkout has, fails there.
+* ``tests/quick`` tests the checkout's own Python files: :func:`checkout`. Its extension modules are those that the
+  cache has for the checkout's ``cffi_build``; they are compiled when a file in there has changed, and never else.
+
+A test itself never looks: it imports ``xengt_dm``, and the environment says where that is.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +26,13 @@ import cache
 from command import SetupError, Words, quietly
 from environments import CHECKOUT
 
-#: All that a build reads.
-SOURCES = ("xengt_dm", "cffi_build", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
-_LITTER = shutil.ignore_patterns("__pycache__", "*.so", "*.o", "_core.c", "_xen.c")
+#: All that the code is made from, and so the name of what is installed.
+CODE = ("xengt_dm", "cffi_build", "pyproject.toml", "MANIFEST.in")
+#: What a build reads besides; it says nothing else about the code.
+TEXTS = ("README.md", "LICENSE")
+#: What the extension modules are made from.
+EXTENSIONS = ("cffi_build",)
+_LITTER = ("__pycache__", "*.pyc", "*.so", "*.o", "_*.c")
 
 
 @dataclass(frozen=True)
@@ -46,11 +62,11 @@ def install(venv: Path, name: str, flags: dict[str, str] | None = None, **extra:
 
     ``flags`` are variables for the build, ``extra`` ones for what is run with it. Raises SetupError.
     """
-    inputs = {"sources": _hashes(), "venv": venv.name, "flags": flags, "tools": _tool_versions()}
+    inputs = {"sources": hashes(CODE), "venv": venv.name, "flags": flags, "tools": _tool_versions()}
 
     def build(path: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            for source in SOURCES:
+            for source in (*CODE, *TEXTS):
                 _copy(CHECKOUT / source, Path(scratch) / source)
             pip: Words = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--no-input"]
             options: Words = ["--no-deps", "--no-build-isolation", "--no-index", "--target", path / "site"]
@@ -59,22 +75,64 @@ def install(venv: Path, name: str, flags: dict[str, str] | None = None, **extra:
     return Installed(venv, cache.entry(f"project-{name}", inputs, build) / "site", extra)
 
 
+def checkout(venv: Path) -> Installed:
+    """The checkout's Python files as they lie there, with extension modules of its ``cffi_build``, built now if needed.
+
+    Raises SetupError.
+    """
+    extensions = _extensions(venv)
+    package = CHECKOUT / "xengt_dm"
+    members = sorted(path.name for path in package.iterdir() if path.name != "__pycache__")
+    inputs = {"checkout": str(CHECKOUT), "members": members, "extensions": extensions.name, "venv": venv.name}
+
+    def link(path: Path) -> None:
+        for folder in ("site/xengt_dm", "site/bin"):
+            (path / folder).mkdir(parents=True)
+        for member in members:
+            (path / "site" / "xengt_dm" / member).symlink_to(package / member)
+        for extension in (extensions / "xengt_dm").iterdir():
+            shutil.copy2(extension, path / "site" / "xengt_dm")
+        program = path / "site" / "bin" / "xengt-dm"
+        program.write_text(f"#!{venv}/bin/python\nimport sys\nfrom xengt_dm.cli import main\nsys.exit(main())\n")
+        program.chmod(0o755)
+
+    return Installed(venv, cache.entry("checkout", inputs, link) / "site")
+
+
+def _extensions(venv: Path) -> Path:
+    """A folder with ``xengt_dm/*.so``, made of ``cffi_build`` alone."""
+    inputs = {"sources": hashes(EXTENSIONS), "venv": venv.name, "tools": _tool_versions()}
+
+    def build(path: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            for source in EXTENSIONS:
+                _copy(CHECKOUT / source, Path(scratch) / source)
+            setup: Words = [venv / "bin" / "python", "cffi_build/_setup.py", "build_ext", "--build-lib", path]
+            quietly(setup, cwd=Path(scratch))
+
+    return cache.entry("extensions", inputs, build)
+
+
 def _copy(source: Path, target: Path) -> None:
     if source.is_dir():
-        shutil.copytree(source, target, ignore=_LITTER)
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LITTER))
     else:
         shutil.copy2(source, target)
 
 
-def _hashes() -> dict[str, str]:
-    ignored = ("__pycache__", ".so", ".o", "_core.c", "_xen.c", ".pyc")
+def hashes(sources: Iterable[str], root: Path = CHECKOUT) -> dict[str, str]:
+    """What the files and folders of the checkout hold: path, hash. What a build leaves in them does not count."""
     files = [
         path
-        for source in SOURCES
-        for path in [CHECKOUT / source, *(CHECKOUT / source).rglob("*")]
-        if path.is_file() and not path.name.endswith(ignored)
+        for source in sources
+        for path in [root / source, *(root / source).rglob("*")]
+        if path.is_file() and not _is_litter(path.relative_to(root))
     ]
-    return {str(path.relative_to(CHECKOUT)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def _is_litter(path: Path) -> bool:
+    return any(fnmatch.fnmatch(part, litter) for part in path.parts for litter in _LITTER)
 
 
 def _tool_versions() -> list[str]:

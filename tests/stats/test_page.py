@@ -167,7 +167,7 @@ def test_of_a_pid_that_nobody_has(tmp_path: Path, pid: int) -> None:
     assert refusal(tmp_path) is PageProblem.STALE
 
 
-def test_of_a_daemon_that_said_farewell(tmp_path: Path) -> None:
+def test_of_a_daemon_that_stopped_in_order(tmp_path: Path) -> None:
     StatsPage(tmp_path, DOMID).end()
     assert refusal(tmp_path) is PageProblem.ENDED
 

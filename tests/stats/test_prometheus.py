@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.stats.test_expressions import PANELS, RULES, alerts
 from tests.support.prometheus import prometheus
 from tests.support.served import busy, serving, store
@@ -28,13 +30,14 @@ def exporting(base: Path) -> Iterator[int]:
             process.terminate()
 
 
+@pytest.mark.slow
 def test_a_real_prometheus_scrapes_and_answers(tmp_path: Path) -> None:
     base = tmp_path / "run"
     config = tmp_path / "prometheus.yml"
     with serving(base, 5) as (_, run), serving(base, 12), exporting(base) as port:
         config.write_text(
             f"""
-global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
+global: {{scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}}
 rule_files: ["{RULES}"]
 scrape_configs:
   - job_name: xengt-dm

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import lib as embedded
 
 FIRST, BUCKETS = lib.XD_HISTOGRAM_FIRST, lib.XD_HISTOGRAM_BUCKETS
 
@@ -44,7 +45,7 @@ class Slots:
         self.timing = self.counters.timing
 
     def post(self, vcpu: int) -> None:
-        assert not lib.xd_slot_post(self.page, vcpu, ffi.new("xd_ioreq *", {"type": lib.XD_IOREQ_COPY, "size": 4}))
+        assert not embedded.xd_slot_post(self.page, vcpu, ffi.new("xd_ioreq *", {"type": lib.XD_IOREQ_COPY, "size": 4}))
 
     def take(self) -> int:
         return int(lib.xd_slots_take(self.page, 2, 0, self.taken, ffi.addressof(self.timing)))

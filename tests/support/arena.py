@@ -42,13 +42,13 @@ class Arena:
         self.shadow: CData = ffi.gc(lib.xd_shadow_new(self.frames, self.counters, max_tables), lib.xd_shadow_free)
         self.need: CData = ffi.new("xd_need *")
         for chunk in range(-(-frames // CHUNK)) if known is None else known:
-            self.learn(chunk)
+            self.query(chunk)
 
-    def learn(self, chunk: int) -> None:
+    def query(self, chunk: int) -> None:
         first = chunk * CHUNK
         errors = [errno.ENOENT if first + i in self.holes else 0 for i in range(CHUNK)]
         address = ffi.cast("void *", self.base + first * FRAME)
-        lib.xd_frames_learn(self.frames, chunk, address, ffi.new("int[]", errors))
+        lib.xd_frames_record(self.frames, chunk, address, ffi.new("int[]", errors))
 
     def state(self, gfn: int) -> int:
         return int(lib.xd_frames_state(self.frames, gfn))
@@ -88,6 +88,18 @@ class Arena:
 
     def numbers_in_use(self) -> list[int]:
         return [number for number in range(1, self.shadow.used + 1) if self.shadow.tables[number].kind]
+
+    def unsynced_tables(self) -> list[int]:
+        """The list of unsynced tables, which must be one list in both directions."""
+        shadow = self.shadow
+        numbers, number = [], shadow.first_unsynced
+        while number:
+            assert shadow.tables[number].previous_unsynced == (numbers[-1] if numbers else 0)
+            numbers.append(number)
+            number = shadow.tables[number].next_unsynced
+        assert shadow.last_unsynced == (numbers[-1] if numbers else 0)
+        assert shadow.unsynced_tables == len(numbers)
+        return numbers
 
     def recount(self, roots: Iterable[int] = ()) -> dict[int, int]:
         """How many references each shadow in use should have: from the entries of the others, and from ``roots``."""

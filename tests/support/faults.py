@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-from xengt_dm._core import lib
+from xengt_dm._embedded import lib
 from xengt_dm.hypervisor.embedded.domain import EmbeddedDomain
 
 
@@ -103,7 +103,7 @@ class Hold:
         wait_for_phase(self._domain, self._vcpu, lib.XD_PHASE_HELD, seconds)
 
     def release(self) -> None:
-        lib.xd_emb_let_go(self._domain.handle, self._vcpu)
+        lib.xd_emb_unhold(self._domain.handle, self._vcpu)
 
 
 def wait_until_blocked(domain: EmbeddedDomain, vcpu: int, seconds: float = 10) -> None:

@@ -8,7 +8,8 @@ import struct
 
 from xengt_dm._core import ffi
 from xengt_dm.ppgtt.engine import Engine, Sync
-from xengt_dm.ppgtt.space import Mode
+from xengt_dm.ppgtt.read import Runs
+from xengt_dm.ppgtt.space import Mode, Space
 
 FRAME = 4096
 
@@ -23,7 +24,7 @@ class FakeGuest:
         self.frames = frames
         self.holes: set[int] = set()
         self.protected: set[int] = set()
-        self.open_frames: set[int] = set()
+        self.unsynced_frames: set[int] = set()
         self.refuse: set[int] = set()
         #: Frames that cannot be opened now, because a vCPU is storing to them.
         self.busy: set[int] = set()
@@ -65,8 +66,8 @@ class FakeGuest:
         protected = 0
         for i in range(count):
             gfn = gfns[i]
-            if gfn in self.open_frames:
-                self.open_frames.remove(gfn)
+            if gfn in self.unsynced_frames:
+                self.unsynced_frames.remove(gfn)
                 continue
             assert gfn in self.protected or gfn in self.lost, f"unprotect of frame {gfn}, which is not protected"
             self.protected.discard(gfn)
@@ -79,14 +80,14 @@ class FakeGuest:
         if gfn in self.busy:
             return False
         self.protected.remove(gfn)
-        self.open_frames.add(gfn)
+        self.unsynced_frames.add(gfn)
         return True
 
     def resync(self, gfns, count, errors):  # type: ignore[no-untyped-def]
         failed = self.protect(gfns, count, errors)
         for i in range(count):
             if not errors[i]:
-                self.open_frames.remove(gfns[i])
+                self.unsynced_frames.remove(gfns[i])
         return failed
 
     def verify(self, gfns, count):  # type: ignore[no-untyped-def]
@@ -137,9 +138,21 @@ def make_engine(guest: FakeGuest, *, sync: Sync = Sync.STRICT, generation: int =
     )
 
 
+def mappings(engine: Engine, space: Space) -> Runs | None:
+    """What a space maps, as if just submitted."""
+    engine.sync(space)
+    return engine.mappings(space)
+
+
+def audit(engine: Engine, space: Space) -> tuple[int, int]:
+    """Sync a space and audit it: mismatches and overdue entries."""
+    found = engine.audit(space, engine.sync(space))
+    return found.mismatches, found.overdue
+
+
 def mappings_of(engine: Engine) -> dict[tuple[Mode, tuple[int, ...]], list[tuple[int, ...]] | None]:
     result = {}
     for space in engine.spaces:
-        mapped = engine.mappings(space)
+        mapped = mappings(engine, space)
         result[space.mode, space.roots] = None if mapped is None else [tuple(run) for run in mapped]
     return result

@@ -9,7 +9,8 @@ from typing import Any
 import trio
 
 from tests.support.guest import FRAME
-from xengt_dm.control import report
+from xengt_dm.control import commands, report
+from xengt_dm.daemon.recording import Recording
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.vgpu import registers as reg
@@ -41,6 +42,11 @@ class Live:
 
     def audit(self) -> int:
         return report.audit_spaces(self.instance.engine)
+
+
+def handlers_of(instance: Instance, recording: Recording) -> dict[str, Callable[[commands.Arguments], object]]:
+    """The commands of the control socket by name; nothing happens on ``stop``."""
+    return commands.handlers(commands.Target(instance, recording, lambda: None, 0.0))
 
 
 def with_live(

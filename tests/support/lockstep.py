@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tests.oracle.compare import _minus as minus
 from tests.oracle.tables import Table, Walker
-from tests.support.guest import FRAME, FakeGuest, make_engine
+from tests.support.guest import FRAME, FakeGuest, audit, make_engine
 from xengt_dm._core import lib
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Mode, Space
@@ -63,18 +63,6 @@ class GuestRam:
         return tuple(view)
 
 
-def open_tables(shadow: CData) -> list[int]:
-    """The chain of open tables, and that it is one in both directions."""
-    numbers, number = [], shadow.first_open
-    while number:
-        assert shadow.tables[number].open_before == (numbers[-1] if numbers else 0)
-        numbers.append(number)
-        number = shadow.tables[number].open_after
-    assert shadow.last_open == (numbers[-1] if numbers else 0)
-    assert shadow.open_tables == len(numbers)
-    return numbers
-
-
 class RefusingWalker(Walker):
     """Frames in ``refused`` cannot be protected, so nothing is seen of them as tables."""
 
@@ -96,7 +84,7 @@ class Side:
         self.guest = WatchedGuest(frames)
         self.guest.refuse = set(refused)
         self.engine: Engine = make_engine(self.guest, sync=sync, generation=generation, max_tables=max_tables)
-        self.shadow: CData = self.engine._tables.pointer
+        self.shadow: CData = self.engine.shadow
 
     def tables(self) -> dict[int, CData]:
         """Every shadow by its number."""
@@ -125,46 +113,19 @@ class Side:
                 assert gfn not in self.guest.trapped, f"a second store to leaf table {gfn} trapped"
                 self.guest.trapped.add(gfn)
 
-    def references(self) -> dict[int, int]:
-        """How many references each shadow should have: entries, and roots of live spaces."""
-        tables = self.tables()
-        counts = dict.fromkeys(tables, 0)
-        for space in self.engine.spaces:
-            for number in space.numbers:
-                if number:
-                    counts[number] += 1
-        for number, table in tables.items():
-            if table.kind & lib.XD_LEVEL_MASK > 1:
-                for entry in self.shadow.pages[number * 512 : number * 512 + 512]:
-                    if entry & 0x81 == 1:
-                        counts[entry >> 12] += 1
-        return counts
-
     def check(self) -> None:
         guest, shadow, counters = self.guest, self.shadow, self.engine.counters
-        tables, frames = self.tables(), self.frames()
-        assert shadow.dying == 0
-        assert shadow.live == len(tables) == counters.tables <= shadow.max_tables
-        assert {number: table.refs for number, table in tables.items()} == self.references()
-        assert all(table.refs for table in tables.values())
-        is_open = {gfn for gfn, of_frame in frames.items() if of_frame[0].flags & lib.XD_TABLE_OPEN}
-        assert guest.open_frames == is_open
-        assert all(table.flags & lib.XD_TABLE_OPEN for gfn in is_open for table in frames[gfn])
+        assert self.engine.check() == []
+        frames = self.frames()
+        is_open = {gfn for gfn, of_frame in frames.items() if of_frame[0].flags & lib.XD_TABLE_UNSYNCED}
+        assert guest.unsynced_frames == is_open
+        assert all(table.flags & lib.XD_TABLE_UNSYNCED for gfn in is_open for table in frames[gfn])
         assert all(self.is_leaf(gfn) for gfn in is_open)
         assert self.sync is Sync.RELAXED or not is_open
         assert guest.protected <= set(frames)
         if not shadow.stale_tables:
             assert guest.protected == set(frames) - is_open
             assert counters.protected_pages == len(guest.protected)
-        assert set(open_tables(shadow)) == {
-            number for number, table in tables.items() if table.flags & lib.XD_TABLE_OPEN
-        }
-        for number, table in tables.items():
-            entries = shadow.pages[table.parent * 512 : table.parent * 512 + 512] if table.parent else []
-            assert not table.parent or number in (entry >> 12 for entry in entries if entry & 0x81 == 1)
-        assert shadow.waiting_tables == sum(table.waiting != 0 for table in tables.values())
-        assert shadow.stale_tables == sum(table.era != shadow.era for table in tables.values())
-        assert counters.spaces == len(self.engine.spaces)
 
     def space(self, key: Key) -> Space:
         (space,) = [space for space in self.engine.spaces if key_of(space) == key]
@@ -174,12 +135,12 @@ class Side:
         """Nothing is left."""
         self.engine.destroy_all_spaces()
         guest, shadow = self.guest, self.shadow
-        assert (shadow.live, shadow.open_tables, shadow.waiting_tables, shadow.stale_tables) == (0, 0, 0, 0)
-        assert (guest.protected, guest.open_frames) == (set(), set())
+        assert (shadow.live, shadow.unsynced_tables, shadow.pending_tables, shadow.stale_tables) == (0, 0, 0, 0)
+        assert (guest.protected, guest.unsynced_frames) == (set(), set())
         assert (self.engine.counters.protected_pages, self.engine.counters.spaces) == (0, 0)
         self.engine.close()
         assert guest.maps >= guest.unmaps
-        assert not self.engine._frames._mapped
+        assert self.engine.frames.mapped_chunks == 0
 
 
 class Lockstep:
@@ -191,7 +152,7 @@ class Lockstep:
         self.refused = refused
         self.register = 0
         #: Something changed that only a submission finds out.
-        self.doubtful = False
+        self.out_of_date = False
 
     def walker(self, side: Side) -> RefusingWalker:
         walker = RefusingWalker(GuestRam(side.guest), self.generation, self.register)  # type: ignore[arg-type]
@@ -220,17 +181,17 @@ class Lockstep:
         for side in self.sides:
             space = side.space(key)
             side.engine.submit(*key)
-            mapped = side.engine._walker.mappings(space)
+            mapped = side.engine.mappings(space)
             self.judge(side, key, mapped)
             found.append(None if mapped is None else [tuple(run) for run in mapped])
-            assert side.engine.audit(space) == (0, 0)
+            assert audit(side.engine, space) == (0, 0)
         if self.max_tables >= 1024:
             assert found[0] == found[1]
 
     def look_at_all(self) -> None:
         for space in self.strict.engine.spaces:
             self.look(key_of(space))
-        self.doubtful = False
+        self.out_of_date = False
 
     def check(self) -> None:
         for side in self.sides:
@@ -238,6 +199,6 @@ class Lockstep:
         strict, relaxed = self.sides
         assert strict.guest.memory[:] == relaxed.guest.memory[:]
         assert [*map(key_of, strict.engine.spaces)] == [*map(key_of, relaxed.engine.spaces)]
-        if not self.doubtful and self.max_tables >= 1024:
+        if not self.out_of_date and self.max_tables >= 1024:
             for space in strict.engine.spaces:  # as it is, without a submission
-                self.judge(strict, key_of(space), strict.engine._walker.mappings(space))
+                self.judge(strict, key_of(space), strict.engine.mappings(space))

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from tests.support.faults import Point, wait_for_phase
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded.domain import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort, EmbeddedPort
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
@@ -111,7 +111,7 @@ def _program(stores: list[Store], finished: threading.Event):  # type: ignore[no
     """One batch, so that the vCPU never stands still but where a schedule knows of it."""
     buffers = [ffi.from_buffer(data) for _, data in stores]
     operations = [
-        (gpa, 0, int(ffi.cast("uintptr_t", buffer)), 0, len(buffer), lib.XD_OP_STORE, 0)
+        {"kind": lib.XD_OP_STORE, "gpa": gpa, "bytes": int(ffi.cast("uintptr_t", buffer)), "size": len(buffer)}
         for (gpa, _), buffer in zip(stores, buffers, strict=True)
     ]
 

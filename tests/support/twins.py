@@ -20,7 +20,7 @@ PAT_OF_LARGE = 1 << 12
 ADDRESS = ((1 << 46) - 1) & ~0xFFF
 
 #: Shadow entries that are not present, and why.
-WAITING = 2
+PENDING = 2
 REFUSED = 4
 #: Kinds of shadows beside the level.
 WIDE = 8
@@ -51,7 +51,7 @@ def leaf(page: Sequence[int], wide: bool, state: State) -> list[int]:
     for slot in range(512):
         entry = named_by(page, slot, wide)
         known = state(entry >> 12 & (1 << 34) - 1) if entry else RAM
-        shadow.append(entry if known == RAM else WAITING if known == HOLE else 0)
+        shadow.append(entry if known == RAM else PENDING if known == HOLE else 0)
     return shadow
 
 
@@ -140,12 +140,12 @@ def directory(
             shadow.append(what)
         elif isinstance(what, Child):
             number = number_of(what) if state(what.gfn) == RAM else 0
-            shadow.append(number << 12 | PRESENT | WRITABLE if number else WAITING)
+            shadow.append(number << 12 | PRESENT | WRITABLE if number else PENDING)
         elif set(states(what, state)) == {RAM}:
             kept = word & (ADDRESS & ~0x1FFFFF | PRESENT | WRITABLE | PWT | PCD | LARGE | PAT_OF_LARGE)
             shadow.append(kept)
         else:
-            shadow.append(what if RAM in states(what, state) else WAITING)
+            shadow.append(what if RAM in states(what, state) else PENDING)
     return shadow
 
 

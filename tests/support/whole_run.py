@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.support.faults import wait_until_blocked
-from xengt_dm._core import lib
+from tests.support.guest import audit, mappings
+from xengt_dm._embedded import lib
 from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort
@@ -192,8 +193,8 @@ def _submit(instance: Instance) -> None:
 
 def _look(instance: Instance) -> None:
     for space in instance.engine.spaces:
-        assert instance.engine.mappings(space) is not None
-        assert instance.engine.audit(space) == (0, 0)
+        assert mappings(instance.engine, space) is not None
+        assert audit(instance.engine, space) == (0, 0)
     instance.engine.settle()
     instance.traps.unprotect_deferred()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xengt_dm.errors import DataError, ExitCode
-from xengt_dm.trace.read import (
+from xengt_dm.trace.events import (
     Add,
     Dump,
     Fill,
@@ -19,10 +19,8 @@ from xengt_dm.trace.read import (
     Remove,
     Store,
     Submit,
-    frame_limit,
-    read_trace,
-    vcpu_count,
 )
+from xengt_dm.trace.read import frame_limit, read_trace, vcpu_count
 
 U64 = (1 << 64) - 1
 HEADER = '{"trace": 1, "generation": 9, "ram_frames": 64}'

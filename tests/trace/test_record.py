@@ -95,17 +95,17 @@ def test_a_page_that_was_dropped_is_written_whole() -> None:
 def test_frames_that_go_and_come() -> None:
     out = Out()
     recorder = out.recorder()
-    recorder.frames_learnt(512, 512, errors())
+    recorder.frames_queried(512, 512, errors())
     recorder.table_read(514, page(5))
     out.events.clear()
-    recorder.frames_learnt(512, 512, errors(2, 3, 9))
+    recorder.frames_queried(512, 512, errors(2, 3, 9))
     assert out.events == [Remove(514, 2), Remove(521, 1)]
-    recorder.frames_learnt(512, 512, errors(9))
+    recorder.frames_queried(512, 512, errors(9))
     assert out.events[2:] == [Add(514, 2)]
-    recorder.frames_learnt(512, 512, errors(9))
+    recorder.frames_queried(512, 512, errors(9))
     recorder.table_read(514, page(5))
     assert out.events[3:] == [Store(514 * 4096, 8, 5)]
-    recorder.frames_learnt(512, 512, errors())
+    recorder.frames_queried(512, 512, errors())
     assert out.events[4:] == [Add(521, 1)]
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xengt_dm.trace import write as trace_writer
-from xengt_dm.trace.read import (
+from xengt_dm.trace.events import (
     Add,
     Dump,
     Event,
@@ -23,9 +23,9 @@ from xengt_dm.trace.read import (
     Remove,
     Store,
     Submit,
-    TraceWriter,
-    read_trace,
 )
+from xengt_dm.trace.read import read_trace
+from xengt_dm.trace.write import TraceWriter
 
 u64 = st.integers(0, (1 << 64) - 1)
 vcpus = st.integers(0, 127)

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xengt_dm.ppgtt.space import Mode
-from xengt_dm.vgpu.device import Device, DeviceState
-from xengt_dm.vgpu.registers import BAR0_SIZE, GraphicsMemory
+from xengt_dm.vgpu.device import Vgpu
+from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
+from xengt_dm.vgpu.state import SIZE, DeviceState
 
 # struct vgt_if of drivers/gpu/drm/i915/i915_pvinfo.h, Linux 6.1, field by field; `vgtif_offset(x)` is PVINFO + offset.
 PVINFO = 0x78000
@@ -43,20 +44,28 @@ class Spaces:
         self.calls.append(("ignored",))
 
 
+def fresh(spaces: Spaces, generation: int, vgt_id: int, graphics: GraphicsMemory = NO_GRAPHICS_MEMORY) -> Vgpu:
+    """A device after its first reset."""
+    state = DeviceState.create(memoryview(bytearray(SIZE)))
+    device = Vgpu(spaces, state, generation=generation, vgt_id=vgt_id, graphics=graphics)
+    device.reset()
+    return device
+
+
 @pytest.fixture
 def spaces() -> Spaces:
     return Spaces()
 
 
 @pytest.fixture
-def device(spaces: Spaces) -> Device:
-    return Device(spaces, 9, 3)
+def device(spaces: Spaces) -> Vgpu:
+    return fresh(spaces, 9, 3)
 
 
 # What the guest finds
 
 
-def test_pvinfo_as_i915_reads_it(device: Device) -> None:
+def test_pvinfo_as_i915_reads_it(device: Vgpu) -> None:
     """intel_vgpu_detect: the magic as one quadword, then the version; then what it may do."""
     assert device.read(PVINFO + MAGIC, 8) == int.from_bytes(b"vGTvGTvG", "little")
     assert device.read(PVINFO + VERSION_MAJOR, 2) == 1
@@ -70,24 +79,24 @@ def test_pvinfo_as_i915_reads_it(device: Device) -> None:
 @pytest.mark.parametrize(("generation", "caps"), [(8, 0x0C), (9, 0x1C)])
 def test_capabilities(spaces: Spaces, generation: int, caps: int) -> None:
     """Full PPGTT (bit 2), HWSP emulation (3); huge GTT (4) where 64 KiB pages are."""
-    assert Device(spaces, generation, 1).read(PVINFO + VGT_CAPS, 4) == caps
+    assert fresh(spaces, generation, 1).read(PVINFO + VGT_CAPS, 4) == caps
 
 
 def test_graphics_memory(spaces: Spaces) -> None:
-    nothing = Device(spaces, 8, 1)
+    nothing = fresh(spaces, 8, 1)
     for offset in (MAPPABLE_BASE, MAPPABLE_SIZE, NONMAPPABLE_BASE, NONMAPPABLE_SIZE, FENCES):
         assert nothing.read(PVINFO + offset, 4) == 0
-    some = Device(spaces, 8, 1, GraphicsMemory(low_mib=96, high_mib=384, fences=4))
+    some = fresh(spaces, 8, 1, GraphicsMemory(low_mib=96, high_mib=384, fences=4))
     values = [some.read(PVINFO + offset, 4) for offset in (MAPPABLE_SIZE, NONMAPPABLE_BASE, NONMAPPABLE_SIZE, FENCES)]
     assert values == [96 << 20, 128 << 20, 384 << 20, 4]
 
 
-def test_all_else_reads_as_zero(device: Device) -> None:
+def test_all_else_reads_as_zero(device: Vgpu) -> None:
     for offset in (0, 0x2030, ECO, PVINFO + 0x100, PVINFO + G2V_NOTIFY, PVINFO + 0xFF8, BAR0_SIZE - 8):
         assert device.read(offset, 8) == 0
 
 
-def test_any_part_of_a_register_reads(device: Device) -> None:
+def test_any_part_of_a_register_reads(device: Vgpu) -> None:
     magic = b"vGTvGTvG" + struct.pack("<HHI", 1, 0, 3)
     for size in (1, 2, 4, 8):
         for offset in range(17 - size):
@@ -110,7 +119,7 @@ def test_any_part_of_a_register_reads(device: Device) -> None:
 )
 def test_what_is_stored_reads_back(done: list[tuple[int, int, int, int]]) -> None:
     """Over page ends too, and nothing else changes."""
-    device = Device(Spaces(), 8, 1)
+    device = fresh(Spaces(), 8, 1)
     memory: dict[int, int] = {}
     for base, step, size, value in done:
         value &= (1 << 8 * size) - 1
@@ -128,7 +137,7 @@ FIXED = (*range(0x14), *range(MAPPABLE_BASE, FENCES + 4))
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
-def test_what_the_host_says_is_not_the_guests_to_change(device: Device, size: int) -> None:
+def test_what_the_host_says_is_not_the_guests_to_change(device: Vgpu, size: int) -> None:
     before = [device.read(PVINFO + offset, 1) for offset in FIXED]
     for offset in FIXED:
         device.write(PVINFO + offset, size, (1 << 8 * size) - 1)
@@ -136,29 +145,63 @@ def test_what_the_host_says_is_not_the_guests_to_change(device: Device, size: in
     assert [device.read(PVINFO + offset, 1) for offset in FIXED] == before
 
 
-def test_a_write_that_begins_on_fixed_bytes_keeps_the_others(device: Device) -> None:
+def test_a_write_that_begins_on_fixed_bytes_keeps_the_others(device: Vgpu) -> None:
     device.write(PVINFO + VGT_CAPS, 8, 0xAABBCCDD_FFFFFFFF)
     assert device.read(PVINFO + VGT_CAPS, 8) == 0xAABBCCDD_0000001C
 
 
 @pytest.mark.parametrize("offset", [DISPLAY_READY, CURSOR_X_HOT, CURSOR_Y_HOT, EXECLIST_DESC])
-def test_what_is_the_guests_to_write(device: Device, offset: int) -> None:
+def test_what_is_the_guests_to_write(device: Vgpu, offset: int) -> None:
     device.write(PVINFO + offset, 4, 0x1234)
     assert device.read(PVINFO + offset, 4) == 0x1234
 
 
 def test_state_is_plain_data() -> None:
-    state = DeviceState()
-    state.write(0xFFE, 4, 0x44332211)
-    assert sorted(state.pages) == [0, 1]
-    again = DeviceState({page: bytearray(data) for page, data in state.pages.items()})
-    assert again.read(0xFFE, 4) == 0x44332211
+    """A device on a copy of another's buffer is that device: it reads what was stored, and nothing is reset."""
+    buffer = bytearray(SIZE)
+    first = Vgpu(Spaces(), DeviceState.create(memoryview(buffer)), generation=9, vgt_id=3)
+    first.reset()
+    first.write(0xFFE, 4, 0x44332211)
+    first.write(PVINFO + CURSOR_X_HOT, 4, 5)
+    first.write(ECO, 4, 0xF)
+    spaces = Spaces()
+    second = Vgpu(spaces, DeviceState(memoryview(bytearray(buffer))), generation=8, vgt_id=9)
+    assert second.read(0xFFE, 4) == 0x44332211
+    assert second.read(PVINFO + CURSOR_X_HOT, 4) == 5
+    assert second.read(PVINFO + VGT_ID, 4) == 3
+    assert spaces.wide is True
+    assert spaces.calls == []
+
+
+def test_a_device_that_is_not_reset_writes_nothing() -> None:
+    buffer = bytearray(SIZE)
+    DeviceState.create(memoryview(buffer))
+    before = bytes(buffer)
+    Vgpu(Spaces(), DeviceState(memoryview(buffer)), generation=9, vgt_id=3)
+    assert buffer == before
+
+
+def test_reset() -> None:
+    """Registers have their reset values again, and what follows from them; memory without registers stays."""
+    spaces = Spaces()
+    device = fresh(spaces, 9, 3)
+    device.write(PVINFO + CURSOR_X_HOT, 4, 5)
+    device.write(PVINFO + PDP, 8, 0x1000)
+    device.write(ECO, 4, 0xF)
+    device.write(0x2030, 4, 7)
+    device.reset()
+    assert device.read(PVINFO + CURSOR_X_HOT, 4) == 0xFFFFFFFF
+    assert device.read(PVINFO + PDP, 8) == 0
+    assert device.read(ECO, 4) == 0
+    assert spaces.wide is False
+    assert spaces.calls == []
+    assert device.read(0x2030, 4) == 7
 
 
 # Notifications
 
 
-def set_pdp(device: Device, number: int, address: int, sizes: tuple[int, ...] = (4, 4)) -> None:
+def set_pdp(device: Vgpu, number: int, address: int, sizes: tuple[int, ...] = (4, 4)) -> None:
     """As i915 writes pdp[n]: lo, then hi. Or as one."""
     at = PVINFO + PDP + 8 * number
     for size in sizes:
@@ -168,7 +211,7 @@ def set_pdp(device: Device, number: int, address: int, sizes: tuple[int, ...] = 
 
 
 @pytest.mark.parametrize("sizes", [(4, 4), (8,), (2, 2, 4), (1,) * 8])
-def test_l4_spaces(device: Device, spaces: Spaces, sizes: tuple[int, ...]) -> None:
+def test_l4_spaces(device: Vgpu, spaces: Spaces, sizes: tuple[int, ...]) -> None:
     """gen8_ppgtt_notify_vgt: pdp[0], then the notification."""
     set_pdp(device, 0, 0x12_3456_7000, sizes)
     device.write(PVINFO + G2V_NOTIFY, 4, L4_CREATE)
@@ -176,7 +219,7 @@ def test_l4_spaces(device: Device, spaces: Spaces, sizes: tuple[int, ...]) -> No
     assert spaces.calls == [("create", Mode.L4, (0x12_3456_7000,)), ("destroy", Mode.L4, (0x12_3456_7000,))]
 
 
-def test_l3_spaces(device: Device, spaces: Spaces) -> None:
+def test_l3_spaces(device: Vgpu, spaces: Spaces) -> None:
     roots = (0x1000, 0x2_0000_2000, 0, 0xFFFF_FFFF_FFFF_F000)
     for number, root in enumerate(roots):
         set_pdp(device, number, root)
@@ -186,7 +229,7 @@ def test_l3_spaces(device: Device, spaces: Spaces) -> None:
 
 
 @pytest.mark.parametrize("value", [0, 1, EXECLIST_CREATE, EXECLIST_DESTROY, 8, 9, 0x102, 0xFFFFFFFF])
-def test_notifications_that_ask_nothing_of_us(device: Device, spaces: Spaces, value: int) -> None:
+def test_notifications_that_ask_nothing_of_us(device: Vgpu, spaces: Spaces, value: int) -> None:
     device.write(PVINFO + G2V_NOTIFY, 4, value)
     assert spaces.calls == [("ignored",)]
     assert device.read(PVINFO + G2V_NOTIFY, 4) == value
@@ -203,18 +246,18 @@ def test_notifications_that_ask_nothing_of_us(device: Device, spaces: Spaces, va
         (G2V_NOTIFY + 2, 8),
     ],
 )
-def test_part_of_a_notification_is_none(device: Device, spaces: Spaces, offset: int, size: int) -> None:
+def test_part_of_a_notification_is_none(device: Vgpu, spaces: Spaces, offset: int, size: int) -> None:
     device.write(PVINFO + offset, size, 0x0404040404040404 & (1 << 8 * size) - 1)
     assert spaces.calls == []
 
 
 @pytest.mark.parametrize("before", [0, 1, 3, 4])
-def test_a_write_that_covers_the_notification(device: Device, spaces: Spaces, before: int) -> None:
+def test_a_write_that_covers_the_notification(device: Vgpu, spaces: Spaces, before: int) -> None:
     device.write(PVINFO + G2V_NOTIFY - before, 8, L4_CREATE << 8 * before)
     assert spaces.calls == [("create", Mode.L4, (0,))]
 
 
-def test_each_write_is_a_notification(device: Device, spaces: Spaces) -> None:
+def test_each_write_is_a_notification(device: Vgpu, spaces: Spaces) -> None:
     for _ in range(3):
         device.write(PVINFO + G2V_NOTIFY, 4, L4_CREATE)
     assert len(spaces.calls) == 3
@@ -226,7 +269,7 @@ def test_each_write_is_a_notification(device: Device, spaces: Spaces) -> None:
 @pytest.mark.parametrize(
     ("value", "wide"), [(0, False), (0xF, True), (0xFFFFFFFF, True), (0x7, False), (0xE, False), (0x10, False)]
 )
-def test_the_register_for_64k_pages(device: Device, spaces: Spaces, value: int, wide: bool) -> None:
+def test_the_register_for_64k_pages(device: Vgpu, spaces: Spaces, value: int, wide: bool) -> None:
     device.write(ECO, 4, value)
     assert spaces.wide is wide
     device.write(ECO, 4, 0)
@@ -238,7 +281,7 @@ def test_the_register_for_64k_pages(device: Device, spaces: Spaces, value: int, 
     [(ECO, 1, 0xF), (ECO, 2, 0xF), (ECO - 4, 8, 0xF << 32), (ECO - 1, 2, 0xF00), (ECO, 8, 0xF)],
 )
 def test_the_register_for_64k_pages_in_part_and_with_others(
-    device: Device, spaces: Spaces, offset: int, size: int, value: int
+    device: Vgpu, spaces: Spaces, offset: int, size: int, value: int
 ) -> None:
     device.write(offset, size, value)
     assert spaces.wide is True

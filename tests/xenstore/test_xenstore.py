@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.xenstored import Answer, Daemon, event, same
 from xengt_dm.errors import ExitCode, HostError
 from xengt_dm.xenstore import (
     HEADER,
     PAYLOAD_MAX,
+    REPLY_MAX,
     Decoder,
     Message,
     MessageType,
@@ -52,7 +52,7 @@ def test_hostile_bytes(data: bytes, cuts: list[int]) -> None:
         except ValueError:
             return
         for message in found:
-            assert len(message.payload) <= PAYLOAD_MAX
+            assert len(message.payload) <= REPLY_MAX
             assert isinstance(message.strings, list)
             assert message.errno > 0
 
@@ -101,69 +101,6 @@ def test_strings(payload: bytes, expected: list[str]) -> None:
 
 
 # the client
-
-Answer = Callable[[Message], bytes]
-
-
-class Daemon:
-    """A xenstored of one connection: a function from a request to the bytes that come back; none: it hangs up."""
-
-    def __init__(self, path: Path, answer: Answer, piece: int = 1 << 20) -> None:
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen()
-        self._answer = answer
-        self._piece = piece
-        self.requests: list[Message] = []
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return
-        decoder = Decoder()
-        with connection:
-            while data := connection.recv(65536):
-                for request in decoder.feed(data):
-                    self.requests.append(request)
-                    reply = self._answer(request)
-                    if not reply:
-                        return
-                    for start in range(0, len(reply), self._piece):
-                        connection.sendall(reply[start : start + self._piece])
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(10)
-
-
-@pytest.fixture
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose path is short enough for a socket's address."""
-    return tmp_path_factory.mktemp("xs")
-
-
-@pytest.fixture
-def start(place: Path) -> Iterator[Callable[..., tuple[XenStore, Daemon]]]:
-    opened: list[tuple[XenStore, Daemon]] = []
-
-    def begin(answer: Answer, *, piece: int = 1 << 20, timeout: float = 10.0) -> tuple[XenStore, Daemon]:
-        daemon = Daemon(place / "socket", answer, piece)
-        store = XenStore(place / "socket", place / "none", timeout)
-        opened.append((store, daemon))
-        return opened[-1]
-
-    yield begin
-    for store, daemon in opened:
-        store.close()
-        daemon.close()
-
-
-def same(request: Message, payload: bytes) -> bytes:
-    return encode(request._replace(payload=payload))
 
 
 def tree(nodes: dict[str, str]) -> Answer:
@@ -225,7 +162,7 @@ def test_what_was_not_asked_for_is_passed_over(start: Callable[..., tuple[XenSto
     ("answer", "expected"),
     [
         (lambda _: b"", "EPROTO: the store closed the connection"),
-        (lambda _: HEADER.pack(2, 1, 0, 4097), "EPROTO: a message of 4097 bytes"),
+        (lambda _: HEADER.pack(2, 1, 0, REPLY_MAX + 1), f"EPROTO: a message of {REPLY_MAX + 1} bytes"),
         (lambda request: encode(Message(99, request.request_id, 0, b"")), "EPROTO: the answer is of type 99"),
         (lambda request: encode(Message(MessageType.ERROR, request.request_id, 0, b"EACCES\0")), "EACCES"),
     ],
@@ -261,10 +198,6 @@ def test_the_kernels_door(place: Path) -> None:
     with XenStore(place / "socket", place / "xenbus") as store:
         assert store.read("/a/b") == "/a/b\0"
     store.close()
-
-
-def event(path: str) -> bytes:
-    return encode(Message(MessageType.WATCH_EVENT, 0, 0, f"{path}\0xengt-dm\0".encode()))
 
 
 @pytest.mark.parametrize("piece", [1, 1 << 20])

@@ -1,4 +1,4 @@
-"""The ``xengt-dm`` command. Each subcommand is a module of its own, imported only when it is used."""
+"""The command ``xengt-dm``. Each subcommand is a module of its own, which is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from xengt_dm import __version__
 from xengt_dm.cli import errors
 from xengt_dm.errors import ExitCode
 
-#: name: what help says of it. The command is ``command`` in the module ``xengt_dm.cli.NAME``.
+#: Subcommands and their help texts. The command is ``command`` in the module ``xengt_dm.cli.NAME``.
 COMMANDS: Final = {
-    "create": "Create a domain with its instance.",
-    "start": "Start a domain's instance in the background.",
+    "create": "Create a domain and start its instance.",
+    "start": "Start the instance of a domain in the background.",
     "run": "Serve a domain.",
     "watch": "Start and stop instances as domains come and go.",
-    "reap": "Clear up after a daemon that died.",
-    "demo": "Show the whole path at work, without Xen.",
-    "config": "Look at the configuration.",
-    "check": "Say what this host has and lacks for `run`.",
+    "reap": "Clean up after a daemon that died.",
+    "demo": "Run a guest on the embedded hypervisor, without Xen.",
+    "config": "Show and check the configuration.",
+    "check": "Report what this host has and lacks for `run`.",
     "replay": "Run a trace on the embedded hypervisor.",
     "list": "List the daemons of this host.",
     "top": "Watch the daemons of this host, live.",
-    "status": "Show how a daemon is doing.",
+    "status": "Show the state and the counters of a daemon.",
     "spaces": "List the address spaces of a domain's GPU.",
     "walk": "Resolve a GPU address.",
     "dump": "Show everything that a domain's GPU has mapped.",
-    "audit": "Compare the shadows with the guest's tables.",
+    "audit": "Compare the shadow tables with the guest's tables.",
     "protected": "List the page tables that are shadowed.",
-    "mode": "Show or switch when shadows follow.",
-    "quiesce": "Let go of a domain so that it can be saved or migrated.",
+    "mode": "Show or switch the mode of the shadows, strict or relaxed.",
+    "quiesce": "Unprotect a domain so that it can be saved or migrated.",
     "resume": "Shadow a quiesced domain again.",
     "exporter": "Serve the metrics of this host's daemons to Prometheus.",
     "record": "Record what a guest does, for `replay`.",
-    "stop": "Stop a daemon; its domain goes on, untrapped.",
+    "stop": "Stop a daemon; its domain continues without traps.",
 }
-#: Commands that help does not mention: what the package's build needs.
+#: Commands that help does not mention. The build of the package needs them.
 HIDDEN: Final = ("manual",)
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by :data:`COMMANDS` and imports the one that is asked for."""
+    """A group of commands whose names are in :data:`COMMANDS`. It imports only the command that is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS]  # `list` is a submodule here once it was imported
+        return [*COMMANDS]  # not list(COMMANDS): once xengt_dm.cli.list was imported, `list` is that module
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
@@ -74,7 +74,7 @@ class LazyGroup(click.Group):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> NoReturn:
-        """Run a command and end the process; every failure ends in :func:`errors.report`."""
+        """Runs a command and ends the process. Every failure is reported by :func:`errors.report`."""
         try:
             status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()
@@ -86,7 +86,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            raise errors.ClosedPipe from error  # before click, which would end with status 1
+            raise errors.ClosedPipe from error  # click would end with status 1
 
 
 @click.group(
@@ -100,8 +100,8 @@ class LazyGroup(click.Group):
 def main(context: click.Context) -> None:
     """Xen device model that shadows a virtual Intel GPU's page tables.
 
-    Exit status: 0 good, 64 wrong use, 65 bad data, 68 no such domain, 69 something is not there, 70 the shadow is wrong
-    or xengt-dm is, 77 not permitted, 78 bad configuration.
+    Exit status: 0 success, 1 an audit found a difference, 64 wrong use, 65 bad data, 68 no such domain, 69 something is
+    unavailable, 70 a bug in xengt-dm, 75 busy, 77 not permitted, 78 bad configuration.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

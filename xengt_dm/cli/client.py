@@ -35,6 +35,13 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")(function)
 
 
+def sync_option(function: F) -> F:
+    """--sync, for commands that read shadows."""
+    return click.option(
+        "--sync", is_flag=True, help="Sync the shadows first, as a submission would; without it nothing is changed."
+    )(function)
+
+
 def instance_options(function: F) -> F:
     """--domid, --run-dir and --json."""
     return domid_option(run_dir_option(json_option(function)))
@@ -43,7 +50,10 @@ def instance_options(function: F) -> F:
 def ask_and_show(
     base: Path, domid: int, command: str, as_json: bool, show: Callable[[Any], None], **arguments: Any
 ) -> Any:
-    """Ask, and show the result as JSON or through ``show``; returns it. Raises as :func:`.control_client.ask`."""
+    """Asks a daemon, and shows the result as JSON or through ``show``. Returns the result.
+
+    Raises as :func:`xengt_dm.control.client.ask`.
+    """
     result = ask(base, domid, command, **arguments)
     if as_json:
         click.echo(json.dumps(result))

@@ -1,4 +1,4 @@
-"""``xengt-dm demo``: the whole path at work on this machine, with no Xen."""
+"""``xengt-dm demo``: the whole path on this machine, without Xen."""
 
 from __future__ import annotations
 
@@ -13,20 +13,28 @@ from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
 from xengt_dm.sim.demo import GuestFault, Result, demo
 
 
-@click.command(name="demo", short_help="Show the whole path at work, without Xen.")
+@click.command(name="demo", short_help="Run a guest on the embedded hypervisor, without Xen.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-@click.option("--seconds", type=Seconds(min=0, max=3600), default=2.0, show_default=True, help="How long.")
 @click.option(
-    "--xen", "flavour", type=click.Choice(list(FLAVOURS)), default="4.17", show_default=True, help="Behave as this Xen."
+    "--seconds", type=Seconds(min=0, max=3600), default=2.0, show_default=True, help="How long the guest runs."
 )
-@click.option("--seed", type=Integer(min=0), default=1, show_default=True, help="Of the guest's choices.")
+@click.option(
+    "--xen",
+    "flavour",
+    type=click.Choice(list(FLAVOURS)),
+    default="4.17",
+    show_default=True,
+    help="Behave like this Xen.",
+)
+@click.option("--seed", type=Integer(min=0), default=1, show_default=True, help="Seed of the guest's random choices.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool, seconds: float, flavour: str, seed: int) -> None:
-    """Run a guest with two vCPUs, each the driver of a GPU address space, and shadow what it does.
+    """Run a guest with two vCPUs, each the driver of a GPU address space, and shadow its page tables.
 
-    The guest announces its spaces, links and unlinks tables, inserts entries and clears ranges, as Linux' i915 does;
-    each store to a page table traps, is emulated and shadowed. In the end the shadows are audited. Exit status 70 if
-    the audit, or the guest itself, finds anything wrong.
+    The guest announces its spaces, links and unlinks tables, inserts entries and clears ranges, as the i915 driver of
+    Linux does. Each store to a page table traps, is performed and shadowed. At the end the shadows are audited.
+
+    Exit status: 1 if the audit or the guest itself finds anything wrong.
     """
     terminal = not as_json and sys.stderr.isatty()
 
@@ -38,12 +46,12 @@ def command(ctx: click.Context, as_json: bool, seconds: float, flavour: str, see
         result = demo(seconds, flavour, seed, progress)
     except GuestFault as fault:
         click.echo(f"xengt-dm demo: the guest found its memory wrong: {fault} (seed {seed})", err=True)
-        ctx.exit(ExitCode.INTERNAL)
+        ctx.exit(ExitCode.DIFFERS)
     if terminal:
         click.echo("\r", nl=False, err=True)
     click.echo(_as_json(result) if as_json else _as_text(result))
     if result.mismatches or result.wrong:
-        ctx.exit(ExitCode.INTERNAL)
+        ctx.exit(ExitCode.DIFFERS)
 
 
 def _as_json(result: Result) -> str:

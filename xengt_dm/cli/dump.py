@@ -8,17 +8,19 @@ from typing import Any
 import click
 
 from xengt_dm.cli import formatting
-from xengt_dm.cli.client import ask_and_show, instance_options
+from xengt_dm.cli.client import ask_and_show, instance_options, sync_option
 
 
 @click.command("dump")
+@sync_option
 @instance_options
-def command(domid: int, base: Path, as_json: bool) -> None:
-    """Show everything that a domain's GPU has mapped, by address space, as if just submitted.
+def command(sync: bool, domid: int, base: Path, as_json: bool) -> None:
+    """Show everything that a domain's GPU has mapped, by address space.
 
-    CACHE is 4*PAT + 2*PCD + PWT of the entry. The shadows are audited as well; `audit` makes an exit status of that.
+    CACHE is 4*PAT + 2*PCD + PWT of the entry. The shadows are shown as they are, or with --sync as if just submitted.
+    They are audited as well; `audit` makes an exit status of that.
     """
-    dump = ask_and_show(base, domid, "dump", as_json, _show)
+    dump = ask_and_show(base, domid, "dump", as_json, _show, sync=sync)
     if dump["audit_mismatches"]:
         mismatches = formatting.count(dump["audit_mismatches"], "entry", "entries")
         click.echo(f"xengt-dm: the audit found {mismatches} that differ from the guest's tables", err=True)

@@ -50,8 +50,8 @@ class Address(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
 def command(address: tuple[str, int], once: bool, base: Path) -> None:
     """Serve the metrics of all daemons of this host to Prometheus, until SIGTERM or SIGINT.
 
-    One for each host. It reads a page that each daemon keeps in its run directory, and needs no more than the right to
-    read that. A page that is of no use is left out and counted.
+    A host needs one exporter. It reads the stats page that each daemon has in its run directory, and needs permission
+    for nothing else. A page that cannot be used is left out and counted.
     """
     from xengt_dm.stats.exporter import Server, text  # what it imports takes long
 

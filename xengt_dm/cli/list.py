@@ -15,7 +15,7 @@ from xengt_dm.control.client import ForbiddenError, NotRunningError, ask
 from xengt_dm.control.protocol import ControlError
 from xengt_dm.run_dir.server_id import ServerIdFile
 
-#: A daemon that serves answers within milliseconds.
+#: Seconds to wait for an answer. A daemon that serves answers within milliseconds.
 SILENCE_SECONDS: Final = 3.0
 
 
@@ -25,8 +25,8 @@ SILENCE_SECONDS: Final = 3.0
 def command(base: Path, as_json: bool) -> None:
     """List the daemons of this host by domain.
 
-    STATE is `serving`, or `quiesced` between `quiesce` and `resume`; `dead` for one that ended without its farewell
-    (start it again); `silent` for one that does not answer; `forbidden` for one of another user.
+    STATE is `serving`, or `quiesced` between `quiesce` and `resume`. `dead` is a daemon that died (start it again with
+    `xengt-dm start`), `silent` one that does not answer, and `forbidden` one that belongs to another user.
     """
     found = list(instances(base))
     if as_json:
@@ -40,7 +40,7 @@ def command(base: Path, as_json: bool) -> None:
 
 
 def instances(base: Path) -> Iterator[dict[str, Any]]:
-    """What each instance says of itself, or why it does not, by domid. Raises ForbiddenError or ControlError."""
+    """Yields the state and the status of each instance, by domain id. Raises ForbiddenError or ControlError."""
     try:
         domids = sorted(int(entry.name) for entry in base.iterdir() if entry.name.isdecimal())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""``xengt-dm manual``: the manual pages, made from what they describe; the package's build writes them to files."""
+"""``xengt-dm manual``: the manual pages, made from what they describe. The package's build writes them to files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from xengt_dm.errors import ExitCode
 
 MANUAL: Final = "xengt-dm"
 
-#: What each exit status says, for whoever reads it in a script.
+#: The meaning of each exit status, for scripts.
 STATUSES: Final = {
-    ExitCode.OK: "Good.",
-    ExitCode.USAGE: "Wrong use: an option or argument that there is not, or with a wrong value.",
-    ExitCode.DATA: "Bad data: a trace that is none, an address space that is not live.",
-    ExitCode.NO_DOMAIN: "There is no such domain, or it ended before it could be served.",
-    ExitCode.UNAVAILABLE: "Something is not there: no daemon, no domain, no Xen, or it refused.",
-    ExitCode.INTERNAL: "The shadow differs from the guest's tables, or xengt-dm has a defect.",
+    ExitCode.OK: "Success.",
+    ExitCode.DIFFERS: "An audit found that a shadow differs from the guest's tables, or the guest of `demo` found its "
+    "memory wrong.",
+    ExitCode.USAGE: "Wrong use: an unknown option or argument, or a wrong value.",
+    ExitCode.DATA: "Bad data: a file that is not a valid trace, or an address space that is not live.",
+    ExitCode.NO_DOMAIN: "There is no such domain, or it ended before it was served.",
+    ExitCode.UNAVAILABLE: "Something is unavailable: there is no daemon or no Xen, or it refused the request.",
+    ExitCode.INTERNAL: "xengt-dm has a bug; please report it with what it printed.",
+    ExitCode.BUSY: "The request has to wait: a daemon still serves the domain, or a recording goes on.",
     ExitCode.PERMISSION: "Not permitted.",
     ExitCode.CONFIG: "The configuration is wrong; the message says where.",
 }
@@ -30,7 +33,7 @@ STATUSES: Final = {
 @click.command("manual")
 @click.argument("page", type=click.Choice(["xengt-dm.8", "xengt-dm.toml.5", "xengt-dm-metrics.7"]))
 def command(page: str) -> None:
-    """Print a manual page in man(7)'s language."""
+    """Print a manual page in the format of man(7)."""
     pages: dict[str, Callable[[], Iterator[str]]] = {
         "xengt-dm.8": _program,
         "xengt-dm.toml.5": _configuration,
@@ -51,13 +54,14 @@ def _program() -> Iterator[str]:
     yield roff.heading("description")
     yield roff.paragraph(
         "A guest's graphics driver keeps the page tables of its GPU in the guest's own memory. xengt-dm is an ioreq "
-        "server: it has Xen trap the stores to those pages, performs each store, and keeps shadow tables that say at "
-        "each submission what the guest's say, and never map a frame that the guest does not own."
+        "server: it has Xen trap the stores to those pages, performs each store, and keeps a shadow copy of the "
+        "tables. Whenever the GPU would start work (a submission), the shadow says what the guest's tables say, and it "
+        "never points to a frame that the guest does not own."
     )
     yield roff.paragraph(
-        "`xengt-dm run` is the daemon, one for each domain; `xengt-dm@DOMID.service` runs it under systemd, "
-        "`xengt-dm-watch.service` starts and stops these as domains come and go. The other commands ask a daemon over "
-        "its control socket, or need none."
+        "`xengt-dm run` is the daemon, one for each domain. `xengt-dm@DOMID.service` runs it under systemd, and "
+        "`xengt-dm-watch.service` starts and stops these units as domains come and go. The other commands ask a daemon "
+        "over its control socket, or do not need a daemon."
     )
     yield roff.heading("commands")
     context = click.Context(main, info_name="xengt-dm")
@@ -73,18 +77,19 @@ def _program() -> Iterator[str]:
         yield roff.item(term, text)
     yield roff.heading("logs")
     yield roff.paragraph(
-        "Under systemd, entries of the journal with fields `XENGT_EVENT`, `XENGT_DOMID` and one for each fact; on a "
-        "terminal coloured lines; elsewhere lines of JSON on standard error. What a guest causes is rate-limited, and "
-        "what was held back is told."
+        "Under systemd an event is a journal entry with the fields `XENGT_EVENT`, `XENGT_DOMID` and one for each fact. "
+        "On a terminal it is a coloured line. Elsewhere it is a line of JSON on standard error. Events that a guest "
+        "can cause are rate-limited; the number of events that were held back is reported."
     )
     yield roff.example(["journalctl XENGT_DOMID=5", "journalctl XENGT_EVENT=guest.dropped_stores"])
     yield roff.heading("saving and migrating")
     yield roff.paragraph(
-        "Xen saves or migrates no domain with pages that trap. Let go of it first, and shadow it again afterwards:"
+        "A domain must have no protected pages when it is saved or migrated. Quiesce it before, and resume it "
+        "afterwards:"
     )
     yield roff.example(["xengt-dm quiesce --domid 5", "xl save -c guest guest.saved", "xengt-dm resume --domid 5"])
     yield roff.heading("completion")
-    yield roff.paragraph("For bash the package brings it. For another shell:")
+    yield roff.paragraph("The package installs completion for bash. For another shell:")
     yield roff.example(["_XENGT_DM_COMPLETE=zsh_source xengt-dm > ~/.xengt-dm-complete.zsh"])
     yield roff.heading("see also")
     yield "xengt\\-dm.toml(5), xengt\\-dm\\-metrics(7), xl(1), xl.cfg(5), systemd.service(5)"
@@ -92,13 +97,13 @@ def _program() -> Iterator[str]:
 
 _FILES: Final = {
     "/etc/xengt-dm/xengt-dm.toml": "The configuration of the host.",
-    "/etc/xengt-dm/domains/NAME.toml": "What is different for the domain of that name.",
-    "/run/xengt-dm/DOMID/": "What an instance keeps: its control socket, its stats page, the id of its ioreq server.",
+    "/etc/xengt-dm/domains/NAME.toml": "Overrides it for the domain of that name.",
+    "/run/xengt-dm/DOMID/": "The control socket of an instance, its stats page, and the id of its ioreq server.",
 }
 
 
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
-    """A command, its options, and those of the commands below it."""
+    """Yields a command, its options, and the commands below it."""
     usage = " ".join(command.collect_usage_pieces(context))
     yield roff.subheading(f"{context.command_path} {usage}")
     for paragraph in (command.help or "").split("\n\n"):
@@ -120,20 +125,21 @@ def _configuration() -> Iterator[str]:
     yield "xengt\\-dm.toml \\- configuration of xengt\\-dm"
     yield roff.heading("description")
     yield roff.paragraph(
-        "TOML. `/etc/xengt-dm/xengt-dm.toml` is for the host, `/etc/xengt-dm/domains/NAME.toml` says what is different "
-        "for the domain NAME. Options of `xengt-dm run` win over the domain's file, which wins over the host's, which "
-        "wins over the defaults; any of the files may be missing. A key is written in its section, or dotted:"
+        "The files are in TOML. `/etc/xengt-dm/xengt-dm.toml` applies to the host, and "
+        "`/etc/xengt-dm/domains/NAME.toml` overrides it for the domain NAME. Options of `xengt-dm run` override the "
+        "domain's file, which overrides the host's file, which overrides the defaults. Any of the files may be "
+        "missing. A key is written in its section, or with a dot:"
     )
     yield roff.example(["[shadow]", 'mode = "relaxed"'])
     yield roff.example(['shadow.mode = "relaxed"'])
     yield roff.paragraph(
-        "A key that there is not, or a value that is not allowed, is refused with the file, the line and the remedy, "
-        "and nothing starts. `xengt-dm config check` finds such mistakes beforehand; `xengt-dm config show` "
-        "tells what would hold, and where each value comes from. `--set KEY=VALUE` gives a key a value for one run."
+        "An unknown key or a value that is not allowed is an error: the message names the file, the line and the "
+        "remedy, and nothing starts. `xengt-dm config check` finds such mistakes beforehand. `xengt-dm config show` "
+        "shows the values that would be in effect, and where each comes from. `--set KEY=VALUE` sets a key for one run."
     )
     yield roff.paragraph(
-        "On SIGHUP a daemon reads the files again. It follows the keys that are marked below, and says in its log "
-        "which others would need a new start. If the files are wrong, the old values hold."
+        "On SIGHUP a daemon reads the files again. It applies the keys that are marked below, and logs which other "
+        "changes need a restart. If the files are wrong, the daemon keeps the old values."
     )
     for section, about in SECTIONS.items():
         rows = [key for key in KEYS.values() if key.section == section]
@@ -144,11 +150,11 @@ def _configuration() -> Iterator[str]:
         for key in rows:
             facts = [f"{key.kind.value}, {key.range}; {show(key, key.default)} by default."]
             if key.reloadable:
-                facts.append("Followed while running.")
+                facts.append("Applied on SIGHUP while the daemon runs.")
             if key.host_only:
                 facts.append("In the host's file only.")
             if key.aliases:
-                facts.append(f"Once called {', '.join(key.aliases)}, which is accepted, too.")
+                facts.append(f"XenGT's name for it, {', '.join(key.aliases)}, is accepted outside of a section.")
             yield roff.item(key.name, key.doc)
             yield f".br\n{roff.prose(' '.join(facts))}"
     yield roff.heading("see also")
@@ -160,11 +166,11 @@ def _metrics() -> Iterator[str]:
 
     yield roff.title("xengt-dm-metrics", 7, __version__, "Miscellanea")
     yield roff.heading("name")
-    yield "xengt\\-dm\\-metrics \\- what xengt\\-dm tells Prometheus"
+    yield "xengt\\-dm\\-metrics \\- the metrics of xengt\\-dm for Prometheus"
     yield roff.heading("description")
     yield roff.paragraph(
         "`xengt-dm exporter` reads the stats pages of all daemons of a host and serves them to Prometheus; "
-        "`xengt-dm exporter --once` prints them. A page that is stale or of no use is left out, and counted."
+        "`xengt-dm exporter --once` prints them. A page that is stale or cannot be used is left out and counted."
     )
     yield roff.heading("metrics")
     for metric in METRICS:

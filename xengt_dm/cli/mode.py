@@ -14,10 +14,11 @@ from xengt_dm.cli.client import ask_and_show, instance_options
 @click.argument("mode", type=click.Choice(["strict", "relaxed"]), required=False)
 @instance_options
 def command(mode: str | None, domid: int, base: Path, as_json: bool) -> None:
-    """Show when the shadows follow the guest's tables, or switch that to MODE while the guest runs.
+    """Show the mode of the shadows, or switch to MODE while the guest runs.
 
-    strict: at each store. relaxed: leaf tables at each submission. Holds until the daemon ends or its configuration
-    changes.
+    strict: a shadow is updated at each store to its guest table. relaxed: leaf tables are unsynced when the guest
+    stores to them, and their shadows are updated at each submission. The mode lasts until the daemon ends or its
+    configuration changes.
     """
 
     def show(answer: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from errno import ENOENT
+from errno import ECONNREFUSED, ENOENT
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,10 +45,12 @@ def settings_of(sets: Sequence[str]) -> list[Assignment]:
     return [read_setting(text) for text in sets]
 
 
-def check_name(directory: Path, name: str) -> None:
-    """Raises UsageError if no domain with a file of its own can have this name."""
-    if domain_file(directory, name) is None:
+def check_name(directory: Path, name: str) -> Path:
+    """The file of the domain with this name, if there is one. Raises UsageError for a name that no file can have."""
+    file = domain_file(directory, name)
+    if file is None:
         raise UsageError(f"--name {name!r}: no file can have that name in {directory}")
+    return file
 
 
 def name_of(directory: Path, domid: int, name: str | None) -> str | None:
@@ -70,3 +72,18 @@ def name_of(directory: Path, domid: int, name: str | None) -> str | None:
             if error.errno != ENOENT:
                 raise
             raise DomainGoneError("xenstore read", domid, ENOENT, "there is no such domain") from error
+
+
+def uuid_of(domid: int) -> str | None:
+    """The domain's uuid; None where xenstore has none, or there is no xenstore. Raises HostError if it is silent."""
+    from xengt_dm.service import domains
+    from xengt_dm.xenstore import XenStore
+
+    try:
+        store = XenStore()
+    except HostError as error:
+        if error.errno in (ENOENT, ECONNREFUSED):
+            return None
+        raise
+    with store:
+        return domains.uuid_of(store, domid)

@@ -17,7 +17,7 @@ def command(domid: int, base: Path, as_json: bool) -> None:
     """List the guest's page tables that are shadowed, by frame and level.
 
     LEVEL 1 are leaves. REFS counts the entries and roots that name the table. STATE is `protected` where each store
-    traps, `open` where the guest may store freely until the next submission (relaxed mode).
+    traps, `unsynced` where the guest may store freely until the next submission (relaxed mode).
     """
     ask_and_show(base, domid, "protected", as_json, _show)
 
@@ -28,14 +28,24 @@ def _show(answer: dict[str, Any]) -> None:
         click.echo("no page table is shadowed")
         return
     rows = [
-        (f"{table['gfn']:#x}", str(table["level"]), f"{table['refs']:,}", "open" if table["open"] else "protected")
+        (
+            f"{table['gfn']:#x}",
+            str(table["level"]),
+            f"{table['refs']:,}",
+            "unsynced" if _is_unsynced(table) else "protected",
+        )
         for table in tables
     ]
     for line in formatting.table(("GFN>", "LEVEL>", "REFS>", "STATE"), rows):
         click.echo(line)
     frames = {table["gfn"] for table in tables}
-    open_frames = {table["gfn"] for table in tables if table["open"]}
+    unsynced = {table["gfn"] for table in tables if _is_unsynced(table)}
     click.echo(
         f"{formatting.count(len(tables), 'table')} in {formatting.count(len(frames), 'frame')}: "
-        f"{len(frames) - len(open_frames):,} protected, {len(open_frames):,} open"
+        f"{len(frames) - len(unsynced):,} protected, {len(unsynced):,} unsynced"
     )
+
+
+def _is_unsynced(table: dict[str, Any]) -> bool:
+    """A daemon of an earlier version has the older name of the key only."""
+    return bool(table.get("unsynced", table["open"]))

@@ -14,10 +14,10 @@ from xengt_dm.cli.client import ask_and_show, instance_options
 @click.command("quiesce")
 @instance_options
 def command(domid: int, base: Path, as_json: bool) -> None:
-    """Let go of everything, so that the domain can be saved or migrated; `resume` ends it.
+    """Unprotect all pages and free all shadows, so that the domain can be saved or migrated. `resume` ends this.
 
-    The guest goes on with its page tables untrapped. Its device still answers, and the address spaces that its driver
-    announces and takes back meanwhile are remembered. There are no shadows until `resume`.
+    The guest continues, and stores to its page tables do not trap. The device still answers, and the address spaces
+    that the driver announces and destroys meanwhile are remembered. There are no shadows until `resume`.
     """
 
     def show(answer: dict[str, Any]) -> None:

@@ -21,8 +21,8 @@ from xengt_dm.errors import DataError, UsageError
 def command(file: Path | None, stop: bool, domid: int, base: Path, as_json: bool) -> None:
     """Record to FILE what a guest does to its GPU's page tables, from now on, for `replay`.
 
-    FILE is replaced; it is gzip if its name ends in .gz. It is you who needs permission to write it, not the daemon.
-    Without FILE and --stop, say what is being recorded.
+    FILE is replaced if it exists. It is compressed with gzip if its name ends in .gz. You need permission to write it;
+    the daemon does not. Without FILE and --stop the command shows what is being recorded.
     """
     if stop and file is not None:
         raise UsageError("--stop takes no FILE; the daemon knows it")

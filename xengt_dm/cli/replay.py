@@ -1,4 +1,4 @@
-"""``xengt-dm replay``: run a trace on the embedded hypervisor."""
+"""``xengt-dm replay``: runs a trace on the embedded hypervisor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xengt_dm.trace.read import read_trace
     type=click.Choice([sync.value for sync in Sync]),
     default="strict",
     show_default=True,
-    help="Shadowing mode.",
+    help="Mode of the shadows.",
 )
 @click.option("--dump", "dump_path", type=click.Path(path_type=Path), help="Write dumps and counters here, as JSON.")
 @click.option(
@@ -31,14 +31,14 @@ from xengt_dm.trace.read import read_trace
     type=Integer(min=1, max=1 << 24),
     default=DEFAULT_MAX_TABLES,
     show_default=True,
-    help="Shadow tables at most.",
+    help="The quota of shadow tables.",
 )
 @click.option("--xen", "flavour", type=click.Choice(list(FLAVOURS)), default="4.17", hidden=True)
 @click.pass_context
 def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, max_tables: int, flavour: str) -> None:
-    """Run the trace FILE through the whole path, from a guest's store to the shadow, and audit every dump.
+    """Run the trace FILE through the whole path, from a guest's store to the shadow, and audit at every dump.
 
-    Exit status 65 if FILE is no trace, 70 if the audit found shadow and guest tables to differ.
+    Exit status: 65 if FILE is not a trace, 1 if an audit found a shadow table that differs from the guest's table.
     """
     header, events = read_trace(file)
     outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables, flavour=flavour)
@@ -57,4 +57,4 @@ def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, m
         f"{counters['audit_mismatches']} audit mismatches"
     )
     if counters["audit_mismatches"]:
-        ctx.exit(ExitCode.INTERNAL)
+        ctx.exit(ExitCode.DIFFERS)

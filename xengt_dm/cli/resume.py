@@ -14,9 +14,9 @@ from xengt_dm.cli.client import ask_and_show, instance_options
 @click.command("resume")
 @instance_options
 def command(domid: int, base: Path, as_json: bool) -> None:
-    """Shadow a domain again that was quiesced.
+    """Protect the page tables of a quiesced domain and shadow them again.
 
-    Exit status 69, and nothing changed, while Xen does not allow it, as during a migration.
+    Exit status: 69 if Xen does not allow it now, for example during a migration. Nothing has changed then.
     """
 
     def show(answer: dict[str, Any]) -> None:

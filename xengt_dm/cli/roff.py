@@ -1,4 +1,4 @@
-"""Manual pages: a few words of man(7), and escaping."""
+"""Manual pages: a few macros of man(7), and escaping."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 
 
 def escape(text: str) -> str:
-    """Text as it is to be read, on one line: nothing in it is a request or an escape to roff."""
+    """Returns text on one line, escaped so that roff finds no request or escape in it."""
     text = " ".join(text.split())
     text = text.replace("\\", r"\e").replace("-", r"\-")
     return "\\&" + text if text.startswith((".", "'")) else text
 
 
 def prose(text: str) -> str:
-    """Escaped text in which `words` are bold, as are options."""
+    """Returns escaped text in which `words` and options are bold."""
     pieces = escape(text).split("`")
     for i, piece in enumerate(pieces):
         pieces[i] = rf"\fB{piece}\fP" if i % 2 else _OPTION.sub(r"\\fB\1\\fP", piece)
@@ -26,7 +26,7 @@ _OPTION = re.compile(r"(?<![\w\\-])((?:\\-){1,2}[a-z]+(?:\\-[a-z]+)*)")
 
 
 def title(name: str, section: int, version: str, manual: str) -> str:
-    """No date: a page built twice is the same page."""
+    """Returns the title line. It has no date, so that building a page twice gives the same page."""
     return f'.TH "{name.upper()}" "{section}" "" "xengt\\-dm {version}" "{manual}"'
 
 
@@ -43,7 +43,7 @@ def paragraph(text: str) -> str:
 
 
 def item(term: str, text: str) -> str:
-    """A term in bold, already escaped by nobody, and what it is."""
+    """Returns a term in bold and its description. Neither may be escaped already."""
     return f".TP\n.B {escape(term)}\n{prose(text)}"
 
 
@@ -53,6 +53,6 @@ def example(lines: Iterable[str]) -> str:
 
 
 def page(parts: Iterable[str]) -> Iterator[str]:
-    """The lines of a page."""
-    yield '.\\" Made by `xengt-dm manual`; what it says is in the code.'
+    """Yields the lines of a page."""
+    yield '.\\" Made by `xengt-dm manual` from the program and its tables.'
     yield from parts

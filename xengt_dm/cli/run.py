@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from xengt_dm.cli.client import run_dir_option
-from xengt_dm.cli.options import config_dir_option, name_of, set_option, settings_of
+from xengt_dm.cli.options import config_dir_option, name_of, set_option, settings_of, uuid_of
 from xengt_dm.cli.types import Domid
 from xengt_dm.config.files import Assignment
 from xengt_dm.config.keys import KEYS, Key, show
@@ -54,7 +54,11 @@ def _short_options(function: Any) -> Any:
 
 @click.command(name="run", short_help="Serve a domain.")
 @click.option("--domid", type=Domid(), required=True, help="The domain to serve.")
-@click.option("--name", metavar="NAME", help="The domain's name, which chooses its file; else xenstore says it.")
+@click.option(
+    "--name",
+    metavar="NAME",
+    help="The domain's name, which selects its configuration file. Default: the name in xenstore.",
+)
 @click.option("--record", metavar="FILE", help="Record what the guest does, for `replay`; gzip if FILE ends in .gz.")
 @_short_options
 @set_option
@@ -69,14 +73,15 @@ def command(
     base: Path,
     **short: str | None,
 ) -> None:
-    """Be the graphics device model of domain DOMID until SIGTERM, or until the domain ends.
+    """Serve a domain as its graphics device model until SIGTERM, or until the domain ends.
 
-    The domain goes on either way. Needs to be started in the control domain, as root; it then confines itself to the
-    domain, and becomes a user that exists for it alone. Options win over the domain's file, which wins over the
-    host's; see xengt-dm.toml(5). On SIGHUP the files are read again.
+    After SIGTERM the domain continues without traps. Must be started in the control domain as root. It then restricts
+    itself to the domain and becomes a user that exists for this domain alone. Options override the domain's
+    configuration file, which overrides the host's; see xengt-dm.toml(5). On SIGHUP the files are read again.
     """
     options = [*settings_of(sets), *_from_short(short)]
     name = name_of(config_dir, domid, name)
+    uuid = uuid_of(domid)
     config = load(config_dir, name, options)
     log.configure(domid=domid, level=config.string("log.level"))
     log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)
@@ -88,7 +93,7 @@ def command(
     with closing(Notifier()) as notifier, closing(XenPort(domid, frame_limit=limit, restrict=True)) as port:
         file = None if record is None else open_trace_file(record)
         sandbox.enter(domid, open_directory(base, domid))
-        run(port, running, base, notifier, file)
+        run(port, running, base, notifier, file, uuid)
 
 
 def _from_short(short: dict[str, str | None]) -> Iterator[Assignment]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from xengt_dm.cli.client import domid_option, run_dir_option
 from xengt_dm.control.client import NotRunningError, ask
+from xengt_dm.errors import HostError
 
 
 @click.command("start")
@@ -16,13 +18,34 @@ from xengt_dm.control.client import NotRunningError, ask
 def command(domid: int, base: Path) -> None:
     """Start the instance of a domain in the background and wait until it serves.
 
-    As a unit of systemd where that runs, with the log in the journal; elsewhere as a process with a log of its own in
-    /var/log/xengt-dm. There is nothing to do if one serves.
+    Where systemd runs, the instance is a unit and its log is in the journal. Elsewhere it is a process whose log is in
+    /var/log/xengt-dm. If an instance already serves the domain, the command does nothing.
     """
     from xengt_dm.service import instances
 
     try:
         ask(base, domid, "status")
     except NotRunningError:
+        _check_launch(domid)
         instances.starter().start(domid)
     click.echo(f"domain {domid} is served")
+
+
+def _check_launch(domid: int) -> None:
+    """See to it that the instance gets the options that this domain was launched with, and those of no other domain.
+
+    `create` hands them down in the environment of xl, for a wrapper in QEMU's place to come here with.
+    """
+    from xengt_dm.service import domains, instances
+    from xengt_dm.xenstore import XenStore
+
+    try:
+        with XenStore() as store:
+            uuid = domains.uuid_of(store, domid)
+    except HostError:
+        uuid = None
+    words = os.environ.get(instances.VARIABLE, "").split()
+    if words:
+        instances.remember_words(domid, words, uuid=uuid)
+    elif uuid is not None:
+        instances.forget_others(domid, uuid)

@@ -14,7 +14,7 @@ from xengt_dm.cli.client import ask_and_show, instance_options
 @click.command("status")
 @instance_options
 def command(domid: int, base: Path, as_json: bool) -> None:
-    """Show how the daemon of a domain is doing, and what it has counted."""
+    """Show the state of a domain's daemon, and its counters."""
     ask_and_show(base, domid, "status", as_json, _show)
 
 

@@ -22,10 +22,10 @@ from xengt_dm.control.protocol import ControlError
     metavar="SECONDS",
     help="How long to wait for the daemon to end.",
 )
-@click.option("--no-wait", is_flag=True, help="Return as soon as the daemon knows.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for the daemon to end.")
 @instance_options
 def command(timeout: float, no_wait: bool, domid: int, base: Path, as_json: bool) -> None:
-    """Stop the daemon of a domain in order. The domain goes on, with its page tables untrapped."""
+    """Stop the daemon of a domain in order. The domain continues, and stores to its page tables do not trap."""
     ended = control_client.stop(base, domid, None if no_wait else timeout)
     if not ended:
         raise ControlError(

@@ -74,19 +74,21 @@ class Sample:
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between two looks.",
+    help="Time between two updates.",
 )
-@click.option("--count", "times", type=Integer(min=1), help="End after so many looks.")
-@click.option("--domid", type=Domid(), multiple=True, help="Only this domain's; may be repeated.")
+@click.option("--count", "times", type=Integer(min=1), help="End after this number of updates.")
+@click.option("--domid", type=Domid(), multiple=True, help="Show only the daemon of this domain; may be repeated.")
 @run_dir_option
 @json_option
 def command(interval: float, times: int | None, domid: tuple[int, ...], base: Path, as_json: bool) -> None:
-    """Watch the daemons of this host: what they hold and what they do a second. `q` or Ctrl-C ends.
+    """Show the daemons of this host, and update the display regularly. `q` or Ctrl-C ends.
 
-    PROT are protected frames, DROPPED stores that went nowhere, BAD entries that audits found wrong; the busiest daemon
-    comes first. Rates are over the time since the look before. A narrow terminal shows fewer columns. Where standard
-    output is no terminal, each look is a table, or with --json a line, and there is one if --count does not say
-    otherwise.
+    PROT is the number of protected frames, OPENS and SYNCS are unsynced and resynced leaf tables, DROPPED is the number
+    of stores that were dropped, and BAD the number of entries that audits found wrong. The busiest daemon comes first.
+    Rates are over the time since the previous update. A narrow terminal shows fewer columns.
+
+    If standard output is not a terminal, each update is a table, or with --json a line, and there is only one unless
+    --count says otherwise.
     """
 
     def look() -> Sample:

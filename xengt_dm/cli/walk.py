@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from xengt_dm.cli import formatting
-from xengt_dm.cli.client import ask_and_show, instance_options, parse_root, parse_va
+from xengt_dm.cli.client import ask_and_show, instance_options, parse_root, parse_va, sync_option
 
 
 @click.command("walk")
@@ -20,14 +20,18 @@ from xengt_dm.cli.client import ask_and_show, instance_options, parse_root, pars
     metavar="ADDRESS",
     help="In the space with this root only; for l3, the four with commas between.",
 )
+@sync_option
 @instance_options
-def command(va: int, mode: str | None, root: int | list[int] | None, domid: int, base: Path, as_json: bool) -> None:
+def command(
+    va: int, mode: str | None, root: int | list[int] | None, sync: bool, domid: int, base: Path, as_json: bool
+) -> None:
     """Resolve the GPU address VA in each address space, as the GPU would.
 
-    VA is decimal, or hexadecimal with 0x. CACHE is 4*PAT + 2*PCD + PWT of the entry that maps it.
+    VA is decimal, or hexadecimal with 0x. CACHE is 4*PAT + 2*PCD + PWT of the entry that maps it. The answer is that of
+    the shadows as they are: as of the last submission where the guest has changed its tables since (relaxed mode).
     """
     arguments = {name: value for name, value in (("mode", mode), ("root", root)) if value is not None}
-    ask_and_show(base, domid, "walk", as_json, _show, va=va, **arguments)
+    ask_and_show(base, domid, "walk", as_json, _show, va=va, sync=sync, **arguments)
 
 
 def _show(answer: dict[str, Any]) -> None:

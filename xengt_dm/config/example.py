@@ -9,11 +9,12 @@ from xengt_dm.config.keys import KEYS, SECTIONS, Key, show
 
 _WIDTH = 100
 _HEAD = """\
-# Configuration of xengt-dm; xengt-dm.toml(5) says the same at length.
+# Configuration of xengt-dm. xengt-dm.toml(5) describes it in more detail.
 #
-# Every key is here with its default, commented out. A file domains/NAME.toml beside this one says what is different for
-# the domain NAME, and options of `xengt-dm run` win over both. `xengt-dm config check` finds mistakes, `xengt-dm config
-# show` tells what holds and where it comes from. A running daemon follows keys that say so on `systemctl reload`.
+# This file lists every key, commented out, with its default value. A file domains/NAME.toml in the same directory
+# overrides it for the domain NAME, and options of `xengt-dm run` override both. `xengt-dm config check` finds mistakes.
+# `xengt-dm config show` shows the values in effect and where each comes from. On `systemctl reload` a running daemon
+# applies new values of the keys that are marked "followed while running".
 """
 
 

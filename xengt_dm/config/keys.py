@@ -1,6 +1,6 @@
-"""Every configuration key there is, as data; files, options, documentation and checks all follow this table.
+"""All configuration keys, as data. Files, options, documentation and checks are made from this table.
 
-A key is ``section.name``; a number's unit is the end of its name, or plain from the word. What a new setting needs is a
+A key is ``section.name``. The name of a number ends in its unit, unless the unit is obvious. To add a setting, add a
 row here.
 """
 
@@ -68,16 +68,23 @@ def show(key: Key, value: Value) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return '"' + "".join(map(_toml_character, value)) + '"'
     return f"{value:#x}" if key.kind is Kind.ADDRESS else str(value)
+
+
+def _toml_character(character: str) -> str:
+    """A character of a basic string, escaped where it must be or where a terminal might act on it."""
+    if character in ('"', "\\"):
+        return "\\" + character
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
 
 
 #: What each section is about.
 SECTIONS: Final = {
-    "device": "The virtual graphics device, as the guest finds it.",
+    "device": "The virtual graphics device that the guest sees.",
     "shadow": "The shadows of the guest's page tables.",
     "domain": "The domain that is served.",
-    "log": "What is logged; xengt-dm(8) says where to.",
+    "log": "What is logged. xengt-dm(8) says where the log goes.",
 }
 
 _ROWS: Final = (
@@ -87,15 +94,15 @@ _ROWS: Final = (
         default=0xF0000000,
         high=(1 << 52) - BAR0_SIZE,
         multiple=BAR0_SIZE,
-        doc="Guest physical address of BAR0, 16 MiB of registers. It must lie outside the domain's RAM; the default is "
-        "in the hole below 4 GiB that PVH guests have, too.",
+        doc="Guest physical address of BAR0, which is 16 MiB of registers. It must be outside the domain's RAM. The "
+        "default is in the MMIO hole below 4 GiB, which PVH guests have, too.",
     ),
     Key(
         name="device.generation",
         kind=Kind.INTEGER,
         default=8,
         choices=(8, 9),
-        doc="Intel graphics generation whose page-table formats apply. 9 adds 64 KiB pages.",
+        doc="The Intel graphics generation whose page-table formats apply. Generation 9 adds 64 KiB pages.",
     ),
     Key(
         name="device.low_gm_mib",
@@ -103,7 +110,8 @@ _ROWS: Final = (
         default=0,
         high=2048,
         aliases=("vgt_low_gm_sz",),
-        doc="MiB of graphics memory that the guest is told it may map through the aperture. No memory is set aside.",
+        doc="The guest is told that it may map this many MiB of graphics memory through the aperture. No memory is "
+        "allocated for it.",
     ),
     Key(
         name="device.high_gm_mib",
@@ -111,7 +119,8 @@ _ROWS: Final = (
         default=0,
         high=4095,
         aliases=("vgt_high_gm_sz",),
-        doc="MiB of graphics memory that the guest is told it has beyond the aperture. No memory is set aside.",
+        doc="The guest is told that it has this many MiB of graphics memory beyond the aperture. No memory is "
+        "allocated for it.",
     ),
     Key(
         name="device.fences",
@@ -119,7 +128,7 @@ _ROWS: Final = (
         default=0,
         high=32,
         aliases=("vgt_fence_sz",),
-        doc="Fence registers that the guest is told it may use.",
+        doc="The guest is told that it may use this many fence registers.",
     ),
     Key(
         name="shadow.mode",
@@ -127,8 +136,8 @@ _ROWS: Final = (
         default="strict",
         choices=("strict", "relaxed"),
         reloadable=True,
-        doc="When a shadow follows its guest table: at each store, or, for leaf tables, at each submission. The latter "
-        "costs at most one trap for each of them between two submissions.",
+        doc="When a shadow is updated. strict: at each store to its guest table. relaxed: leaf tables at each "
+        "submission, which costs at most one trap for each leaf table between two submissions.",
     ),
     Key(
         name="shadow.max_tables",
@@ -136,15 +145,16 @@ _ROWS: Final = (
         default=65536,
         low=1,
         high=1 << 24,
-        doc="Shadow tables at most; each takes about 4.2 KiB. Spaces that were not submitted for longest lose theirs "
-        "first; what does not fit even so maps nothing, and is counted.",
+        doc="The quota: how many shadow tables the domain may have. Each takes about 4.2 KiB. When the quota is used "
+        "up, the address space that was submitted longest ago loses its shadow tables first. Entries for which there "
+        "is still no table map nothing, and are counted.",
     ),
     Key(
         name="domain.frame_limit",
         kind=Kind.INTEGER,
         default=0,
         high=1 << 34,
-        doc="Frames of 4 KiB: none at or above this number is the domain's RAM. 0 takes the limit from xenstore.",
+        doc="No frame at or above this number is RAM of the domain; a frame is 4 KiB. 0: take the limit from xenstore.",
     ),
     Key(
         name="domain.check_interval_ms",
@@ -153,7 +163,7 @@ _ROWS: Final = (
         low=50,
         high=60_000,
         reloadable=True,
-        doc="Milliseconds between two looks at whether the domain is still there.",
+        doc="Time between two checks that the domain still exists, in milliseconds.",
     ),
     Key(
         name="log.level",
@@ -161,7 +171,7 @@ _ROWS: Final = (
         default="info",
         choices=("debug", "info", "warning", "error"),
         reloadable=True,
-        doc="The least that is logged.",
+        doc="The lowest level that is logged.",
     ),
     Key(
         name="log.burst",
@@ -170,7 +180,8 @@ _ROWS: Final = (
         low=1,
         high=10_000,
         reloadable=True,
-        doc="Events of one kind that a guest may cause in the log at once; after them, one each log.interval_ms.",
+        doc="How many events of one kind a guest may cause in the log at once. After them one is logged every "
+        "log.interval_ms.",
     ),
     Key(
         name="log.interval_ms",
@@ -179,8 +190,8 @@ _ROWS: Final = (
         low=1,
         high=3_600_000,
         reloadable=True,
-        doc="Milliseconds for each further event of one kind that a guest causes. What is held back is counted and "
-        "told.",
+        doc="Time between further events of one kind that a guest causes, in milliseconds. Events that are held back "
+        "are counted and reported.",
     ),
 )
 

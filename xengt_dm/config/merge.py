@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,10 @@ from xengt_dm.vgpu.registers import GraphicsMemory
 DEFAULT_DIRECTORY: Final = Path("/etc/xengt-dm")
 HOST_FILE: Final = "xengt-dm.toml"
 DOMAINS: Final = "domains"
+#: What xl appends to the name of a domain that it receives, tools/xl/xl_vmcontrol.c.
+INCOMING: Final = "--incoming"
+#: Bytes of a file's name, linux/limits.h.
+NAME_MAX: Final = 255
 
 #: Entries of 8 bytes in the upper half of BAR0, each for 4 KiB of graphics memory.
 _GRAPHICS_MEMORY_MIB: Final = 4096
@@ -70,10 +75,19 @@ def host_file(directory: Path) -> Path:
 
 
 def domain_file(directory: Path, name: str) -> Path | None:
-    """Where the configuration of a domain is, by the domain's name; None for a name that no file can have."""
+    """Where the configuration of a domain is, by the domain's name; None for a name that no file can have.
+
+    While a domain is migrated in, xl calls it NAME--incoming; its file is that of NAME.
+    """
+    name = name.removesuffix(INCOMING)
     if not name or "/" in name or "\0" in name or name.startswith("."):
         return None
-    return directory / DOMAINS / f"{name}.toml"
+    file = f"{name}.toml"
+    try:
+        fits = len(os.fsencode(file)) <= NAME_MAX
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        fits = False
+    return directory / DOMAINS / file if fits else None
 
 
 def domain_files(directory: Path) -> list[Path]:

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from xengt_dm.control.protocol import (
+    OLDEST_VERSION,
     SOCKET_NAME,
     VERSION,
     ControlError,
+    ErrorCode,
     RefusedError,
+    in_version_1,
     request_line,
 )
 from xengt_dm.control.socket import connect
@@ -119,10 +122,32 @@ def _no_connection(error: OSError, path: Path, domid: int) -> ControlError:
 def _exchange(
     connection: socket.socket, domid: int, command: str, arguments: dict[str, object], descriptor: int | None = None
 ) -> Any:
+    """The result of one command; a daemon that refuses this version is asked again in the oldest."""
+    try:
+        return _exchange_in(VERSION, connection, domid, command, arguments, descriptor)
+    except RefusedError as error:
+        if error.code != ErrorCode.VERSION:
+            raise
+    older = in_version_1(command, arguments)
+    if older is None:
+        raise ControlError(
+            f"the daemon of domain {domid} is older than this command and cannot {command} without a sync; use --sync"
+        )
+    return _exchange_in(OLDEST_VERSION, connection, domid, command, older, descriptor)
+
+
+def _exchange_in(
+    version: int,
+    connection: socket.socket,
+    domid: int,
+    command: str,
+    arguments: dict[str, object],
+    descriptor: int | None,
+) -> Any:
     daemon = f"the daemon of domain {domid}"
     try:
         with suppress(BrokenPipeError):  # it may have said why
-            line_out = request_line(command, arguments)
+            line_out = request_line(command, arguments, version)
             if descriptor is not None:
                 line_out = line_out[socket.send_fds(connection, [line_out], [descriptor]) :]
             connection.sendall(line_out)
@@ -153,7 +178,7 @@ def _receive_line(connection: socket.socket) -> bytearray:
 def _result(daemon: str, line: bytearray) -> Any:
     try:
         reply = json.loads(line)
-        if reply["v"] != VERSION:
+        if type(reply["v"]) is not int or not OLDEST_VERSION <= reply["v"] <= VERSION:
             raise ControlError(
                 f"{daemon} speaks version {reply['v']!r}, this command speaks {VERSION}; use its own version"
             )

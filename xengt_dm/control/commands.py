@@ -1,141 +1,256 @@
-"""What an operator may have a running daemon do, over the control socket.
+"""What an operator may have a running daemon do, over the control socket: one table of all commands, at the end.
 
 Quiescing
 ---------
 Facts: Xen turns on log-dirty mode, which saving and migrating need, only while no page of a domain has the type that
 traps (``hap_enable_log_dirty``, xen/arch/x86/mm/hap/hap.c), and sets no page to that type while it is on.
 
-What follows: to be saved, a domain must be let go completely, and its driver must not notice.
+Consequence: to be saved, a domain must have no write-protected frame, and its driver must not notice.
 
-What we do: *quiesce* takes every shadow apart, unprotects every frame and gives the claim back, but the server stays:
-the device answers, and the address spaces that the driver announces and takes back are remembered. *resume* claims
-again and shadows the spaces that are live by then.
+Decision: *quiesce* frees every shadow, unprotects every frame and releases the claim, but the server stays: the device
+answers, and the address spaces that the driver announces and takes back are remembered. *resume* claims again and
+shadows the spaces that are live by then.
 
-Cost: between the two there are no shadows. Who reads one is refused, and a GPU could not run.
+Cost: between the two there are no shadows. A command that reads one is refused, and a GPU could not run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
 
+from xengt_dm import __version__
+from xengt_dm.control import report
 from xengt_dm.control.json_stream import LazyList, LazyObject
 from xengt_dm.control.protocol import DESCRIPTOR, ErrorCode, Passed, RefusedError
-from xengt_dm.control.report import Arguments, Handler, allow
 from xengt_dm.daemon.recording import Recording, TraceFile, open_trace_file
 from xengt_dm.errors import DataError, HostError, UsageError
 from xengt_dm.instance import Instance
 from xengt_dm.log.log import get_logger
-from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.space import Space
+from xengt_dm.stats.counters import read_counters
+from xengt_dm.units import PAGE_SIZE
 
-#: Commands that read shadows.
-READERS: Final = ("walk", "dump", "audit", "protected")
+#: GPU addresses have 48 bits.
+VA_LIMIT: Final = 1 << 48
+
+Arguments = Mapping[str, object]
 
 
-class Operator:
-    """The commands that change something, on one instance; and refusal of those that make no sense meanwhile."""
+@dataclass(frozen=True)
+class Target:
+    """The daemon that the commands act on.
 
-    def __init__(self, instance: Instance, recording: Recording) -> None:
-        self._instance = instance
-        self._engine = instance.engine
-        self._recording = recording
+    ``stop`` has it end once the answer is out. ``started``: when it began to serve, in seconds of ``clock``.
+    """
 
-    def extend(self, handlers: Mapping[str, Handler]) -> dict[str, Handler]:
-        """These handlers and ours."""
-        ours: dict[str, Handler] = {
-            "protected": self._protected,
-            "mode": self._mode,
-            "quiesce": self._quiesce,
-            "resume": self._resume,
-            "record": self._record,
-        }
-        every = {**handlers, **ours, "status": self._with_state(handlers["status"])}
-        return {name: self._unless_quiesced(each) if name in READERS else each for name, each in every.items()}
+    instance: Instance
+    recording: Recording
+    stop: Callable[[], None]
+    started: float
+    clock: Callable[[], float] = time.monotonic
 
-    def _with_state(self, status: Handler) -> Handler:
-        def with_state(arguments: Arguments) -> object:
-            found = status(arguments)
-            assert isinstance(found, dict)
-            state = "quiesced" if self._engine.quiesced else "serving"
-            return {**found, "state": state, "recording": self._recording.name}
+    @property
+    def engine(self) -> Engine:
+        """The shadows of the instance."""
+        return self.instance.engine
 
-        return with_state
 
-    def _unless_quiesced(self, handler: Handler) -> Handler:
-        def checked(arguments: Arguments) -> object:
-            if self._engine.quiesced:
-                domid = self._instance.server.port.domid
-                raise RefusedError(
-                    ErrorCode.QUIESCED,
-                    f"domain {domid} is quiesced and has no shadows; first: xengt-dm resume --domid {domid}",
-                )
+@dataclass(frozen=True)
+class Command:
+    """One command: its name, the arguments that it takes, and what answers it.
 
-            return handler(arguments)
+    ``answer`` returns what :func:`.protocol.reply_pieces` takes, or an awaitable of that. ``needs_shadows``: refused
+    while quiesced.
+    """
 
-        return checked
+    name: str
+    arguments: tuple[str, ...]
+    answer: Callable[[Target, Arguments], object]
+    needs_shadows: bool = False
 
-    def _protected(self, arguments: Arguments) -> object:
-        allow(arguments)
-        return LazyObject(iter([("tables", LazyList(self._tables()))]))
 
-    def _tables(self) -> Iterator[object]:
-        for table in self._engine.tables():
-            yield {"gfn": table.gfn, "level": table.level, "refs": table.refs, "open": table.open}
+def handlers(target: Target) -> dict[str, Callable[[Arguments], object]]:
+    """The commands by name, for :func:`.control.server.serve_control`.
 
-    def _mode(self, arguments: Arguments) -> object:
-        allow(arguments, "mode")
-        wanted = arguments.get("mode")
-        if wanted is not None:
-            if wanted not in [sync.value for sync in Sync]:
-                raise UsageError('"mode" is "strict" or "relaxed"')
-            before = self._engine.sync
-            self._engine.set_sync(Sync(wanted))
-            get_logger().info("mode.switched", before=before.value, now=wanted)
-        return {"mode": self._engine.sync.value}
+    They raise UsageError and DataError for what was asked of them, RefusedError for what cannot be now, CallError.
+    """
+    return {command.name: partial(_answer, command, target) for command in COMMANDS}
 
-    async def _quiesce(self, arguments: Arguments) -> object:
-        allow(arguments)
-        if not self._engine.quiesced:
-            await self._instance.quiesce()
-            get_logger().info("quiesce.done", spaces=len(self._engine.spaces))
-        return {"state": "quiesced", "spaces": len(self._engine.spaces)}
 
-    async def _resume(self, arguments: Arguments) -> object:
-        allow(arguments)
-        if self._engine.quiesced:
-            try:
-                resumed = await self._instance.resume()
-            except HostError as error:
-                get_logger().warning("resume.refused", reason=str(error))
-                raise RefusedError(ErrorCode.HOST, f"still quiesced, because Xen refused: {error}") from error
-            if not resumed:
-                get_logger().warning("resume.refused", reason="no frame can be protected")
-                raise RefusedError(
-                    ErrorCode.HOST,
-                    "still quiesced, because Xen lets no frame be protected; is the domain being saved or migrated?",
-                )
-            get_logger().info("resume.done", spaces=len(self._engine.spaces))
-        return {"state": "serving", "spaces": len(self._engine.spaces)}
+def _answer(command: Command, target: Target, arguments: Arguments) -> object:
+    if command.needs_shadows and target.engine.quiesced:
+        domid = target.instance.server.port.domid
+        raise RefusedError(
+            ErrorCode.QUIESCED,
+            f"domain {domid} is quiesced and has no shadows; first: xengt-dm resume --domid {domid}",
+        )
+    for name in arguments:
+        if name not in command.arguments:
+            known = f"it takes {', '.join(command.arguments)}" if command.arguments else "it takes none"
+            raise UsageError(f"the command has no argument {name[:40]!r}; {known}")
+    return command.answer(target, arguments)
 
-    def _record(self, arguments: Arguments) -> object:
-        """With ``file``, record to that: to the descriptor that came along, else to the daemon's own file of that name.
 
-        With ``stop``, end the recording.
-        """
-        allow(arguments, "file", "stop", DESCRIPTOR)
-        name, stop, passed = arguments.get("file"), arguments.get("stop", False), arguments.get(DESCRIPTOR)
-        if not isinstance(stop, bool) or (stop and name is not None):
-            raise UsageError('"stop" is true or false, and goes without "file"')
-        if stop:
-            file = self._recording.name
-            return {"recording": None, "file": file, "events": self._recording.stop()}
-        if name is not None:
-            if not isinstance(name, str) or not name or "\0" in name:
-                raise UsageError('"file" is the name of a file')
-            if self._recording.name is not None:
-                raise DataError(f"recording to {self._recording.name} already; stop that first")
-            if isinstance(passed, Passed):
-                self._recording.start(TraceFile(passed.take(), name))
-            else:
-                self._recording.start(open_trace_file(name))
-        return {"recording": self._recording.name, "events": self._recording.events}
+# Commands that tell something
+
+
+def _status(target: Target, arguments: Arguments) -> object:
+    server, engine = target.instance.server, target.engine
+    return {
+        "domid": server.port.domid,
+        "pid": os.getpid(),
+        "version": __version__,
+        "mode": engine.sync_mode.value,
+        "generation": engine.generation,
+        "vcpus": server.slots.vcpus,
+        "server": server.id,
+        "uptime_seconds": round(target.clock() - target.started, 3),
+        "counters": read_counters(engine.counters),
+        "state": "quiesced" if engine.quiesced else "serving",
+        "recording": target.recording.name,
+    }
+
+
+def _spaces(target: Target, arguments: Arguments) -> object:
+    return LazyList(report.spaces(target.engine))
+
+
+def _walk(target: Target, arguments: Arguments) -> object:
+    va = arguments.get("va")
+    if type(va) is not int or not 0 <= va < VA_LIMIT:
+        raise UsageError('"va" is a GPU address: an integer from 0 to 2^48 - 1')
+    chosen = _chosen(target.engine, arguments)
+    return LazyObject(report.walk(target.engine, chosen, va, _flag(arguments, "sync")))
+
+
+def _dump(target: Target, arguments: Arguments) -> object:
+    return LazyObject(report.dump(target.engine, _flag(arguments, "sync")))
+
+
+def _audit(target: Target, arguments: Arguments) -> object:
+    return LazyObject(report.audit(target.engine, _flag(arguments, "sync")))
+
+
+def _protected(target: Target, arguments: Arguments) -> object:
+    return LazyObject(iter([("tables", LazyList(report.protected(target.engine)))]))
+
+
+def _flag(arguments: Arguments, name: str) -> bool:
+    value = arguments.get(name, False)
+    if not isinstance(value, bool):
+        raise UsageError(f'"{name}" is true or false')
+    return value
+
+
+def _chosen(engine: Engine, arguments: Arguments) -> Iterator[Space]:
+    """The live spaces that ``mode`` and ``root`` leave. Raises UsageError or DataError if they leave none."""
+    mode, root = arguments.get("mode"), arguments.get("root")
+    if mode not in (None, "l4", "l3"):
+        raise UsageError('"mode" is "l4" or "l3"')
+    roots = _roots(root)
+
+    def fits(space: Space) -> bool:
+        return mode in (None, space.mode.value) and roots in (None, space.roots)
+
+    if (mode, roots) != (None, None) and not any(map(fits, engine.spaces)):
+        raise DataError("no such address space is live; `spaces` lists those that are")
+    return filter(fits, report.live(engine))
+
+
+def _roots(root: object) -> tuple[int, ...] | None:
+    """The roots of the space that a request names, low 12 bits cleared; None if it names none."""
+    if root is None:
+        return None
+    roots: list[Any] = root if isinstance(root, list) and len(root) == 4 else [root]
+    if not all(type(each) is int and each >= 0 for each in roots):
+        raise UsageError('"root" is the root address of an l4 space, or the list of the four of an l3 space')
+    return tuple(each & ~(PAGE_SIZE - 1) for each in roots)
+
+
+# Commands that change something
+
+
+def _mode(target: Target, arguments: Arguments) -> object:
+    engine, wanted = target.engine, arguments.get("mode")
+    if wanted is not None:
+        if wanted not in [sync.value for sync in Sync]:
+            raise UsageError('"mode" is "strict" or "relaxed"')
+        before = engine.sync_mode
+        engine.set_sync_mode(Sync(wanted))
+        get_logger().info("mode.switched", before=before.value, now=wanted)
+    return {"mode": engine.sync_mode.value}
+
+
+def _record(target: Target, arguments: Arguments) -> object:
+    """With ``file``, record to that: to the descriptor that came along, else to the daemon's own file of that name.
+
+    With ``stop``, end the recording.
+    """
+    recording = target.recording
+    name, stop, passed = arguments.get("file"), arguments.get("stop", False), arguments.get(DESCRIPTOR)
+    if not isinstance(stop, bool) or (stop and name is not None):
+        raise UsageError('"stop" is true or false, and goes without "file"')
+    if stop:
+        file = recording.name
+        return {"recording": None, "file": file, "events": recording.stop()}
+    if name is not None:
+        if not isinstance(name, str) or not name or "\0" in name:
+            raise UsageError('"file" is the name of a file')
+        if recording.name is not None:
+            raise DataError(f"recording to {recording.name} already; stop that first")
+        if isinstance(passed, Passed):
+            recording.start(TraceFile(passed.take(), name))
+        else:
+            recording.start(open_trace_file(name))
+    return {"recording": recording.name, "events": recording.events}
+
+
+async def _quiesce(target: Target, arguments: Arguments) -> object:
+    if not target.engine.quiesced:
+        await target.instance.quiesce()
+        get_logger().info("quiesce.done", spaces=len(target.engine.spaces))
+    return {"state": "quiesced", "spaces": len(target.engine.spaces)}
+
+
+async def _resume(target: Target, arguments: Arguments) -> object:
+    if target.engine.quiesced:
+        try:
+            resumed = await target.instance.resume()
+        except HostError as error:
+            get_logger().warning("resume.refused", reason=str(error))
+            raise RefusedError(ErrorCode.HOST, f"still quiesced, because Xen refused: {error}") from error
+        if not resumed:
+            get_logger().warning("resume.refused", reason="no frame can be protected")
+            raise RefusedError(
+                ErrorCode.HOST,
+                "still quiesced, because Xen lets no frame be protected; is the domain being saved or migrated?",
+            )
+        get_logger().info("resume.done", spaces=len(target.engine.spaces))
+    return {"state": "serving", "spaces": len(target.engine.spaces)}
+
+
+def _stop(target: Target, arguments: Arguments) -> object:
+    get_logger().info("daemon.stopping", reason="asked to")
+    target.stop()
+    return {}
+
+
+COMMANDS: Final = (
+    Command("status", (), _status),
+    Command("spaces", (), _spaces),
+    Command("walk", ("va", "mode", "root", "sync"), _walk, needs_shadows=True),
+    Command("dump", ("sync",), _dump, needs_shadows=True),
+    Command("audit", ("sync",), _audit, needs_shadows=True),
+    Command("protected", (), _protected, needs_shadows=True),
+    Command("mode", ("mode",), _mode),
+    Command("record", ("file", "stop", DESCRIPTOR), _record),
+    Command("quiesce", (), _quiesce),
+    Command("resume", (), _resume),
+    Command("stop", (), _stop),
+)

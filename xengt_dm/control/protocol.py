@@ -1,14 +1,22 @@
-"""What a daemon and those who ask it say to each other. Sans-io.
+"""What a daemon and its clients say to each other. Sans-io.
 
 Lines of JSON in UTF-8 on a UNIX stream socket, one reply to each request, in order:
 
-    {"v": 1, "cmd": "walk", "va": 4096}
-    {"v": 1, "ok": true, "result": ...}
-    {"v": 1, "ok": false, "error": {"code": "usage", "message": "..."}}
+    {"v": 2, "cmd": "walk", "va": 4096}
+    {"v": 2, "ok": true, "result": ...}
+    {"v": 2, "ok": false, "error": {"code": "usage", "message": "..."}}
 
 ``v`` and ``cmd`` are the request's own, every other key is an argument of the command. A file descriptor may come with
-a request (SCM_RIGHTS, unix(7)), so that the daemon writes to a file that only who asks may open. A request has at most
-:data:`REQUEST_LIMIT` bytes with its newline; a reply may have many megabytes.
+a request (SCM_RIGHTS, unix(7)), so that the daemon writes to a file that only the client may open. A request has at
+most :data:`REQUEST_LIMIT` bytes with its newline; a reply may have many megabytes.
+
+Versions
+--------
+A reply has the version of its request. A reply to what is no request has version 1, which every client reads.
+
+In version 1, the commands of :data:`SYNCED_IN_VERSION_1` always synced what they read. In version 2 they do so only
+with ``"sync": true``. A daemon reads both; a client whose request is refused by an older daemon asks again in version
+1, if that can say what it wants (:func:`in_version_1`).
 """
 
 from __future__ import annotations
@@ -23,7 +31,10 @@ from typing import Any, Final
 from xengt_dm.control.json_stream import json_pieces
 from xengt_dm.errors import ConfigError, DataError, ExitCode, UsageError, XengtError
 
-VERSION: Final = 1
+VERSION: Final = 2
+OLDEST_VERSION: Final = 1
+#: The commands that take ``sync``; its default is true in version 1.
+SYNCED_IN_VERSION_1: Final = ("walk", "dump", "audit")
 REQUEST_LIMIT: Final = 64 * 1024
 SOCKET_NAME: Final = "control.sock"
 
@@ -101,12 +112,15 @@ class Passed:
 
 @dataclass(frozen=True)
 class Request:
+    """A request as the current version means it. ``version``: the one that it came in, and that its reply has."""
+
     command: str
     arguments: Mapping[str, object]
+    version: int = VERSION
 
 
 def parse_request(line: bytes) -> Request:
-    """The request in one line. Raises RefusedError for whatever is none; nothing else, whatever the bytes."""
+    """The request in one line. Raises RefusedError for what is no request; nothing else, whatever the bytes."""
     try:
         value = json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -114,12 +128,24 @@ def parse_request(line: bytes) -> Request:
     if not isinstance(value, dict):
         raise RefusedError(ErrorCode.MALFORMED, "the request is no JSON object")
     version = value.pop("v", None)
-    if type(version) is not int or version != VERSION:
-        raise RefusedError(ErrorCode.VERSION, f"this daemon speaks version {VERSION}, the request has another or none")
+    if type(version) is not int or not OLDEST_VERSION <= version <= VERSION:
+        raise RefusedError(
+            ErrorCode.VERSION,
+            f"this daemon speaks versions {OLDEST_VERSION} to {VERSION}, the request has another or none",
+        )
     command = value.pop("cmd", None)
     if not isinstance(command, str):
         raise RefusedError(ErrorCode.MALFORMED, 'the request has no "cmd", or it is no string')
-    return Request(command, value)
+    if version == 1 and command in SYNCED_IN_VERSION_1:
+        value.setdefault("sync", True)
+    return Request(command, value, version)
+
+
+def in_version_1(command: str, arguments: Mapping[str, object]) -> dict[str, object] | None:
+    """The arguments of a request as version 1 has them; None if version 1 cannot say it."""
+    older = dict(arguments)
+    sync = older.pop("sync", False)
+    return None if command in SYNCED_IN_VERSION_1 and not sync else older
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -164,20 +190,21 @@ class LineBuffer:
         return line
 
 
-def request_line(command: str, arguments: Mapping[str, object]) -> bytes:
+def request_line(command: str, arguments: Mapping[str, object], version: int = VERSION) -> bytes:
     """A request as it goes out, with its newline. Raises UsageError if it is too long."""
-    line = json.dumps({"v": VERSION, "cmd": command, **arguments}).encode() + b"\n"
+    line = json.dumps({"v": version, "cmd": command, **arguments}).encode() + b"\n"
     if len(line) > REQUEST_LIMIT:
         raise UsageError(f"the request has more than {REQUEST_LIMIT} bytes")
     return line
 
 
-def error_line(code: str, message: str) -> bytes:
-    return json.dumps({"v": VERSION, "ok": False, "error": {"code": code, "message": message}}).encode() + b"\n"
+def error_line(code: str, message: str, version: int = OLDEST_VERSION) -> bytes:
+    """A reply that refuses a request; ``version`` is the request's, if there is one."""
+    return json.dumps({"v": version, "ok": False, "error": {"code": code, "message": message}}).encode() + b"\n"
 
 
 def error_code(error: XengtError) -> ErrorCode:
-    """How an error that a handler raised is told."""
+    """The code that a client is told for an error that a handler raised."""
     if isinstance(error, RefusedError) and error.code in EXIT_CODES:
         return ErrorCode(error.code)
     if isinstance(error, UsageError):
@@ -187,11 +214,11 @@ def error_code(error: XengtError) -> ErrorCode:
     return ErrorCode.PERMISSION if error.exit_code is ExitCode.PERMISSION else ErrorCode.HOST
 
 
-def reply_pieces(result: object) -> Iterator[bytes]:
+def reply_pieces(result: object, version: int = VERSION) -> Iterator[bytes]:
     """A reply in pieces; an empty one is a moment at which the daemon is to look after its guest.
 
-    ``result`` is what :func:`.lazy_json.json_pieces` takes, and such moments are where it has them.
+    ``result`` is what :func:`.json_stream.json_pieces` takes, and such moments are where it has them.
     """
-    yield b'{"v": 1, "ok": true, "result": '
+    yield b'{"v": %d, "ok": true, "result": ' % version
     yield from json_pieces(result)
     yield b"}\n"

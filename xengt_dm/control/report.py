@@ -1,194 +1,129 @@
-"""What an engine says to people and programs: the answers on the control socket, and the dumps of docs/trace-format.md.
+"""What is told of the shadows: answers of the control socket, and the dumps of docs/trace-format.md.
 
 Where a guest decides how long an answer is (it has as many address spaces as it likes, each of up to a million runs),
-the control socket's answers are lazy: one space at a time, so that neither the memory of the daemon nor the time
+the answers of the control socket are lazy: one space at a time, so that neither the memory of the daemon nor the time
 between two looks at the guest grows with their number.
+
+With ``sync`` false, which is the default of the control socket, nothing here changes the engine but the counters of its
+audits. A dump of a trace is "as if just submitted", so :func:`dump_spaces` and :func:`audit_spaces` sync.
 """
 
 from __future__ import annotations
 
-import enum
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-from xengt_dm import __version__
-from xengt_dm.control.json_stream import LazyList, LazyObject
-from xengt_dm.errors import DataError, UsageError
+from xengt_dm.control.json_stream import LazyList
+from xengt_dm.ppgtt.engine import Engine
+from xengt_dm.ppgtt.read import Audit
+from xengt_dm.ppgtt.space import Space
 from xengt_dm.stats.counters import read_counters
 
 #: Runs that one dump on the control socket lists, over all spaces; what no longer fits is truncated. About 90 MiB.
 DUMP_RUNS: Final = 1 << 21
-#: GPU addresses have 48 bits.
-VA_LIMIT: Final = 1 << 48
 
-Arguments = Mapping[str, object]
-Handler = Callable[[Arguments], object]
+#: The members of a lazy JSON object.
+Members = Iterator[tuple[str, object]]
 
 
-class Space(Protocol):
-    """What is read of a :class:`xengt_dm.ppgtt.space.Space`."""
-
-    @property
-    def mode(self) -> enum.Enum: ...
-
-    @property
-    def roots(self) -> tuple[int, ...]: ...
-
-    @property
-    def refs(self) -> int: ...
+def dump_spaces(engine: Engine) -> list[dict[str, object]]:
+    """The ``spaces`` of a dump as docs/trace-format.md has them, all at once; each is synced before it is read."""
+    dump = []
+    for space in engine.spaces:
+        engine.sync(space)
+        dump.append(_described(space, engine.mappings(space)))
+    return dump
 
 
-class Page(Protocol):
-    @property
-    def va(self) -> int: ...
-
-    @property
-    def gpa(self) -> int: ...
-
-    @property
-    def writable(self) -> int: ...
-
-    @property
-    def cache(self) -> int: ...
+def audit_spaces(engine: Engine) -> int:
+    """Sync and audit every live space; returns how many entries differ or are overdue."""
+    found = [engine.audit(space, engine.sync(space)) for space in engine.spaces]
+    return sum(each.mismatches + each.overdue for each in found)
 
 
-S = TypeVar("S", bound=Space)
+def live(engine: Engine) -> Iterator[Space]:
+    """The spaces that are live now, without those that the guest destroys before it is their turn."""
+    return (space for space in engine.spaces if space.refs > 0)
 
 
-class Engine(Protocol[S]):
-    """What is asked of a :class:`xengt_dm.ppgtt.engine.Engine`; its docstrings hold."""
-
-    @property
-    def generation(self) -> int: ...
-
-    @property
-    def sync(self) -> enum.Enum: ...
-
-    @property
-    def counters(self) -> Any: ...
-
-    @property
-    def spaces(self) -> Sequence[S]: ...
-
-    def mappings(self, space: S) -> Sequence[Sequence[int]] | None: ...
-
-    def resolve(self, space: S, va: int) -> Page | None: ...
-
-    def audit(self, space: S) -> tuple[int, int]: ...
+def spaces(engine: Engine) -> Iterator[object]:
+    """The elements of the answer to ``spaces``."""
+    for space in live(engine):
+        yield {**_name(space), "refs": space.refs}
 
 
-@dataclass(frozen=True)
-class Instance:
-    """What a daemon knows of itself. ``started``: when it began to serve, in seconds on the clock of its handlers."""
+def walk(engine: Engine, chosen: Iterator[Space], va: int, sync: bool) -> Members:
+    """The answer to ``walk``: where the GPU address ``va`` leads in each of the chosen spaces."""
 
-    domid: int
-    server: int
-    vcpus: int
-    started: float
+    def walked() -> Iterator[object]:
+        for space in chosen:
+            if sync:
+                engine.sync(space)
+            page = engine.resolve(space, va)
+            if page is None:
+                yield {**_name(space), "page": None}
+            else:
+                gpa = page.gpa + va - page.va
+                found = {"va": va, "gpa": gpa, "writable": page.writable, "cache": page.cache}
+                yield {**_name(space), "page": found}
 
-
-def dump_spaces(engine: Engine[S]) -> list[dict[str, object]]:
-    """The ``spaces`` of a dump as docs/trace-format.md has them, all at once."""
-    return [_described(space, engine.mappings(space)) for space in engine.spaces]
-
-
-def audit_spaces(engine: Engine[S]) -> int:
-    """Audit every live space; how many entries differ or are overdue."""
-    return sum(sum(engine.audit(space)) for space in engine.spaces)
-
-
-def control_handlers(
-    engine: Engine[S], instance: Instance, clock: Callable[[], float] = time.monotonic
-) -> dict[str, Handler]:
-    """The commands that an engine answers, for :func:`.control_server.serve_control`."""
-
-    def status(arguments: Arguments) -> object:
-        allow(arguments)
-        return {
-            "domid": instance.domid,
-            "pid": os.getpid(),
-            "version": __version__,
-            "mode": engine.sync.value,
-            "generation": engine.generation,
-            "vcpus": instance.vcpus,
-            "server": instance.server,
-            "uptime_seconds": round(clock() - instance.started, 3),
-            "counters": read_counters(engine.counters),
-        }
-
-    def spaces(arguments: Arguments) -> object:
-        allow(arguments)
-        return LazyList({**_name(space), "refs": space.refs} for space in _live(engine))
-
-    def walk(arguments: Arguments) -> object:
-        allow(arguments, "va", "mode", "root")
-        va = arguments.get("va")
-        if type(va) is not int or not 0 <= va < VA_LIMIT:
-            raise UsageError('"va" is a GPU address: an integer from 0 to 2^48 - 1')
-        chosen = _chosen(engine, arguments)
-        return LazyObject(iter([("va", va), ("spaces", LazyList(_walked(engine, space, va) for space in chosen))]))
-
-    def dump(arguments: Arguments) -> object:
-        allow(arguments)
-        return LazyObject(_dump(engine))
-
-    def audit(arguments: Arguments) -> object:
-        allow(arguments)
-        return LazyObject(_audit(engine))
-
-    return {"status": status, "spaces": spaces, "walk": walk, "dump": dump, "audit": audit}
+    yield "va", va
+    yield "spaces", LazyList(walked())
 
 
-def _dump(engine: Engine[S]) -> Iterator[tuple[str, object]]:
-    mismatches = overdue = 0
+def dump(engine: Engine, sync: bool) -> Members:
+    """The answer to ``dump``: what each live space maps, and what an audit of it found."""
+    totals = _Totals()
 
-    def spaces() -> Iterator[object]:
-        nonlocal mismatches, overdue
+    def dumped() -> Iterator[object]:
         left = DUMP_RUNS
-        for space in _live(engine):
+        for space in live(engine):
+            synced = engine.sync(space) if sync else None
             mappings = engine.mappings(space) if left else None
             if mappings is not None and len(mappings) > left:
                 mappings, left = None, 0
             left -= len(mappings or ())
-            found = engine.audit(space)
-            mismatches, overdue = mismatches + found[0], overdue + found[1]
+            totals.add(engine.audit(space, synced))
             yield _described(space, mappings)
 
-    yield "spaces", LazyList(spaces())
+    yield "spaces", LazyList(dumped())
     yield "counters", read_counters(engine.counters)
-    yield "audit_mismatches", mismatches
-    yield "audit_overdue", overdue
+    yield from totals.members()
 
 
-def _audit(engine: Engine[S]) -> Iterator[tuple[str, object]]:
-    mismatches = overdue = 0
+def audit(engine: Engine, sync: bool) -> Members:
+    """The answer to ``audit``: what an audit of each live space found."""
+    totals = _Totals()
 
-    def spaces() -> Iterator[object]:
-        nonlocal mismatches, overdue
-        for space in _live(engine):
-            found = engine.audit(space)
-            mismatches, overdue = mismatches + found[0], overdue + found[1]
-            yield {**_name(space), "mismatches": found[0], "overdue": found[1]}
+    def audited() -> Iterator[object]:
+        for space in live(engine):
+            found = engine.audit(space, engine.sync(space) if sync else None)
+            totals.add(found)
+            yield {**_name(space), **found._asdict()}
 
-    yield "spaces", LazyList(spaces())
-    yield "audit_mismatches", mismatches
-    yield "audit_overdue", overdue
-
-
-def _walked(engine: Engine[S], space: S, va: int) -> object:
-    page = engine.resolve(space, va)
-    if page is None:
-        return {**_name(space), "page": None}
-    found = {"va": va, "gpa": page.gpa + va - page.va, "writable": page.writable, "cache": page.cache}
-    return {**_name(space), "page": found}
+    yield "spaces", LazyList(audited())
+    yield from totals.members()
 
 
-def _live(engine: Engine[S]) -> Iterator[S]:
-    """The spaces that are live now, without those that the guest destroys before it is their turn."""
-    return (space for space in engine.spaces if space.refs > 0)
+def protected(engine: Engine) -> Iterator[object]:
+    """The elements of the answer to ``protected``: every guest table that has a shadow."""
+    for table in engine.tables():
+        # "open" is the older name of "unsynced".
+        yield {**table._asdict(), "open": table.unsynced}
+
+
+class _Totals:
+    """Sums over the audits of all spaces; complete once all of them were asked for."""
+
+    def __init__(self) -> None:
+        self._found = Audit(0, 0, 0)
+
+    def add(self, found: Audit) -> None:
+        self._found = Audit(*map(sum, zip(self._found, found, strict=True)))
+
+    def members(self) -> Members:
+        for name, value in self._found._asdict().items():
+            yield f"audit_{name}", value
 
 
 def _name(space: Space) -> dict[str, object]:
@@ -204,36 +139,3 @@ def _described(space: Space, mappings: Sequence[Sequence[int]] | None) -> dict[s
     if mappings is None:
         return {**_name(space), "mappings": None, "truncated": True}
     return {**_name(space), "mappings": mappings}
-
-
-def _chosen(engine: Engine[S], arguments: Arguments) -> Iterator[S]:
-    """The live spaces that ``mode`` and ``root`` leave. Raises UsageError or DataError if they leave none."""
-    mode, root = arguments.get("mode"), arguments.get("root")
-    if mode not in (None, "l4", "l3"):
-        raise UsageError('"mode" is "l4" or "l3"')
-    roots = _roots(root)
-
-    def fits(space: Space) -> bool:
-        return mode in (None, space.mode.value) and roots in (None, space.roots)
-
-    if (mode, roots) != (None, None) and not any(map(fits, engine.spaces)):
-        raise DataError("no such address space is live; `spaces` lists those that are")
-    return filter(fits, _live(engine))
-
-
-def _roots(root: object) -> tuple[int, ...] | None:
-    """The roots of the space that a request names, low 12 bits cleared; None if it names none."""
-    if root is None:
-        return None
-    roots: list[Any] = root if isinstance(root, list) and len(root) == 4 else [root]
-    if not all(type(each) is int and each >= 0 for each in roots):
-        raise UsageError('"root" is the root address of an l4 space, or the list of the four of an l3 space')
-    return tuple(each & ~0xFFF for each in roots)
-
-
-def allow(arguments: Arguments, *names: str) -> None:
-    """Raises UsageError for an argument that a command does not take."""
-    for name in arguments:
-        if name not in names:
-            known = f"it takes {', '.join(names)}" if names else "it takes none"
-            raise UsageError(f"the command has no argument {name[:40]!r}; {known}")

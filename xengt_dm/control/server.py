@@ -6,7 +6,7 @@ operator. It may still be broken, slow or silent, and none of that may touch the
 * Sizes, connections and waiting are bounded. A request that cannot be read is answered; where the next one begins is
   known by its newline, so the connection stays, except after a line that is too long.
 * A handler runs in the loop that serves the guest, because the engine is not to be touched from two threads. What takes
-  long is made lazily (:mod:`.control_protocol`), and between its pieces the guest is served. The price: each piece of
+  long is made lazily (:mod:`.protocol`), and between its pieces the guest is served. The price: each piece of
   one reply says how things were at its own moment.
 * A handler that fails because of what it was asked (UsageError, DataError) is answered. A CallError, or a bug, is
   answered and raised on: the engine may have stopped half-way, and only the daemon can decide what that means.
@@ -25,6 +25,7 @@ import trio
 
 from xengt_dm.control.protocol import (
     DESCRIPTOR,
+    OLDEST_VERSION,
     ErrorCode,
     LineBuffer,
     Passed,
@@ -59,7 +60,7 @@ async def serve_control(
 ) -> None:
     """Answer requests on a UNIX socket at ``path`` until cancelled; the socket is there once the task has started.
 
-    A handler gets the arguments of its command and returns what :func:`.control_protocol.reply_pieces` takes, or an
+    A handler gets the arguments of its command and returns what :func:`.protocol.reply_pieces` takes, or an
     awaitable of that, if it may have to wait: then the guest and everybody else is served meanwhile. End this
     task before what the handlers touch is closed. Raises ControlError if another process answers at ``path``, HostError
     if the socket cannot be made, and what a handler raises apart from UsageError and DataError; that may come in an
@@ -107,9 +108,10 @@ class _Server:
 
     async def _answer(self, stream: trio.SocketStream, line: bytes, passed: list[Passed]) -> bool:
         """Answer one request; whether the connection is good for another."""
-        sent = 0
+        sent, version = 0, OLDEST_VERSION
         try:
             request = parse_request(line)
+            version = request.version
             handler = self._handlers.get(request.command)
             if handler is None:
                 known = ", ".join(sorted(self._handlers))
@@ -119,7 +121,7 @@ class _Server:
             buffer = bytearray()
             arguments = {**request.arguments, **({DESCRIPTOR: passed[-1]} if passed else {})}
             result = handler(arguments)
-            for piece in reply_pieces(await result if isinstance(result, Awaitable) else result):
+            for piece in reply_pieces(await result if isinstance(result, Awaitable) else result, version):
                 buffer += piece
                 if not piece:
                     await trio.lowlevel.checkpoint()
@@ -129,23 +131,23 @@ class _Server:
                     sent += len(buffer)
                     buffer = bytearray()
         except (UsageError, DataError, ConfigError, RefusedError) as error:
-            return await self._refuse(stream, sent, error_code(error), str(error))
+            return await self._refuse(stream, sent, error_line(error_code(error), str(error), version))
         except CallError as error:
-            await self._refuse(stream, sent, error_code(error), str(error))
+            await self._refuse(stream, sent, error_line(error_code(error), str(error), version))
             raise
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise
         except Exception as error:
-            await self._refuse(stream, sent, ErrorCode.INTERNAL, f"a bug in the daemon: {error!r}")
+            await self._refuse(stream, sent, error_line(ErrorCode.INTERNAL, f"a bug in the daemon: {error!r}", version))
             raise
         return await (_send(stream, buffer) if sent else _send_whole(stream, buffer))
 
-    async def _refuse(self, stream: trio.SocketStream, sent: int, code: str, message: str) -> bool:
+    async def _refuse(self, stream: trio.SocketStream, sent: int, reply: bytes) -> bool:
         """Answer with an error, unless a part of the reply is out: then only an early end can tell."""
         if sent:
             return False
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            return await _send_whole(stream, error_line(code, message))
+            return await _send_whole(stream, reply)
         return False
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import trio
 
-from xengt_dm.control import report
-from xengt_dm.control.commands import Operator
+from xengt_dm.control import commands
 from xengt_dm.control.server import serve_control
 from xengt_dm.daemon.recording import Recording, TraceFile
 from xengt_dm.daemon.reload import Running, reload_on_signal
@@ -66,23 +64,16 @@ async def _run(instance: Instance, control: Path, running: Running, recording: R
     server, settings = instance.server, instance.settings
     domid = server.port.domid
     vcpus = server.slots.vcpus
-    about = report.Instance(domid, server.id, vcpus, time.monotonic())
     try:
         async with trio.open_nursery() as nursery:
             scope = nursery.cancel_scope
-
-            def stop(arguments: Mapping[str, object]) -> object:
-                get_logger().info("daemon.stopping", reason="asked to")
-                scope.cancel()
-                return {}
 
             await nursery.start(_stop_on_signal, scope)
             await nursery.start(reload_on_signal, running, instance.engine)
             await nursery.start(instance.loop.serve)
             nursery.start_soon(_watch_domain, instance, running, recording, scope)
-            operator = Operator(instance, recording)
-            handlers = {**operator.extend(report.control_handlers(instance.engine, about)), "stop": stop}
-            await nursery.start(serve_control, control, handlers)
+            target = commands.Target(instance, recording, scope.cancel, time.monotonic())
+            await nursery.start(serve_control, control, commands.handlers(target))
             get_logger().info(
                 "daemon.serving",
                 domid=domid,
@@ -106,17 +97,18 @@ def run(
     base: Path,
     notifier: Notifier | None = None,
     record_to: TraceFile | None = None,
+    uuid: str | None = None,
 ) -> None:
     """Serve a domain until SIGTERM, SIGINT, a request to stop, or its end; on SIGHUP, reload the configuration.
 
     ``notifier``: to tell a service manager; without one it is told nothing. ``record_to``: record from the start.
-    Raises CallError, maybe in a group, and OSError.
+    ``uuid``: the domain's, so that a record of another domain with this id is not believed. Raises CallError, maybe in
+    a group, and OSError.
     """
     directory = open_directory(base, port.domid)
+    record = ServerIdFile(directory, uuid)
     settings = Settings.from_config(running.config)
-    opening = open_instance(
-        port, settings, record=ServerIdFile(directory), ranges=RangesFile(directory), directory=directory
-    )
+    opening = open_instance(port, settings, record=record, ranges=RangesFile(directory), directory=directory)
     with suppress(DomainGoneError), opening as instance:
         recording = Recording(instance.engine, instance.device, instance.bus, port.frame_limit)
         with closing(recording):

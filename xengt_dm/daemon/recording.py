@@ -15,7 +15,7 @@ from xengt_dm.trace.events import FRAME_LIMIT, Header, Mmio
 from xengt_dm.trace.record import Recorder
 from xengt_dm.trace.write import TraceWriter
 from xengt_dm.vgpu import registers as reg
-from xengt_dm.vgpu.device import Device, announcement
+from xengt_dm.vgpu.device import Vgpu, announcement
 
 #: The dump that a recording ends with; so its replay says what the shadows said then.
 LAST_DUMP: Final = "end"
@@ -36,7 +36,7 @@ class TraceFile:
 class Recording:
     """The recording of one instance, on or off."""
 
-    def __init__(self, engine: Engine, device: Device, bus: Bus, frame_limit: int) -> None:
+    def __init__(self, engine: Engine, device: Vgpu, bus: Bus, frame_limit: int) -> None:
         self._engine = engine
         self._device = device
         self._bus = bus
@@ -71,7 +71,7 @@ class Recording:
             writer, self._frame_limit, lambda offset: self._device.read(offset, 4), reg.G2V_NOTIFY, self._fail
         )
         self._tell_what_is(self._recorder)
-        self._bus.tap = self._recorder
+        self._bus.observe(self._recorder)
         get_logger().info("record.started", file=file.name)
 
     def flush(self) -> None:
@@ -79,10 +79,10 @@ class Recording:
             self._recorder.flush()
 
     def dump(self, name: str | int) -> None:
-        """Have the trace dump every space here, as they are dumped now."""
+        """Have the trace dump every space here. They are synced first, as its replay will do."""
         if self._recorder is not None and not self._engine.quiesced:
             for space in self._engine.spaces:
-                self._engine.resolve(space, 0)
+                self._engine.sync(space)
             self._recorder.dump(name)
 
     def stop(self) -> int:
@@ -131,7 +131,7 @@ class Recording:
 
     def _end(self) -> None:
         self._engine.observe(None)
-        self._bus.tap = None
+        self._bus.observe(None)
         writer, self._file, self._writer, self._recorder = self._writer, None, None, None
         if writer is not None:
             with suppress(OSError):

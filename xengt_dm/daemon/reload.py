@@ -28,17 +28,31 @@ async def reload_on_signal(running: Running, engine: Engine, *, task_status: tri
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         task_status.started()
         async for _ in signals:
-            reload(running, engine)
+            try:
+                # In a thread: the loop that waits here also serves the guest.
+                new = await trio.to_thread.run_sync(running.read_again)
+            except ConfigError as error:
+                _refuse(error)
+            else:
+                _change_to(new, running, engine)
 
 
 def reload(running: Running, engine: Engine) -> None:
     """Read the configuration again and follow it as far as possible. A bad one changes nothing."""
-    logger = log.get_logger()
     try:
         new = running.read_again()
     except ConfigError as error:
-        logger.error("config.refused", reason=str(error))
-        return
+        _refuse(error)
+    else:
+        _change_to(new, running, engine)
+
+
+def _refuse(error: ConfigError) -> None:
+    log.get_logger().error("config.refused", reason=str(error))
+
+
+def _change_to(new: Config, running: Running, engine: Engine) -> None:
+    logger = log.get_logger()
     followed = []
     for old, wanted in running.config.changes(new):
         if not wanted.key.reloadable:
@@ -59,7 +73,7 @@ def reload(running: Running, engine: Engine) -> None:
 def _follow(followed: list[Assignment], config: Config, engine: Engine) -> None:
     names = {each.key.name for each in followed}
     if "shadow.mode" in names:
-        engine.set_sync(Sync(config.string("shadow.mode")))
+        engine.set_sync_mode(Sync(config.string("shadow.mode")))
     if "log.level" in names:
         log.set_level(config.string("log.level"))
     if names & {"log.burst", "log.interval_ms"}:

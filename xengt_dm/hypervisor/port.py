@@ -17,13 +17,14 @@ from xengt_dm.units import CData
 
 
 class MemType(enum.IntEnum):
-    """hvmmem_type_t, xen/include/public/hvm/hvm_op.h."""
+    """What a device model may ask for: hvmmem_type_t, xen/include/public/hvm/hvm_op.h."""
 
     RAM_RW = 0
     RAM_RO = 1
     MMIO_DM = 2
-    #: HVMMEM_mmio_write_dm of the 2014 series; a placeholder that Xen >= 4.7 refuses.
+    #: HVMMEM_mmio_write_dm of the 2014 series and Xen 4.6; a placeholder that Xen >= 4.7 refuses (c858e932c1).
     MMIO_WRITE_DM = 3
+    #: Since Xen 4.8 (cb34624af5).
     IOREQ_SERVER = 4
 
 
@@ -68,8 +69,11 @@ class DomainPort(Protocol):
         """Raises HostError if there is no way, or none that shows every store; the error says why and what to do."""
 
     @property
-    def stores_must_end(self) -> bool:
-        """Whether a frame that becomes plain memory in the middle of a store to it costs the domain its life."""
+    def retype_in_flight_is_fatal(self) -> bool:
+        """Returns whether the domain crashes if a frame becomes RAM while a store to it is in flight.
+
+        See :mod:`xengt_dm.traps.state`.
+        """
 
     @property
     def frame_limit(self) -> int:
@@ -95,9 +99,34 @@ class DomainPort(Protocol):
         """Enable or disable. Xen pauses the domain meanwhile, even if nothing changes: a barrier for its vCPUs."""
 
     def map_mmio(self, server: int, first: int, last: int) -> None:
-        """Claim accesses that lie wholly in gpa ``first``..``last``."""
+        """Claim accesses to memory that lie wholly in gpa ``first``..``last``.
 
-    def unmap_mmio(self, server: int, first: int, last: int) -> None: ...
+        HostError EEXIST if the server has a range that overlaps, ENOMEM if it has 256 of this kind. Another server's
+        ranges may overlap: of those that hold all of an access, Xen asks the enabled server with the highest id.
+        """
+
+    def unmap_mmio(self, server: int, first: int, last: int) -> None:
+        """Give a range back, or a part of one. HostError ENOENT if no range of the server holds all of it."""
+
+    def map_ports(self, server: int, first: int, last: int) -> None:
+        """Claim accesses to I/O ports that lie wholly in ``first``..``last``; the rest is as in :meth:`map_mmio`.
+
+        An access to 0xcfc..0xcff goes here only while the address that was latched at 0xcf8 is not enabled (bit 31).
+        """
+
+    def unmap_ports(self, server: int, first: int, last: int) -> None:
+        """Give ports back; as :meth:`unmap_mmio`."""
+
+    def map_pci(self, server: int, sbdf: int) -> None:
+        """Claim the configuration cycles of a PCI function, whose number is that of :func:`xengt_dm.units.sbdf`.
+
+        Requests are of type PCI_CONFIG and have ``sbdf << 32 | register`` for an address. Only ports 0xcf8 and
+        0xcfc..0xcff make such cycles: Xen decodes segment 0 and 256 registers, and no memory-mapped configuration
+        space. Xen sees what is written to 0xcf8, but answers no read of it. HostError as in :meth:`map_mmio`.
+        """
+
+    def unmap_pci(self, server: int, sbdf: int) -> None:
+        """Give a PCI function back. HostError ENOENT if the server does not have it."""
 
     def claim_writes(self, server: int) -> None:
         """WriteTrap.CLAIM only: stores to pages of type IOREQ_SERVER go to this server."""
@@ -121,7 +150,20 @@ class DomainPort(Protocol):
 
     def unmap_frames(self, address: int, count: int) -> None: ...
 
-    def inject_msi(self, address: int, data: int) -> None: ...
+    def inject_msi(self, address: int, data: int) -> bool:
+        """Deliver a message-signalled interrupt, from address and data as the guest wrote them.
+
+        Returns whether Xen accepted it; an accepted one may still find no vCPU that takes it. Not accepted, and lost as
+        on real hardware: vector 0, a delivery mode other than fixed and lowest priority, and lowest priority to local
+        APICs of which none is enabled. HostError where it is not the guest's doing.
+        """
+
+    def set_intx(self, sbdf: int, pin: int, asserted: bool) -> None:
+        """Drive the interrupt line 0 (INTA) to 3 (INTD) of a PCI function's device; the function itself is ignored.
+
+        HostError EINVAL for a segment or bus that is not 0. Only HVM guests have such lines: Xen asserts that the
+        domain has an I/O APIC, so the caller must not drive a PVH guest's.
+        """
 
     def close(self) -> None:
         """Close every handle. Safe to call twice."""

@@ -1,21 +1,52 @@
-"""From an ioreq to what it means: a register of the device, or a store to guest memory.
+"""The bus of one domain: which device or memory a request is for, and what it makes of it.
 
-The guest decides every field of a request. So nothing here raises for what is in one: a request that makes no sense is
-counted and answered, reads with all ones, and the guest goes on.
+Theory of operation
+-------------------
+Devices have ranges of addresses in three spaces (:class:`Kind`): guest physical memory, I/O ports, and PCI
+configuration space. An access that lies wholly in a range goes to the device, by its offset in the range. Every other
+access by guest physical address is one to guest memory, which traps because a page table is there. Every other port and
+configuration register reads as all ones and ignores writes.
+
+The guest decides every field of a request, and Xen may deliver one for a range that is not ours any more. So nothing
+here raises for what is in a request: one that makes no sense is counted and answered, a read of it with all ones, and
+the guest goes on.
+
+A request may stand for several accesses (``rep``). Each has the next address in memory; a port and a register in
+configuration space stay what they are. With ``data_is_ptr`` the other side of each access is guest memory.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import enum
+from collections.abc import Iterable
+from typing import Final, NamedTuple, Protocol
 
 from xengt_dm._core import lib
 from xengt_dm.ioreq.request import Request, RequestType
-from xengt_dm.units import CData
+from xengt_dm.units import PAGE_SIZE, CData
 
-ALL_ONES = (1 << 64) - 1
-_FRAME = 4096
+ALL_ONES: Final = (1 << 64) - 1
 #: Xen cuts a repeated access at the page's end (xen/arch/x86/hvm/emulate.c, XSA-112); so no honest one is longer.
-_MOST_BYTES = _FRAME
+_MOST_BYTES: Final = PAGE_SIZE
+
+
+class Kind(enum.IntEnum):
+    """An address space with devices in it, by the type of the requests for it."""
+
+    #: By guest physical address. The default is guest memory.
+    MEMORY = RequestType.COPY
+    #: By port number, 16 bits.
+    PORT = RequestType.PIO
+    #: By segment, bus, device and function << 32, plus the offset in that function's configuration space.
+    PCI_CONFIG = RequestType.PCI_CONFIG
+
+
+_MEMORY: Final = Kind.MEMORY
+_SIZES: Final[dict[int, tuple[int, ...]]] = {
+    Kind.MEMORY: (1, 2, 4, 8),
+    Kind.PORT: (1, 2, 4),
+    Kind.PCI_CONFIG: (1, 2, 4),
+}
 
 
 class Answer(NamedTuple):
@@ -28,20 +59,23 @@ class Answer(NamedTuple):
 
 
 #: Of a request that makes no sense, or of a kind that nobody serves.
-REFUSED = Answer(ALL_ONES, lib.XD_ROUTE_REFUSED)
-_REGISTER_READ: int = lib.XD_ROUTE_REGISTER_READ
-_REGISTER_WRITTEN = Answer(0, lib.XD_ROUTE_REGISTER_WRITE)
-_INVALIDATED = Answer(0, lib.XD_ROUTE_INVALIDATE)
+REFUSED: Final = Answer(ALL_ONES, lib.XD_ROUTE_REFUSED)
+_UNROUTED: Final[int] = lib.XD_ROUTE_REFUSED
+_REGISTER_READ: Final[int] = lib.XD_ROUTE_REGISTER_READ
+_REGISTER_WRITTEN: Final = Answer(0, lib.XD_ROUTE_REGISTER_WRITE)
+_INVALIDATED: Final = Answer(0, lib.XD_ROUTE_INVALIDATE)
 #: By route: the answers to a store.
-_STORED = tuple(Answer(0, route) for route in range(lib.XD_ROUTES))
+_STORED: Final = tuple(Answer(0, route) for route in range(lib.XD_ROUTES))
 
 
-class RegisterFile(Protocol):
-    """A device behind a BAR: accesses of 1, 2, 4 or 8 bytes at offsets within it."""
+class BusDevice(Protocol):
+    """A device with a range on the bus: accesses of 1, 2, 4 or 8 bytes at offsets wholly within the range."""
 
-    def read(self, offset: int, size: int) -> int: ...
+    def read(self, offset: int, size: int) -> int:
+        """Returns a value of ``size`` bytes."""
 
-    def write(self, offset: int, size: int, value: int) -> None: ...
+    def write(self, offset: int, size: int, value: int) -> None:
+        """``value`` fits ``size``."""
 
 
 class GuestMemory(Protocol):
@@ -50,95 +84,156 @@ class GuestMemory(Protocol):
     def store(self, gpa: int, size: int, value: int) -> int:
         """Returns the store's route, an ``xd_route``."""
 
-    def load(self, gpa: int, size: int) -> int: ...
+    def load(self, gpa: int, size: int) -> int:
+        """Returns ``size`` bytes within one frame; all ones where there is no memory."""
 
-    def frames_changed(self) -> None: ...
+    def frames_changed(self) -> None:
+        """The guest gave frames back."""
 
 
-class Tap(Protocol):
-    """Sees what the guest does, before it is done; for recording."""
+class Observer(Protocol):
+    """Sees what the guest does to its memory and to BARs, each before it is done; for recording."""
 
     def store(self, vcpu: int, gpa: int, size: int, value: int) -> None: ...
 
     def mmio(self, vcpu: int, offset: int, size: int, value: int) -> None: ...
 
 
-class Bus:
-    """Routes the requests of one domain: BAR0 at gpa ``bar0`` of ``bar0_size`` bytes, guest memory everywhere else."""
+class RangeError(ValueError):
+    """A range that overlaps another, or that is not there."""
 
-    def __init__(self, device: RegisterFile, memory: GuestMemory, counters: CData, bar0: int, bar0_size: int) -> None:
-        self._device = device
+
+class _Range(NamedTuple):
+    first: int
+    size: int
+    device: BusDevice
+
+    def holds(self, addr: int, size: int) -> bool:
+        """Whether an access lies wholly in the range."""
+        return 0 <= addr - self.first <= self.size - size
+
+    def __str__(self) -> str:
+        return f"{self.first:#x}..{self.first + self.size - 1:#x}"
+
+
+_Ranges = tuple[_Range, ...]
+
+
+class Bus:
+    """Routes the requests of one domain. ``memory`` gets every memory access that is in no range."""
+
+    def __init__(self, memory: GuestMemory, counters: CData) -> None:
         self._memory = memory
         self._counters = counters
-        self._bar0 = bar0
-        self._bar0_size = bar0_size
-        self.tap: Tap | None = None
+        self._observer: Observer | None = None
+        #: By kind. A device has few ranges, so they are searched from the first to the last.
+        self._ranges: dict[int, _Ranges] = dict.fromkeys(Kind, ())
+        #: By vCPU: a range that was removed while the vCPU waited for its answer to an access of it.
+        self._late: dict[int, _Range] = {}
+
+    @property
+    def observer(self) -> Observer | None:
+        return self._observer
+
+    def observe(self, observer: Observer | None) -> None:
+        """Have ``observer`` see all accesses from here on; None for nobody."""
+        self._observer = observer
+
+    def insert(self, kind: Kind, first: int, size: int, device: BusDevice) -> None:
+        """Give ``device`` the addresses ``first``..``first + size - 1``. Raises RangeError if one of them is taken."""
+        new = _Range(first, size, device)
+        for there in self._ranges[kind]:
+            if first < there.first + there.size and there.first < first + size:
+                raise RangeError(f"{kind.name} {new} overlaps {there}")
+        self._ranges[kind] += (new,)
+
+    def remove(self, kind: Kind, first: int, late: Iterable[int] = ()) -> None:
+        """Take away the range that begins at ``first``. Raises RangeError if there is none.
+
+        ``late``: vCPUs that wait for an answer to an access of this range; the device still gets these accesses.
+        """
+        gone = next((there for there in self._ranges[kind] if there.first == first), None)
+        if gone is None:
+            raise RangeError(f"no {kind.name} range begins at {first:#x}")
+        self._ranges[kind] = tuple(there for there in self._ranges[kind] if there is not gone)
+        self._late.update(dict.fromkeys(late, gone))
 
     def handle(self, request: Request) -> Answer:
         """Do what the request asks."""
         counters = self._counters
-        if request.type == RequestType.INVALIDATE:
+        kind = request.type
+        ranges = self._ranges.get(kind)
+        if ranges is None:
+            if kind != RequestType.INVALIDATE:
+                counters.unknown_requests += 1
+                return REFUSED
             counters.invalidate_requests += 1
             self._memory.frames_changed()
             return _INVALIDATED
-        if request.type != RequestType.COPY:
-            counters.unknown_requests += 1
-            return REFUSED
-        size, repeats = request.size, request.repeats
-        if size not in (1, 2, 4, 8) or not 0 < repeats * size <= _MOST_BYTES:
+        if self._late and (late := self._late.pop(request.vcpu, None)):
+            ranges = (*ranges, late)
+        addr, size, repeats = request.addr, request.size, request.repeats
+        if size not in _SIZES[kind] or not 0 < repeats * size <= _MOST_BYTES:
             counters.malformed_requests += 1
             return REFUSED
+        if kind != _MEMORY and not any(there.holds(addr, size) for there in ranges):
+            counters.unknown_requests += 1
         if repeats == 1 and not request.data_is_ptr:
-            return self._access(request.vcpu, request.addr, size, request.data, request.is_read)
+            return self._access(ranges, request, addr, request.data)
         step = -size if request.down else size
+        along = step if kind == _MEMORY else 0
         answer = REFUSED
         for i in range(repeats):
-            answer = self._access_item(request, request.addr + i * step & ALL_ONES, request.data + i * step)
+            answer = self._item(ranges, request, addr + i * along & ALL_ONES, request.data + i * step)
         return answer
 
-    def _access_item(self, request: Request, addr: int, data: int) -> Answer:
-        """One repetition; with ``data_is_ptr`` the other side of the move is guest memory at ``data``."""
+    def _item(self, ranges: _Ranges, request: Request, addr: int, data: int) -> Answer:
+        """One access of several; with ``data_is_ptr`` its other side is guest memory at ``data``."""
         size = request.size
         if not request.data_is_ptr:
-            return self._access(request.vcpu, addr, size, request.data, request.is_read)
+            return self._access(ranges, request, addr, request.data)
         if request.is_read:
-            value = self._access(request.vcpu, addr, size, 0, is_read=True).data
-            if self.tap is not None:
-                self.tap.store(request.vcpu, data & ALL_ONES, size, value & (1 << 8 * size) - 1)
+            value = self._access(ranges, request, addr, 0).data & (1 << 8 * size) - 1
+            if self._observer is not None:
+                self._observer.store(request.vcpu, data & ALL_ONES, size, value)
             return Answer(value, self._store(data, size, value))
-        return self._access(request.vcpu, addr, size, self._load(data, size), is_read=False)
+        return self._access(ranges, request, addr, self._load(data, size))
 
-    def _access(self, vcpu: int, addr: int, size: int, data: int, is_read: bool) -> Answer:
-        offset = addr - self._bar0
-        if 0 <= offset <= self._bar0_size - size:
-            self._counters.mmio_traps += 1
-            if is_read:
-                return Answer(self._device.read(offset, size), _REGISTER_READ)
-            data &= (1 << 8 * size) - 1
-            if self.tap is not None:
-                self.tap.mmio(vcpu, offset, size, data)
-            self._device.write(offset, size, data)
-            return _REGISTER_WRITTEN
-        if is_read:  # half of a read-modify-write, where a page that traps is no RAM to Xen's emulator (4.6)
-            return Answer(self._load(addr, size), lib.XD_ROUTE_REFUSED)
+    def _access(self, ranges: _Ranges, request: Request, addr: int, data: int) -> Answer:
+        size = request.size
+        for first, length, device in ranges:
+            offset = addr - first
+            if 0 <= offset <= length - size:
+                self._counters.mmio_traps += 1
+                if request.is_read:
+                    return Answer(device.read(offset, size), _REGISTER_READ)
+                data &= (1 << 8 * size) - 1
+                if self._observer is not None and request.type == _MEMORY:
+                    self._observer.mmio(request.vcpu, offset, size, data)
+                device.write(offset, size, data)
+                return _REGISTER_WRITTEN
+        if request.type != _MEMORY:
+            return REFUSED
+        if request.is_read:  # half of a read-modify-write, where a page that traps is no RAM to Xen's emulator (4.6)
+            return Answer(self._load(addr, size), _UNROUTED)
         self._counters.store_traps += 1
         data &= (1 << 8 * size) - 1
-        if self.tap is not None:
-            self.tap.store(vcpu, addr, size, data)
+        if self._observer is not None:
+            self._observer.store(request.vcpu, addr, size, data)
         return _STORED[self._store(addr, size, data)]
 
     def _store(self, gpa: int, size: int, value: int) -> int:
         """A store that may lie in two frames: Xen sends none such, a repeated move may."""
         gpa &= ALL_ONES
-        low = _FRAME - gpa % _FRAME
+        low = PAGE_SIZE - gpa % PAGE_SIZE
         if size <= low:
-            return self._memory.store(gpa, size, value & (1 << 8 * size) - 1)
+            return self._memory.store(gpa, size, value)
         for i in range(size):
             route = self._memory.store((gpa + i) & ALL_ONES, 1, value >> 8 * i & 0xFF)
         return route
 
     def _load(self, gpa: int, size: int) -> int:
         gpa &= ALL_ONES
-        if size <= _FRAME - gpa % _FRAME:
+        if size <= PAGE_SIZE - gpa % PAGE_SIZE:
             return self._memory.load(gpa, size)
         return sum(self._memory.load((gpa + i) & ALL_ONES, 1) << 8 * i for i in range(size))

@@ -75,6 +75,16 @@ class Slots:
         """Whether a vCPU waits for an answer now."""
         return any(self.state(vcpu) in (lib.XD_STATE_READY, lib.XD_STATE_INPROCESS) for vcpu in range(self.vcpus))
 
+    def waiting_in(self, first: int, last: int) -> list[int]:
+        """The vCPUs that wait for an answer to a memory access that begins in gpa ``first``..``last``."""
+        return [
+            vcpu
+            for vcpu in range(self.vcpus)
+            if self.state(vcpu) in (lib.XD_STATE_READY, lib.XD_STATE_INPROCESS)
+            and self._slots[vcpu].type == RequestType.COPY
+            and first <= self._slots[vcpu].addr <= last
+        ]
+
     def all_taken(self) -> bool:
         """Whether Xen has taken every answer. It forgets those that it has not when the server is destroyed."""
         return all(self.state(vcpu) == lib.XD_STATE_NONE for vcpu in range(self.vcpus))

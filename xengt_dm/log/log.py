@@ -1,12 +1,14 @@
-"""Where a daemon's log goes and how it looks.
+"""Where log events go and how they look.
 
-An event has a dotted name that never changes (``domain.gone``) and its facts beside it as keys. On a terminal it is a
-coloured line, under systemd a journal entry with a field ``XENGT_...`` for each key, elsewhere a line of JSON.
+An event has a dotted name that never changes (``daemon.serving``), and its facts as keys. On a terminal it is a
+coloured line, under systemd a journal entry with a field ``XENGT_...`` for each key, and elsewhere a line of JSON.
 
-Facts: the loop that logs is the loop that serves the guest. A write to a terminal that was stopped with Ctrl-S, to a
-pipe that nobody empties or to a journal that is overloaded blocks until somebody does something about it.
-What follows: a vCPU of the guest would wait for an operator. So we never wait for a log: what cannot be written at once
-is lost and counted, and the next event that gets through says so in ``lost``. The cost is one poll(2) for each event.
+Facts: the thread that logs also serves the guest. A write blocks if the terminal was stopped with Ctrl-S, if nobody
+reads from the pipe, or if the journal is overloaded.
+What follows: a vCPU of the guest would wait until an operator does something about it.
+What we do: never wait for a log. An event that cannot be written at once is lost and counted, and the next event that
+is written has the number in ``lost``.
+Cost: one poll(2) for each event, and lost events.
 """
 
 from __future__ import annotations
@@ -34,11 +36,11 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
 IDENTIFIER: Final = "xengt-dm"
 JOURNAL_SOCKET: Final = "/run/systemd/journal/socket"
-#: Keys whose numbers are addresses or frames.
+#: Keys whose values are addresses or frame numbers. They are shown in hexadecimal.
 ADDRESS_KEYS: Final = frozenset({"bar0", "gfn", "gpa", "root", "roots", "va"})
-#: Bytes of one journal field; a datagram takes about 200 KiB in all.
+#: The longest value of a journal field, in bytes. A datagram holds about 200 KiB in all.
 FIELD_LIMIT: Final = 32 * 1024
-#: A pipe that poll(2) finds writable takes so much without blocking, pipe(7).
+#: A pipe that poll(2) finds writable takes this many bytes without blocking, pipe(7).
 PIPE_BUF: Final = select.PIPE_BUF
 
 
@@ -50,9 +52,10 @@ def configure(
     environment: Mapping[str, str] = os.environ,
     journal: str = JOURNAL_SOCKET,
 ) -> None:
-    """Set up logging for this process, anew if need be; every event has the ``domid`` in it.
+    """Sets up logging for this process; may be called again. Every event has ``domid``, unless that is None.
 
-    ``stream``: standard error if not given. Raises UsageError for an unknown level.
+    ``stream`` is where events go if the journal does not take them: standard error by default. ``environment`` and
+    ``journal`` say whether and where systemd's journal listens. Raises UsageError for an unknown level.
     """
     stream = stream or sys.stderr
     sink: Sink
@@ -91,13 +94,13 @@ def configure(
 
 
 def get_logger() -> FilteringBoundLogger:
-    """The logger; good at any time, it follows the latest :func:`configure`."""
+    """Returns the logger. It follows later calls of :func:`configure`, so it may be kept."""
     logger: FilteringBoundLogger = structlog.get_logger()
     return logger
 
 
 def set_level(level: str) -> None:
-    """Log this level and what is graver, from here on. Raises UsageError for an unknown one."""
+    """From now on logs only events of ``level`` and of more severe levels. Raises UsageError for an unknown level."""
     if level not in LEVELS:
         raise UsageError(f"no log level {level!r}; there are: {', '.join(LEVELS)}")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]))
@@ -107,17 +110,17 @@ _limiter = RateLimiter(time.monotonic)
 
 
 def get_limited_logger() -> LimitedLog:
-    """The logger for whatever a guest can cause. All have one limit for each event."""
+    """Returns the rate-limited logger, for events that a guest can cause. Each event has one limit in the process."""
     return LimitedLog(get_logger(), _limiter)
 
 
 def set_limits(burst: int, seconds_each: float) -> None:
-    """The limits of :func:`get_limited_logger` from here on; as :class:`.ratelimit.RateLimiter` takes them."""
+    """Sets the limits of :func:`get_limited_logger`. The parameters are those of :class:`.ratelimit.RateLimiter`."""
     _limiter.set(burst, seconds_each)
 
 
 def hex_addresses(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Addresses and frames in hexadecimal, as everybody reads them."""
+    """A structlog processor: shows addresses and frame numbers in hexadecimal."""
     for key in ADDRESS_KEYS & event.keys():
         value = event[key]
         if isinstance(value, int):
@@ -128,7 +131,7 @@ def hex_addresses(_logger: object, _method: str, event: MutableMapping[str, Any]
 
 
 class Sink(Protocol):
-    """Where rendered events go. ``lost``: how many did not get through since the last that did."""
+    """Where rendered events go. ``lost`` is the number of events lost since the last that was written."""
 
     lost: int
 
@@ -136,7 +139,7 @@ class Sink(Protocol):
 
 
 class _Sink(abc.ABC):
-    """The method names that structlog calls, all the same to us."""
+    """Has the methods that structlog calls, one for each level. All of them write."""
 
     lost = 0
 
@@ -149,13 +152,13 @@ class _Sink(abc.ABC):
 
     @abc.abstractmethod
     def _write(self, event: Any) -> bool:
-        """Write without waiting; whether that worked."""
+        """Writes an event without waiting. Returns False if that is not possible now."""
 
     debug = info = warning = error = exception = critical = msg
 
 
 class StreamSink(_Sink):
-    """Lines to a file, pipe or terminal."""
+    """Writes lines to a file, pipe or terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -163,7 +166,7 @@ class StreamSink(_Sink):
         try:
             self._descriptor = stream.fileno()
         except (OSError, ValueError):
-            self._descriptor = -1  # only in this process's memory
+            self._descriptor = -1  # the stream is in this process's memory
         else:
             self._poll = select.poll()
             self._poll.register(self._descriptor, select.POLLOUT)
@@ -186,7 +189,7 @@ class StreamSink(_Sink):
 
 
 class JournalSink(_Sink):
-    """Datagrams to journald. ``datagrams`` is connected and does not block."""
+    """Sends datagrams to journald. ``datagrams`` is a connected, non-blocking socket."""
 
     def __init__(self, datagrams: socket.socket) -> None:
         self._datagrams = datagrams
@@ -197,7 +200,7 @@ class JournalSink(_Sink):
 
 
 def _connect(path: str) -> socket.socket | None:
-    """The journal's socket; None if there is none for us."""
+    """Returns a socket connected to the journal, or None if there is no journal that we may write to."""
     datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         datagrams.setblocking(False)
@@ -209,7 +212,7 @@ def _connect(path: str) -> socket.socket | None:
 
 
 def _is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether this stream is the one that systemd connected to the journal; systemd.exec(5), $JOURNAL_STREAM."""
+    """Returns whether systemd connected this stream to the journal. Source: systemd.exec(5), $JOURNAL_STREAM."""
     try:
         found = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -218,7 +221,10 @@ def _is_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 def render_for_journal(_logger: object, method: str, event: MutableMapping[str, Any]) -> bytes:
-    """An event in journald's native protocol, https://systemd.io/JOURNAL_NATIVE_PROTOCOL/."""
+    """A structlog processor: renders an event in journald's native protocol.
+
+    Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/.
+    """
     name = str(event.pop("event", ""))
     level = str(event.pop("level", method))
     exception = event.pop("exception", None)

@@ -1,7 +1,7 @@
-"""A limit on how often each kind of event is logged, so that no guest can fill a disk or keep its daemon busy writing.
+"""A limit on how often each event is logged, so that a guest cannot fill a disk or keep its daemon busy writing.
 
-Whatever a guest can cause is logged through here. What was held back is counted and told: with the next event of that
-kind that gets through, or by :meth:`LimitedLog.flush`.
+Events that a guest can cause are logged through this module. Events that are held back are counted. The next event of
+the same name that is logged reports their number, or :meth:`LimitedLog.flush` does.
 """
 
 from __future__ import annotations
@@ -14,27 +14,31 @@ SECONDS_EACH: Final = 6.0
 
 
 class RateLimiter:
-    """For each event, ``burst`` at once and then one each ``seconds_each`` (GCRA). ``clock`` gives seconds, monotonic.
+    """Admits ``burst`` events of each name at once, and after that one every ``seconds_each`` (algorithm: GCRA).
 
-    Its memory grows with the number of different events, so these are constants of the code, never a guest's words.
+    ``clock`` returns seconds and never goes back. Memory grows with the number of different names, so names must be
+    constants of the code and never come from a guest.
     """
 
     def __init__(self, clock: Callable[[], float], burst: int = BURST, seconds_each: float = SECONDS_EACH) -> None:
         self._clock = clock
         self.set(burst, seconds_each)
-        #: When each event would be due if its kind came at the steady rate only.
+        #: By name: when the next event would be due if events came at the steady rate only.
         self._due: dict[str, float] = {}
         self._held_back: dict[str, int] = {}
 
     def set(self, burst: int, seconds_each: float) -> None:
-        """Other limits from here on."""
+        """Sets other limits. Raises ValueError if ``burst`` is below 1 or ``seconds_each`` is not positive."""
         if burst < 1 or seconds_each <= 0:
-            raise ValueError("a limiter lets at least one event through, and each takes time")
+            raise ValueError("burst must be at least 1, and seconds_each must be positive")
         self._seconds_each = seconds_each
         self._tolerance = (burst - 1) * seconds_each
 
     def admit(self, event: str) -> int | None:
-        """How many of this kind were held back since the last that got through; None to hold back this one too."""
+        """Returns None if this event must be held back, too.
+
+        Otherwise returns how many events of this name were held back since the last one that was admitted.
+        """
         now = self._clock()
         due = max(self._due.get(event, now), now)
         if due - now > self._tolerance:
@@ -44,7 +48,7 @@ class RateLimiter:
         return self._held_back.pop(event, 0)
 
     def take_held_back(self) -> dict[str, int]:
-        """How many of each kind were held back and are not told yet; they count as told now."""
+        """Returns by name how many events were held back and not reported yet. They count as reported now."""
         held_back, self._held_back = self._held_back, {}
         return held_back
 
@@ -58,7 +62,7 @@ class Logger(Protocol):
 
 
 class LimitedLog:
-    """A logger for what a guest can cause; an event that others were held back before has ``suppressed`` in it."""
+    """A rate-limited logger. An event before which others were held back has their number in ``suppressed``."""
 
     def __init__(self, logger: Logger, limiter: RateLimiter) -> None:
         self._logger = logger
@@ -74,7 +78,10 @@ class LimitedLog:
         self._log(self._logger.error, event, fields)
 
     def flush(self) -> None:
-        """Tell what was held back and has found no later event to be told with; for now and then, and for the end."""
+        """Logs ``log.suppressed`` for each event that was held back and not reported since.
+
+        To be called now and then, and at the end.
+        """
         for event, count in self._limiter.take_held_back().items():
             self._logger.info("log.suppressed", of=event, suppressed=count)
 

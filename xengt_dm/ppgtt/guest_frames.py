@@ -1,4 +1,9 @@
-"""Which frames are the guest's RAM, and where they are mapped."""
+"""Which frames of the guest are RAM, and where they are mapped in this process.
+
+The hypervisor is asked about a chunk of 512 frames at a time: mapping a chunk tells which of its frames are RAM. The
+answers are kept in C (``core/ppgtt/frames.h``), because each page-table entry that is translated needs one. What is
+kept there becomes invalid when the guest gives frames back, and is queried again when it is needed.
+"""
 
 from __future__ import annotations
 
@@ -6,79 +11,96 @@ from contextlib import ExitStack
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.ports import FrameMapper, Observer
-from xengt_dm.units import CData
+from xengt_dm.units import PAGE_SHIFT, CData
 
-#: Frames are mapped and known by the chunk: 2 MiB, as QEMU's map cache and XenGT's do it by the bucket.
+#: Frames of a chunk: 2 MiB, which is one huge GPU page.
 CHUNK_FRAMES: int = lib.XD_CHUNK_FRAMES
 UNKNOWN: int = lib.XD_FRAME_UNKNOWN
 RAM: int = lib.XD_FRAME_RAM
 
 
 class GuestFrames:
-    """The guest's frames 0..``limit``-1, learnt by the chunk when somebody needs them.
+    """The guest's frames 0..``limit``-1. ``pointer`` is the ``xd_frames *`` behind them, for functions in C.
 
-    Mapping a chunk tells both things at once: where its frames are, and which of them are RAM. Knowledge is dropped
-    when the guest gives frames back (:meth:`doubt`), and mappings with it at the next occasion
-    (:meth:`drop_mappings`), because a mapping keeps a page alive that the guest meant to return.
+    Raises OSError if the guard against vanishing pages cannot be installed, MemoryError without memory.
     """
 
     def __init__(self, mapper: FrameMapper, limit: int) -> None:
         error = lib.xd_guard_install()
         if error:
             raise OSError(-error, "installing the SIGBUS guard")
-        self._mapper = mapper
         pointer = lib.xd_frames_new(limit)
         if pointer == ffi.NULL:
             raise MemoryError(f"no memory to keep track of {limit} frames")
         self.pointer: CData = ffi.gc(pointer, lib.xd_frames_free)
         self.limit = limit
-        self._mapped: dict[int, int] = {}
-        self._errors: CData = ffi.new("int[]", CHUNK_FRAMES)
-        self._doubtful = False
         self.observer: Observer | None = None
+        self._mapper = mapper
+        #: By chunk: the address of its mapping.
+        self._mapped: dict[int, int] = {}
+        #: The guest gave frames back since stale mappings were last dropped.
+        self._stale_mappings = False
+        self._errors: CData = ffi.new("int[]", CHUNK_FRAMES)
+        self._value: CData = ffi.new("uint64_t *")
 
-    def learn(self, chunk: int) -> None:
-        """Map a chunk, again if it is mapped, and note which of its frames are RAM."""
+    @property
+    def mapped_chunks(self) -> int:
+        """How many chunks are mapped."""
+        return len(self._mapped)
+
+    def query(self, chunk: int) -> None:
+        """Map a chunk, in place if it is mapped already, and record which of its frames are RAM."""
         first = chunk * CHUNK_FRAMES
         count = min(CHUNK_FRAMES, self.limit - first)
         address = self._mapper.map_frames(first, count, self._errors, self._mapped.get(chunk, 0))
         self._mapped[chunk] = address
         if self.observer is not None:
-            self.observer.frames_learnt(first, count, self._errors)
-        lib.xd_frames_learn(self.pointer, chunk, ffi.cast("void *", address), self._errors)
+            self.observer.frames_queried(first, count, self._errors)
+        lib.xd_frames_record(self.pointer, chunk, ffi.cast("void *", address), self._errors)
 
-    def learn_needed(self, need: CData) -> None:
-        """Learn what a kernel listed in an ``xd_need``, and empty the list."""
+    def query_needed(self, need: CData) -> None:
+        """Query the chunks that a function in C listed in an ``xd_need *``, and empty the list."""
         for chunk in set(ffi.unpack(need.chunks, need.count)):
-            self.learn(chunk)
+            self.query(chunk)
         need.count = 0
 
     def is_ram(self, gfn: int) -> bool:
+        """Whether a frame is RAM; queries its chunk if that is not known."""
         state = lib.xd_frames_state(self.pointer, gfn)
         if state == UNKNOWN:
-            self.learn(gfn // CHUNK_FRAMES)
+            self.query(gfn // CHUNK_FRAMES)
             state = lib.xd_frames_state(self.pointer, gfn)
         return bool(state == RAM)
 
-    def doubt(self) -> None:
-        """The guest gave frames back; nobody knows which."""
-        lib.xd_frames_doubt_all(self.pointer)
-        self._doubtful = True
+    def load(self, gpa: int, size: int) -> int:
+        """``size`` bytes of guest memory within one frame; all ones if the frame is not RAM or its page vanished."""
+        if self.is_ram(gpa >> PAGE_SHIFT) and not lib.xd_frames_load(self.pointer, gpa, size, self._value):
+            return int(self._value[0])
+        return (1 << 8 * size) - 1
 
-    def doubt_holes(self) -> None:
-        """What was a hole may be RAM by now."""
-        lib.xd_frames_doubt_holes(self.pointer)
+    def invalidate(self) -> None:
+        """The guest gave frames back: which frames are RAM must be queried again."""
+        lib.xd_frames_invalidate(self.pointer)
+        self._stale_mappings = True
 
-    def drop_mappings(self) -> None:
-        """Unmap what was mapped before the guest last gave frames back."""
-        if not self._doubtful:
+    def invalidate_holes(self) -> None:
+        """What was a hole may be RAM by now: holes must be queried again."""
+        lib.xd_frames_invalidate_holes(self.pointer)
+
+    def drop_stale_mappings(self) -> None:
+        """Unmap the chunks that were not queried since the guest last gave frames back.
+
+        A mapping keeps a page alive that the guest meant to return.
+        """
+        if not self._stale_mappings:
             return
-        self._doubtful = False
-        asked, since = self.pointer.asked, self.pointer.ram_since
-        for chunk in [chunk for chunk in self._mapped if asked[chunk] < since]:
+        self._stale_mappings = False
+        queried_at, since = self.pointer.queried_at, self.pointer.ram_valid_since
+        for chunk in [chunk for chunk in self._mapped if queried_at[chunk] < since]:
             self._drop(chunk)
 
     def close(self) -> None:
+        """Unmap everything. The object can still be used: chunks are queried again when they are needed."""
         with ExitStack() as stack:
             for chunk in self._mapped:
                 stack.callback(self._drop, chunk)

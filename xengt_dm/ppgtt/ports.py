@@ -1,7 +1,7 @@
-"""What the engine asks of the world: mapping guest frames, having their stores trapped, and somebody to watch it.
+"""What the engine asks of the world: guest frames mapped, guest frames write-protected, and an observer.
 
-The engine is sans-io: it decides, and these Protocols carry the decisions out. In the daemon
-:class:`xengt_dm.traps.protection.Protection` and the hypervisor port do; in tests a recorder does.
+The engine is sans-io: it decides, and implementations of these Protocols act. In the daemon these are the traps
+(``xengt_dm/traps``) and the hypervisor port; in tests a fake guest.
 """
 
 from __future__ import annotations
@@ -21,40 +21,43 @@ class FrameMapper(Protocol):
 
 
 class Observer(Protocol):
-    """Told what the engine does on its own and nobody sees from outside; for recording. Each is told before its effect.
+    """Receives the engine's internal events, for recording. Each method is called before the event takes effect.
 
-    ``page`` is ``uint64_t[512]``, good for the call only; ``errors`` is as in :class:`FrameMapper`.
+    ``page`` is ``uint64_t[512]``, valid during the call only. ``errors`` is as in :class:`FrameMapper`.
     """
 
-    def frames_learnt(self, first_gfn: int, count: int, errors: CData) -> None:
-        """Which of these frames are RAM has just been asked; 0 in ``errors`` for those that are."""
+    def frames_queried(self, first_gfn: int, count: int, errors: CData) -> None:
+        """The hypervisor was asked which of these frames are RAM: those with 0 in ``errors`` are."""
 
     def table_read(self, gfn: int, page: CData) -> None:
-        """A table's shadow is about to follow this content of its frame, which is protected or gone."""
+        """The shadow of a table is about to be updated from this content of its frame."""
 
-    def submitted(self, mode: Mode, roots: tuple[int, ...]) -> None: ...
+    def submitted(self, mode: Mode, roots: tuple[int, ...]) -> None:
+        """The GPU is about to execute with a space."""
 
-    def gpu_stored(self, mode: Mode, roots: tuple[int, ...], va: int, value: int, gpa: int) -> None: ...
+    def gpu_stored(self, mode: Mode, roots: tuple[int, ...], va: int, value: int, gpa: int) -> None:
+        """The GPU is about to store 8 bytes at ``va``, which the shadow resolves to ``gpa``."""
 
 
 class Protector(Protocol):
-    """Has stores to guest frames trapped, or lets them through.
+    """Write-protects guest frames, so that stores to them trap.
 
-    ``gfns`` is ``uint64_t *``, ``errors`` is ``int *`` and receives 0 or a positive errno for each frame.
+    ``gfns`` is ``uint64_t *`` with ``count`` frames; ``errors`` is ``int *`` and receives 0 or a positive errno for
+    each.
     """
-
-    def protect(self, gfns: CData, count: int, errors: CData) -> int:
-        """From the return on, every store to these frames is trapped. Returns how many frames failed."""
 
     @property
     def gaps(self) -> int:
-        """How often stores to protected frames may have gone unseen since the beginning.
+        """How many trap gaps there were: moments in which stores to protected frames may have gone unseen.
 
-        Whoever finds that it has grown cannot trust what it knows of any protected frame, and must read them all again.
+        Whoever finds that the number has grown must read every protected table again.
         """
 
+    def protect(self, gfns: CData, count: int, errors: CData) -> int:
+        """Write-protect frames: from the return on, every store to them traps. Returns how many failed."""
+
     def unprotect(self, gfns: CData, count: int) -> int:
-        """These frames are plain memory again; the last ioreq that touched them is not answered yet.
+        """Make frames plain memory again; the last request that touched them is not answered yet.
 
         Returns how many of them were protected until now, not unsynced.
         """
@@ -68,10 +71,10 @@ class Protector(Protocol):
         """
 
     def resync(self, gfns: CData, count: int, errors: CData) -> int:
-        """Protect unsynced frames again. Returns how many failed."""
+        """Write-protect unsynced frames again. Returns how many failed."""
 
     def verify(self, gfns: CData, count: int) -> None:
-        """Some of these protected frames may have been given back by the guest and replaced: protect those again."""
+        """Write-protect those of these protected frames again that the guest gave back and replaced."""
 
     def frames_changed(self) -> None:
         """The guest gave frames back, nobody knows which. Stores to protected frames may go unseen until the return."""

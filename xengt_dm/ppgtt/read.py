@@ -1,4 +1,9 @@
-"""Reading shadows as a GPU would, and auditing them."""
+"""Reading shadows as a GPU would, and auditing them.
+
+Everything here is pure: a reader changes no table, no counter, no frame's record and no order of spaces. What it sees
+is the shadow as it is now: as of the last sync for unsynced tables, and nothing for a space whose shadow was freed to
+make room. A caller who wants the shadow as of now calls :meth:`xengt_dm.ppgtt.engine.Engine.sync` first.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ MAX_RUNS = 1 << 20
 
 
 class Mapping(NamedTuple):
-    """A maximal run of mapped pages; ``cache`` is 4*PAT + 2*PCD + PWT of the leaf, lengths are in bytes."""
+    """A maximal run of mapped pages; ``cache`` is 4*PAT + 2*PCD + PWT of the entry, lengths are in bytes."""
 
     va: int
     length: int
@@ -24,25 +29,30 @@ class Mapping(NamedTuple):
 
 
 class Table(NamedTuple):
-    """One shadow table: the frame of its guest table, at which level (1: leaf), how often named, and whether open."""
+    """One shadow table: the frame of its guest table, its level (1: leaf), its references, whether it is unsynced."""
 
     gfn: int
     level: int
     refs: int
-    open: bool
+    unsynced: bool
 
 
 class Audit(NamedTuple):
-    """How many shadow entries differ from what the guest's tables say, and how many map nothing for no reason yet."""
+    """What an audit of one space found.
+
+    ``mismatches``: shadow entries that differ from what the guest's tables say. ``overdue``: entries that map nothing
+    without a reason. ``unsynced``: tables that were left out, because they are compared only after the next sync.
+    """
 
     mismatches: int
     overdue: int
+    unsynced: int
 
 
 class Runs(Sequence[Mapping]):
     """The runs that a space was found to map, in order of va; they stay in C until somebody looks at one."""
 
-    #: How many are rendered at a time; takes about a millisecond.
+    #: How many are rendered at a time, which takes about a millisecond.
     SLICE = 8192
 
     def __init__(self, runs: CData, count: int) -> None:
@@ -81,12 +91,11 @@ def _mapping(run: CData) -> Mapping:
     return Mapping(run.va, run.length, run.gpa, run.writable, run.cache)
 
 
-class Walker:
-    """Walks the shadows behind an ``xd_shadow *``. The caller sees to it that they are in line."""
+class Reader:
+    """Reads the shadow tables behind an ``xd_shadow *``."""
 
     def __init__(self, shadow: CData) -> None:
         self._shadow = shadow
-        self._audit: CData = ffi.new("xd_audit *")
 
     def mappings(self, space: Space) -> Runs | None:
         """What the space maps, in order of va; None if that is more than :data:`MAX_RUNS` runs."""
@@ -99,24 +108,30 @@ class Walker:
         return Runs(runs, count)
 
     def resolve(self, space: Space, va: int) -> Mapping | None:
-        """The 4 KiB page at ``va``."""
+        """The 4 KiB page at ``va``, or None if nothing is mapped there."""
         run = lib.xd_resolve(self._shadow, space.numbers, space.mode.root_level, va)
         if not run.length:
             return None
         return _mapping(run)
 
     def tables(self) -> Iterator[Table]:
-        """Every shadow of a guest table, in no order; those that come or go meanwhile may be missed."""
+        """Every shadow of a guest table, in no order. Those that come or go while the caller iterates may be missed."""
         number = 1
         while number <= self._shadow.used:
             table = self._shadow.tables[number]
-            if table.kind and not table.kind & lib.XD_KIND_SPLIT and not table.flags & lib.XD_TABLE_DYING:
-                is_open = bool(table.flags & lib.XD_TABLE_OPEN)
-                yield Table(table.gfn, table.kind & lib.XD_LEVEL_MASK, table.refs, is_open)
+            if table.kind and not table.kind & lib.XD_KIND_SPLIT and not table.flags & lib.XD_TABLE_UNREFERENCED:
+                unsynced = bool(table.flags & lib.XD_TABLE_UNSYNCED)
+                yield Table(table.gfn, table.kind & lib.XD_LEVEL_MASK, table.refs, unsynced)
             number += 1
 
-    def audit(self, space: Space, refused: Collection[int]) -> Audit:
-        """``refused``: frames that could not be protected when the space was brought in line."""
+    def audit(self, space: Space, how: int, refused: Collection[int] = ()) -> Audit:
+        """Compare the shadow of a space with the guest's tables, entry by entry.
+
+        ``how`` is one of ``XD_AUDIT_*`` (``core/ppgtt/audit.h``). ``refused``: frames that could not be write-protected
+        in the sync just made. Raises MemoryError.
+        """
+        found: CData = ffi.new("xd_audit *")
         gfns = ffi.new("uint64_t[]", sorted(refused))
-        lib.xd_audit_space(self._shadow, space.numbers, space.mode.root_level, gfns, len(refused), self._audit)
-        return Audit(self._audit.mismatches, self._audit.overdue)
+        if lib.xd_audit_space(self._shadow, space.numbers, space.mode.root_level, how, gfns, len(refused), found):
+            raise MemoryError("no memory for an audit")
+        return Audit(found.mismatches, found.overdue, found.unsynced)

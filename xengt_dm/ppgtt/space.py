@@ -1,11 +1,12 @@
-"""One address space of the virtual GPU."""
+"""One address space of the virtual GPU, and the live ones of a domain."""
 
 from __future__ import annotations
 
 import enum
+from collections import OrderedDict
 
 from xengt_dm._core import ffi
-from xengt_dm.units import CData
+from xengt_dm.units import PAGE_SIZE, CData
 
 
 class Mode(enum.Enum):
@@ -23,19 +24,24 @@ class Mode(enum.Enum):
         return 1 if self is Mode.L4 else 4
 
 
-#: What tells one space from another: its roots, low 12 bits cleared. How many there are tells the mode.
+#: The root addresses of a space, low 12 bits cleared. Their number tells the mode, so the key tells spaces apart.
 SpaceKey = tuple[int, ...]
 
 
 def space_key(mode: Mode, roots: tuple[int, ...]) -> SpaceKey:
-    """The key of the space with these root addresses; ValueError if their number does not fit the mode."""
+    """The key of the space with these root addresses. Raises ValueError if their number does not fit the mode."""
     if len(roots) != mode.root_count:
         raise ValueError(f"an {mode.value} space has {mode.root_count} root(s), not {len(roots)}")
-    return tuple(root & ~0xFFF for root in roots)
+    return tuple(root & ~(PAGE_SIZE - 1) for root in roots)
 
 
 class Space:
-    """An address space: how often the guest created it, and the shadows of its roots (0: none)."""
+    """An address space.
+
+    ``refs``: how often the guest announced it and did not take it back. ``count``: how many roots it has. ``gpas``:
+    their addresses, as ``uint64_t[4]``. ``numbers``: the numbers of their shadow tables, as ``uint32_t[4]``; 0 for
+    none.
+    """
 
     __slots__ = ("count", "gpas", "mode", "numbers", "refs", "roots")
 
@@ -46,3 +52,12 @@ class Space:
         self.refs = 1
         self.gpas: CData = ffi.new("uint64_t[4]", roots)
         self.numbers: CData = ffi.new("uint32_t[4]")
+
+    @property
+    def shadowed(self) -> bool:
+        """Whether any root has a shadow table."""
+        return any(self.numbers[i] for i in range(self.count))
+
+
+#: The live spaces of a domain by their key, the one submitted longest ago first.
+LiveSpaces = OrderedDict[SpaceKey, Space]

@@ -1,108 +1,131 @@
-"""The shadow tree: which guest tables have shadows, and how these come, change and go.
+"""The tree of shadow tables: which guest tables have one, and how shadow tables are created, updated, linked and freed.
 
-Python decides per table here, C works per entry. A guest table gets its shadow when an entry or a root first names it
-(*adopt*), its frame is protected before it is read, and its entries are *linked* to the shadows of the tables that they
-name. Adding comes before removing, so that replacing an entry by itself costs nothing. A shadow that loses its last
-reference is *buried*, and its frame unprotected, before the call that unlinked it returns; so the ioreq that did it is
-answered only when the guest may use the page as plain memory.
+Python decides per table here, C works per entry. A guest table gets its shadow table when an entry or a root first
+names it: the table is *created*, its frame is write-protected, and only then its page is read (*updated*) and the
+tables that it names are created in turn; last, its entries are *linked* to theirs. Tables are created before others are
+freed, so that replacing an entry by itself costs nothing. A table that loses its last reference is *freed*, and its
+frame unprotected, before the call that unlinked it returns: so the guest may use the page as plain memory as soon as
+the request that did it is answered.
 
-Levels bound every recursion: the children of a table are one level below it, whatever the guest makes point to what.
+Every recursion is bounded by the level: the tables that a table names are one level below it, whatever the guest points
+to what.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from xengt_dm._core import ffi, lib
-from xengt_dm.ppgtt.guest_frames import GuestFrames
+from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES, GuestFrames
 from xengt_dm.ppgtt.ports import Observer, Protector
-from xengt_dm.units import CData
+from xengt_dm.ppgtt.space import LiveSpaces, Space
+from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE, CData
 
 ENTRIES: int = lib.XD_ENTRIES
 LAST = ENTRIES - 1
 LEVEL_MASK: int = lib.XD_LEVEL_MASK
-OPEN: int = lib.XD_TABLE_OPEN
-PAGE_SHIFT: int = lib.XD_FRAME_SHIFT
+UNSYNCED: int = lib.XD_TABLE_UNSYNCED
+TOP_LEVEL = 4
 #: The routes of a store.
 LEAF_STORE: int = lib.XD_ROUTE_LEAF_STORE
 DIRECTORY_STORE: int = lib.XD_ROUTE_DIRECTORY_STORE
 UNTRACKED_STORE: int = lib.XD_ROUTE_UNTRACKED_STORE
 DROPPED_STORE: int = lib.XD_ROUTE_DROPPED_STORE
-#: Tables brought in line at a time in a submission; what is left over is found by the next look.
+#: Leaf tables that are resynced at a time, at most.
 BATCH = 4096
 
 
-class _Level:
-    """Scratch memory for the directories of one level; the recursion uses each level once at a time."""
+@dataclass(slots=True)
+class Change:
+    """One structural change, and what it came to: a space that is shadowed or synced, or a store to a directory.
+
+    ``keep``: the space that it is made for, which keeps its shadow when room is made; None if any space may lose it.
+    """
+
+    keep: Space | None = None
+    #: Frames of tables that could not be write-protected, so that nothing is mapped through them.
+    refused: set[int] = field(default_factory=set)
+    #: Tables were left out because the quota has no room for them.
+    out_of_room: bool = False
+    #: How often room was made. The spaces that lost their shadow for it may have had tables that were counted on.
+    reclaims: int = 0
+
+
+class _Scratch:
+    """Memory of the directory of one level that is being updated. The recursion uses each level once at a time."""
 
     def __init__(self) -> None:
         self.entries: CData = ffi.new("uint64_t[]", ENTRIES)
-        self.wanted: CData = ffi.new("xd_wanted[]", ENTRIES)
+        self.missing: CData = ffi.new("xd_missing_table[]", ENTRIES)
+        self.numbers: CData = ffi.new("uint32_t[]", ENTRIES)
+        self.gfns: CData = ffi.new("uint64_t[]", ENTRIES)
+        self.errors: CData = ffi.new("int[]", ENTRIES)
 
 
-class ShadowTables:
-    """All shadow tables of one domain.
+class ShadowTree:
+    """All shadow tables of one domain. ``pointer`` is the ``xd_shadow *`` behind them, for functions in C.
 
-    ``make_room`` is asked, with a number of tables, when the quota stands in the way; it says whether it freed any.
+    ``spaces``: the live spaces; when the quota of ``max_tables`` is used up, those submitted longest ago lose their
+    shadows first. Raises MemoryError without memory. Methods raise :class:`~xengt_dm.errors.CallError` as the protector
+    and the mapper of the frames do, and nothing because of the guest.
     """
 
     def __init__(
-        self,
-        frames: GuestFrames,
-        protector: Protector,
-        counters: CData,
-        max_tables: int,
-        make_room: Callable[[int], bool],
+        self, frames: GuestFrames, protector: Protector, counters: CData, max_tables: int, spaces: LiveSpaces
     ) -> None:
         pointer = lib.xd_shadow_new(frames.pointer, counters, max_tables)
         if pointer == ffi.NULL:
             raise MemoryError(f"no memory for {max_tables} shadow tables")
         self.pointer: CData = ffi.gc(pointer, lib.xd_shadow_free)
+        self.observer: Observer | None = None
         self._frames = frames
         self._protector = protector
         self._counters = counters
-        self._make_room = make_room
-        #: The quota stood in the way since this was last cleared.
-        self.short = False
-        #: Frames of tables that could not be protected since this was last cleared.
-        self.refused: set[int] = set()
-        #: How often making room cost other spaces theirs, and with them maybe tables that somebody counted on.
-        self._reclaims = 0
+        self._spaces = spaces
         self._need: CData = ffi.new("xd_need *")
-        self._value: CData = ffi.new("uint64_t *")
-        self._levels = [_Level() for _ in range(6)]
+        #: By level; one more, for the table of a root.
+        self._scratch = [_Scratch() for _ in range(TOP_LEVEL + 2)]
         self._splits: CData = ffi.new("uint32_t *")
-        self._gfns: CData = ffi.new("uint64_t[]", ENTRIES)
-        self._errors: CData = ffi.new("int[]", ENTRIES)
-        self._numbers: CData = ffi.new("uint32_t[]", ENTRIES)
-        self._buried: CData = ffi.new("uint64_t[]", ENTRIES)
-        self._closing: tuple[CData, CData, CData, CData] = (
-            ffi.new("uint64_t[]", BATCH),
-            ffi.new("int[]", BATCH),
-            ffi.new("uint32_t[]", BATCH),
-            ffi.new("uint32_t *"),
-        )
+        self._one: CData = ffi.new("uint32_t[1]")
+        self._freed: CData = ffi.new("uint64_t[]", ENTRIES)
+        self._resynced: CData = ffi.new("uint64_t[]", BATCH)
+        self._errors: CData = ffi.new("int[]", BATCH)
+        self._others: CData = ffi.new("uint32_t[]", BATCH)
+        self._other_count: CData = ffi.new("uint32_t *")
         self._page: CData = ffi.new("uint64_t[]", ENTRIES)
-        self.observer: Observer | None = None
 
-    # Looking
-
+    @property
     def room(self) -> int:
         """How many more tables the quota allows."""
         return int(self.pointer.max_tables - self.pointer.live)
 
-    def _claim_room(self, needed: int) -> None:
-        if self.room() < needed:
-            self._reclaims += self._make_room(needed)
-            self.short |= self.room() < needed
+    # The shadow of a space
 
-    # Coming
+    def shadow(self, space: Space, change: Change) -> None:
+        """Give each root of a space its table, with all tables below, unless it has one whose frame is still RAM."""
+        for i, root in enumerate(space.roots):
+            gfn = root >> PAGE_SHIFT
+            number = space.numbers[i]
+            if number and not self._frames.is_ram(gfn):
+                space.numbers[i] = 0
+                lib.xd_unref(self.pointer, number)
+                self._free_unreferenced()
+            elif root and not number:
+                space.numbers[i] = self._root(gfn, space.mode.root_level, change)
 
-    def root(self, gfn: int, level: int) -> int:
-        """The shadow of a root table, made if need be, with a reference for the caller.
+    def unshadow(self, space: Space) -> None:
+        """Free the shadow of a space, as far as no other space shares it."""
+        for i in range(space.count):
+            number, space.numbers[i] = space.numbers[i], 0
+            if number:
+                lib.xd_unref(self.pointer, number)
+        self._free_unreferenced()
 
-        0 if the frame is no RAM, cannot be protected, or is one table too many.
+    def _root(self, gfn: int, level: int, change: Change) -> int:
+        """The table of a root, created if need be, with a reference that the caller holds.
+
+        0 if the frame is not RAM or cannot be write-protected, or if the quota has no room for the table.
         """
         if not self._frames.is_ram(gfn):
             self._counters.invalid_entries += 1
@@ -111,88 +134,110 @@ class ShadowTables:
         if number:
             lib.xd_ref(self.pointer, number)
             return int(number)
-        wanted = self._levels[level + 1].wanted
-        wanted[0].gfn = gfn
-        wanted[0].kind = level
-        self._adopt(wanted, 1, 1)
-        if not wanted[0].number:
+        scratch = self._scratch[level + 1]
+        missing = scratch.missing[0]
+        missing.gfn = gfn
+        missing.kind = level
+        self._make_room(1, change)
+        self._create_tables(scratch, 1, change)
+        if not missing.number:
             self._counters.quota_entries += 1
-        return int(wanted[0].number)
+        return int(missing.number)
 
-    def _adopt(self, wanted: CData, count: int, needed: int) -> None:
-        """Shadow these tables, children included, and hold them."""
-        self._claim_room(needed)
-        shadow = self.pointer
-        if shadow.open_tables or shadow.stale_tables:
+    def _make_room(self, needed: int, change: Change) -> None:
+        """Free the shadows of the spaces submitted longest ago, until ``needed`` tables fit or none is left."""
+        if self.room >= needed:
+            return
+        reclaimed = False
+        for space in list(self._spaces.values()):
+            if self.room >= needed:
+                break
+            if space is not change.keep and space.shadowed:
+                self.unshadow(space)
+                self._counters.reclaimed_spaces += 1
+                reclaimed = True
+        change.reclaims += reclaimed
+        change.out_of_room |= self.room < needed
+
+    # Creating tables
+
+    def _create_tables(self, scratch: _Scratch, count: int, change: Change) -> None:
+        """Create the ``count`` tables of ``scratch.missing``, write-protect their frames, and update them.
+
+        The caller holds a reference to each. What cannot be created has number 0 afterwards.
+        """
+        shadow, missing = self.pointer, scratch.missing
+        if shadow.unsynced_tables or shadow.stale_tables:
             for i in range(count):
-                self._secure(wanted[i].gfn)
-        fresh = lib.xd_adopt(shadow, wanted, count, self._numbers, self._gfns)
-        if fresh:
-            failures = self._protector.protect(self._gfns, fresh, self._errors)
-            self._counters.protected_pages += fresh - failures
+                self._protect_again(missing[i].gfn)
+        to_protect = lib.xd_create_tables(shadow, missing, count, scratch.numbers, scratch.gfns)
+        if to_protect:
+            failures = self._protector.protect(scratch.gfns, to_protect, scratch.errors)
+            self._counters.protected_pages += to_protect - failures
             if failures:
-                self._abandon(wanted, count, fresh)
-        if wanted[0].kind & LEVEL_MASK == 1:
-            self.update_leaves(self._numbers, count)
+                self._remove_refused(scratch, count, to_protect, change)
+        if missing[0].kind & LEVEL_MASK == 1:
+            self.update_leaves(scratch.numbers, count)
         else:
             for i in range(count):
-                if wanted[i].number:
-                    self.fill_directory(wanted[i].number)
+                if missing[i].number:
+                    self.update_directory(missing[i].number, change)
 
-    def _secure(self, gfn: int) -> None:
-        """Make sure that a frame which has shadows already is protected now, before it gets one more."""
+    def _protect_again(self, gfn: int) -> None:
+        """Make sure that a frame which has a table already is write-protected, before it gets another one."""
         shadow = self.pointer
         number = lib.xd_first_of_frame(shadow, gfn)
         if not number:
             return
-        self._numbers[0] = number
-        if shadow.tables[number].flags & OPEN:
-            self.close_leaves(self._numbers, 1)
+        self._one[0] = number
+        if shadow.tables[number].flags & UNSYNCED:
+            self.resync_leaves(self._one, 1)
         elif shadow.stale_tables:
-            self.verify(self._numbers, 1)
+            self.verify(self._one, 1)
 
-    def _abandon(self, wanted: CData, count: int, fresh: int) -> None:
-        """Take back the tables whose frames the hypervisor did not let us protect."""
-        refused = {self._gfns[i] for i in range(fresh) if self._errors[i]}
-        self.refused |= refused
+    def _remove_refused(self, scratch: _Scratch, count: int, to_protect: int, change: Change) -> None:
+        """Remove the tables whose frames could not be write-protected."""
+        refused = {scratch.gfns[i] for i in range(to_protect) if scratch.errors[i]}
+        change.refused |= refused
         for i in range(count):
-            if wanted[i].number and wanted[i].gfn in refused:
-                lib.xd_remove(self.pointer, wanted[i].number)
-                wanted[i].number = 0
+            missing = scratch.missing[i]
+            if missing.number and missing.gfn in refused:
+                lib.xd_remove(self.pointer, missing.number)
+                missing.number = scratch.numbers[i] = 0
                 self._counters.unprotectable_entries += 1
 
-    # Changing
+    # Updating tables
 
-    def fill_directory(self, number: int, first: int = 0, last: int = LAST) -> None:
-        """Bring entries ``first``..``last`` of a directory's shadow in line with the guest's table."""
+    def update_directory(self, number: int, change: Change, first: int = 0, last: int = LAST) -> None:
+        """Update entries ``first``..``last`` of a directory's table from the guest's page, with all that follows."""
         shadow = self.pointer
-        scratch = self._levels[shadow.tables[number].kind & LEVEL_MASK]
+        scratch = self._scratch[shadow.tables[number].kind & LEVEL_MASK]
         if not self._read_directory(number, scratch.entries):
             lib.xd_directory_clear(shadow, number)
-            self.bury()
+            self._free_unreferenced()
             return
-        # Making room may take the space away that this table belongs to; held, it outlives that until it is linked.
+        # Making room may free the space that this table belongs to; the reference keeps the table until it is linked.
         lib.xd_ref(shadow, number)
-        reclaims = -1
-        while reclaims != self._reclaims:
-            reclaims = self._reclaims
-            count = self._wanted(number, scratch.entries, first, last, scratch.wanted)
-            needed = count + self._splits[0]
+        while True:
+            reclaims = change.reclaims
+            count = self._find_missing(number, scratch, first, last)
+            self._make_room(count + self._splits[0], change)
             if count:
-                self._adopt(scratch.wanted, count, needed)
-            else:
-                self._claim_room(needed)
+                self._create_tables(scratch, count, change)
             self._need.count = 0
             lib.xd_directory_link(shadow, number, scratch.entries, first, last, self._need)
-            lib.xd_let_go(shadow, scratch.wanted, count)
+            lib.xd_unref_tables(shadow, scratch.missing, count)
+            if change.reclaims == reclaims:  # else tables that were there may have been freed: look again
+                break
         lib.xd_unref(shadow, number)
-        self.bury()
+        self._free_unreferenced()
 
     def _read_directory(self, number: int, entries: CData) -> bool:
+        """Copy a directory's guest page; False, and counted, if it is gone."""
         shadow = self.pointer
         result = lib.xd_directory_read(shadow, number, entries)
         if result == -errno.EAGAIN:
-            self._frames.learn(shadow.tables[number].gfn // lib.XD_CHUNK_FRAMES)
+            self._frames.query(shadow.tables[number].gfn // CHUNK_FRAMES)
             result = lib.xd_directory_read(shadow, number, entries)
         if result:
             self._counters.vanished_pages += 1
@@ -200,132 +245,126 @@ class ShadowTables:
             self.observer.table_read(shadow.tables[number].gfn, entries)
         return bool(result == 0)
 
-    def _wanted(self, number: int, entries: CData, first: int, last: int, wanted: CData) -> int:
+    def _find_missing(self, number: int, scratch: _Scratch, first: int, last: int) -> int:
+        """List in ``scratch.missing`` the tables that a directory names and that have none; returns how many.
+
+        ``_splits`` receives how many more tables linking may take, for 2 MiB pages that are RAM in part.
+        """
         need = self._need
         while True:
             need.count = 0
-            count = lib.xd_directory_wanted(self.pointer, number, entries, first, last, wanted, self._splits, need)
+            count = lib.xd_directory_missing(
+                self.pointer, number, scratch.entries, first, last, scratch.missing, self._splits, need
+            )
             if count != -errno.EAGAIN:
                 return int(count)
-            self._frames.learn_needed(need)
+            self._frames.query_needed(need)
 
     def update_leaves(self, numbers: CData, count: int) -> None:
-        """Bring whole leaf tables in line with the guest's."""
+        """Update ``count`` leaf tables from the guest's pages; ``numbers`` is ``uint32_t *`` and is overwritten."""
         if self.observer is not None:
             self._show_leaves(self.observer, numbers, count)
         need = self._need
         need.count = 0
         while count := lib.xd_leaf_update_many(self.pointer, numbers, count, need):
-            self._frames.learn_needed(need)
+            self._frames.query_needed(need)
 
     def _show_leaves(self, observer: Observer, numbers: CData, count: int) -> None:
         for gfn in {self.pointer.tables[numbers[i]].gfn for i in range(count) if numbers[i]}:
             if self._frames.is_ram(gfn) and not lib.xd_frames_read_page(self._frames.pointer, gfn, self._page):
                 observer.table_read(gfn, self._page)
 
-    def store(self, gpa: int, size: int, value: int) -> int:
-        """One store by the guest within one frame: to its memory, then to the shadows of that frame.
+    def store(self, gpa: int, size: int, value: int, keep: Space | None = None) -> int:
+        """Perform a store of 1, 2, 4 or 8 bytes within one frame: to guest memory, then to the frame's tables.
 
-        Returns the store's route, an ``xd_route``: UNTRACKED_STORE if the frame has no shadow, DROPPED_STORE if it is
-        no RAM or its page vanished, so that the store went nowhere.
+        ``keep``: the space that keeps its shadow if the store needs room for tables. Returns the store's route, an
+        ``xd_route``: UNTRACKED_STORE if the frame has no table, DROPPED_STORE if it is not RAM or its page vanished, so
+        that the store went nowhere.
         """
         need = self._need
         need.count = 0
-        shadow = self.pointer
-        while (result := lib.xd_guest_store(shadow, gpa, value, size, need)) == -errno.EAGAIN:
-            self._frames.learn_needed(need)
+        while (result := lib.xd_guest_store(self.pointer, gpa, value, size, need)) == -errno.EAGAIN:
+            self._frames.query_needed(need)
         if result == lib.XD_STORE_DONE:
             return LEAF_STORE
         if result == lib.XD_STORE_UNTRACKED:
             return UNTRACKED_STORE
         if result == lib.XD_STORE_DIRECTORY:
-            offset = gpa & 0xFFF
-            self._store_to_directories(gpa >> PAGE_SHIFT, offset // 8, (offset + size - 1) // 8)
+            offset = gpa & (PAGE_SIZE - 1)
+            self._store_to_directories(gpa >> PAGE_SHIFT, offset // 8, (offset + size - 1) // 8, Change(keep))
             return DIRECTORY_STORE
         self._counters.vanished_pages += 1
         return DROPPED_STORE
 
-    def load(self, gpa: int, size: int) -> int:
-        """``size`` bytes of guest memory within one frame; all ones if the frame is no RAM or its page vanished."""
-        if self._frames.is_ram(gpa >> PAGE_SHIFT) and not lib.xd_frames_load(
-            self._frames.pointer, gpa, size, self._value
-        ):
-            return int(self._value[0])
-        return (1 << 8 * size) - 1
+    def _store_to_directories(self, gfn: int, first: int, last: int, change: Change) -> None:
+        """Update all tables of a frame that serves as a directory, the highest level first.
 
-    def _store_to_directories(self, gfn: int, first: int, last: int) -> None:
-        """Update all shadows of a frame that is a directory at some level, the highest first.
-
-        The update of one may bury another, when the frame points to itself; so each is looked up again by its kind.
+        If the frame points to itself, the update of one may free another; so each is looked up again by its kind.
         """
         shadow = self.pointer
         kinds = []
         number = lib.xd_first_of_frame(shadow, gfn)
         while number:
             kinds.append(shadow.tables[number].kind)
-            number = shadow.tables[number].same_frame
+            number = shadow.tables[number].next_of_frame
         for kind in kinds:
             number = lib.xd_find(shadow, gfn, kind)
             if not number:
                 continue
             if kind & LEVEL_MASK > 1:
-                self.fill_directory(number, first, last)
+                self.update_directory(number, change, first, last)
             else:
-                self._numbers[0] = number
-                self.update_leaves(self._numbers, 1)
+                self._one[0] = number
+                self.update_leaves(self._one, 1)
 
-    # Opening and closing (relaxed mode)
+    # Leaf tables that the guest may store to unseen (relaxed mode)
 
     def unsync(self, gfn: int) -> bool:
-        """Have a frame unprotected until its tables are resynced, if it serves as leaf tables only and is protected.
+        """Unprotect a frame until its tables are resynced, if it serves as leaf tables only and is protected.
 
         Returns whether it is unprotected now.
         """
         shadow = self.pointer
         number = lib.xd_first_of_frame(shadow, gfn)
         first = shadow.tables[number]
-        if not number or first.kind & LEVEL_MASK != 1 or first.flags & OPEN:
+        if not number or first.kind & LEVEL_MASK != 1 or first.flags & UNSYNCED:
             return False
         if not self._protector.unsync(gfn):
             return False
-        lib.xd_set_open(shadow, gfn, 1)
+        lib.xd_set_unsynced(shadow, gfn, 1)
         self._counters.opened_pages += 1
         self._counters.protected_pages -= 1
         return True
 
-    def close_leaves(self, leaves: CData, count: int) -> None:
-        """Protect the open ones among these leaves again, then bring all of them in line with the guest's.
+    def resync_leaves(self, leaves: CData, count: int) -> None:
+        """Write-protect the unsynced ones among these leaf tables again, then update all of them.
 
-        ``count``: at most :data:`BATCH`.
+        ``leaves`` is ``uint32_t *`` and is overwritten; ``count`` is at most :data:`BATCH`.
         """
         shadow = self.pointer
-        if shadow.open_tables:
-            gfns, errors, others, other_count = self._closing
-            closed = lib.xd_close_frames(shadow, leaves, count, gfns, others, other_count)
-            if closed:
-                self._protector.resync(gfns, closed, errors)
-                lib.xd_frames_closed(shadow, gfns, errors, closed)
-                if other_count[0]:
-                    self.update_leaves(others, other_count[0])
+        if shadow.unsynced_tables:
+            gfns, errors, others = self._resynced, self._errors, self._others
+            frames = lib.xd_resync_begin(shadow, leaves, count, gfns, others, self._other_count)
+            if frames:
+                self._protector.resync(gfns, frames, errors)
+                lib.xd_resync_end(shadow, gfns, errors, frames)
+                if self._other_count[0]:
+                    self.update_leaves(others, self._other_count[0])
         self.update_leaves(leaves, count)
 
     def verify(self, numbers: CData, count: int) -> None:
-        """Have the frames of these tables protected again if the guest replaced them meanwhile."""
+        """Have the frames of these tables write-protected again if the guest replaced them meanwhile."""
         shadow = self.pointer
-        gfns = {shadow.tables[numbers[i]].gfn for i in range(count) if not shadow.tables[numbers[i]].flags & OPEN}
+        gfns = {shadow.tables[numbers[i]].gfn for i in range(count) if not shadow.tables[numbers[i]].flags & UNSYNCED}
         if gfns:
             self._protector.verify(ffi.new("uint64_t[]", list(gfns)), len(gfns))
 
-    # Going
+    # Freeing tables
 
-    def release(self, number: int) -> None:
-        """Drop a root's reference; :meth:`bury` follows."""
-        lib.xd_unref(self.pointer, number)
-
-    def bury(self) -> None:
-        """Take apart what lost its last reference, and unprotect the frames that are tables no more."""
+    def _free_unreferenced(self) -> None:
+        """Free the tables that lost their last reference, and unprotect the frames that have no table any more."""
         shadow = self.pointer
-        while shadow.dying:
-            count = lib.xd_bury(shadow, self._buried, ENTRIES)
+        while shadow.first_unreferenced:
+            count = lib.xd_free_unreferenced(shadow, self._freed, ENTRIES)
             if count:
-                self._counters.protected_pages -= self._protector.unprotect(self._buried, count)
+                self._counters.protected_pages -= self._protector.unprotect(self._freed, count)

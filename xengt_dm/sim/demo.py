@@ -1,10 +1,13 @@
-"""A guest that does what i915 does, on the embedded hypervisor: the whole path at work without Xen.
+"""A guest that behaves like i915, on the embedded hypervisor: the whole path without Xen.
 
-Each of two vCPUs is a driver with an address space of its own. The order of its stores is that of
-``drivers/gpu/drm/i915/gt/gen8_ppgtt.c`` of Linux 6.1: a scratch hierarchy that every space shares; tables filled before
-they are linked by one 8-byte store; entries inserted one store each; ranges cleared by a compiled ``memset64``; a table
-unlinked from its parent before its page is used for something else; the space announced when it is complete, and taken
-back before its tables are freed.
+Each of two vCPUs is a driver with an address space of its own. It stores in the order of
+``drivers/gpu/drm/i915/gt/gen8_ppgtt.c`` of Linux 6.1:
+
+* All spaces share a tree of scratch tables.
+* A table is filled before one 8-byte store links it.
+* Entries are inserted with one store each, and ranges are cleared with a compiled ``memset64``.
+* A table is unlinked from its parent before its page is used for something else.
+* A space is announced when it is complete, and destroyed before its tables are freed.
 """
 
 from __future__ import annotations
@@ -24,28 +27,31 @@ from xengt_dm.hypervisor.embedded.vcpu import Vcpu
 from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.stats.counters import read_counters
+from xengt_dm.units import PAGE_SIZE
 from xengt_dm.vgpu import registers as reg
 
-FRAME = 4096
 ENTRIES = 512
 RAM_FRAMES = 16384
-#: What the entries are made of, gen8_pde_encode and gen8_pte_encode.
+#: The low bits of entries. Source: gen8_pde_encode and gen8_pte_encode.
 TABLE = 0x003
 TABLE_TO_SCRATCH = 0x01B
 PAGE_CACHED = 0x083
 PAGE_SCRATCH = 0x019
-#: GPU addresses looked up in each space in the end.
+#: GPU addresses that are resolved in each space at the end.
 LOOKUPS = 1000
 
 Progress = Callable[[int, float], None]
 
 
 class GuestFault(AssertionError):  # noqa: N818 - what the guest found, in its own words
-    """The guest's memory is not what the guest stored."""
+    """The guest read something else from its memory than it had stored."""
 
 
 class Pages:
-    """The guest kernel's page allocator, a vCPU's part of it: so what one gets does not depend on the others' pace."""
+    """The guest kernel's page allocator for one vCPU.
+
+    Each vCPU has its own, so the pages that it gets do not depend on how fast the other runs.
+    """
 
     def __init__(self, first: int, last: int) -> None:
         self._free = list(range(last, first - 1, -1))
@@ -59,33 +65,33 @@ class Pages:
 
 @dataclass(frozen=True)
 class Scratch:
-    """What entries point to that map nothing of anybody's: gfns of a data page and of a full table of each level."""
+    """What unused entries point to: the gfn of a data page, and of one full table for each level."""
 
     data: int
     tables: tuple[int, int, int]
 
     @classmethod
     def build(cls, vcpu: Vcpu, pages: Pages) -> Scratch:
-        """Made by the first vCPU, before anything is announced; so none of it traps."""
+        """Builds the scratch tables. The first vCPU does it before any space is announced, so no store traps."""
         data = pages.take()
-        entry = data * FRAME | PAGE_SCRATCH
+        entry = data * PAGE_SIZE | PAGE_SCRATCH
         tables = []
         for _ in range(3):
             gfn = pages.take()
-            vcpu.fill(gfn * FRAME, ENTRIES, entry)
+            vcpu.fill(gfn * PAGE_SIZE, ENTRIES, entry)
             tables.append(gfn)
-            entry = gfn * FRAME | TABLE_TO_SCRATCH
+            entry = gfn * PAGE_SIZE | TABLE_TO_SCRATCH
         return cls(data, (tables[0], tables[1], tables[2]))
 
     def entry(self, level: int) -> int:
-        """What an empty entry of a table of this level says."""
+        """Returns the value of an unused entry in a table of this level."""
         if level == 1:
-            return self.data * FRAME | PAGE_SCRATCH
-        return self.tables[level - 2] * FRAME | TABLE_TO_SCRATCH
+            return self.data * PAGE_SIZE | PAGE_SCRATCH
+        return self.tables[level - 2] * PAGE_SIZE | TABLE_TO_SCRATCH
 
 
 class AddressSpace:
-    """One PPGTT, as its driver keeps it: its tables, and what it believes they say."""
+    """One PPGTT as its driver sees it: its tables, and what the driver stored in them."""
 
     def __init__(self, vcpu: Vcpu, pages: Pages, scratch: Scratch, lock: threading.Lock) -> None:
         self._vcpu = vcpu
@@ -96,53 +102,53 @@ class AddressSpace:
         self.believed: dict[int, list[int]] = {}
         self.root = self._new_table(4)
         directory_pointers, directory = self._new_table(3), self._new_table(2)
-        self._set(directory_pointers, 0, directory * FRAME | TABLE)
-        self._set(self.root, 0, directory_pointers * FRAME | TABLE)
+        self._set(directory_pointers, 0, directory * PAGE_SIZE | TABLE)
+        self._set(self.root, 0, directory_pointers * PAGE_SIZE | TABLE)
         self.directory = directory
 
     def announce(self, notification: reg.Notification) -> None:
-        """gen8_ppgtt_notify_vgt: under one lock, because the pdp registers are shared."""
+        """Announces or destroys the space, as gen8_ppgtt_notify_vgt does. vCPUs share pdp[0], so there is a lock."""
         with self._notify_lock:
             base = DEFAULT_BAR0
-            self._vcpu.mmio_write(base + reg.PDP0, 4, self.root * FRAME & 0xFFFFFFFF)
-            self._vcpu.mmio_write(base + reg.PDP0 + 4, 4, self.root * FRAME >> 32)
+            self._vcpu.mmio_write(base + reg.PDP0, 4, self.root * PAGE_SIZE & 0xFFFFFFFF)
+            self._vcpu.mmio_write(base + reg.PDP0 + 4, 4, self.root * PAGE_SIZE >> 32)
             self._vcpu.mmio_write(base + reg.G2V_NOTIFY, 4, notification)
 
     def map_range(self, slot: int, gfns: list[int]) -> None:
-        """Bind a buffer: a new table under ``slot`` of the directory, then one entry after the other."""
+        """Binds a buffer: links a new table at ``slot`` of the directory, then stores one entry after the other."""
         table = self._new_table(1)
-        self._set(self.directory, slot, table * FRAME | TABLE)
+        self._set(self.directory, slot, table * PAGE_SIZE | TABLE)
         for i, gfn in enumerate(gfns):
-            self._set(table, i, gfn * FRAME | PAGE_CACHED)
+            self._set(table, i, gfn * PAGE_SIZE | PAGE_CACHED)
 
     def clear_range(self, slot: int, first: int, count: int) -> None:
-        """Unbind: a memset64 of scratch entries over a live table."""
-        table = self.believed[self.directory][slot] // FRAME
+        """Unbinds a range: a memset64 of scratch entries over a part of a linked table."""
+        table = self.believed[self.directory][slot] // PAGE_SIZE
         self._fill(table, first, count, self._scratch.entry(1))
 
     def unmap(self, slot: int) -> None:
-        """Take a whole table out, then use its page for something else."""
-        table = self.believed[self.directory][slot] // FRAME
+        """Unlinks a table, uses its page for something else, and frees it."""
+        table = self.believed[self.directory][slot] // PAGE_SIZE
         self._set(self.directory, slot, self._scratch.entry(2))
         del self.believed[table]
-        self._vcpu.fill(table * FRAME, ENTRIES, 0x5A5A5A5A5A5A5A5A)
+        self._vcpu.fill(table * PAGE_SIZE, ENTRIES, 0x5A5A5A5A5A5A5A5A)
         self._pages.give_back(table)
 
     def check(self) -> None:
-        """Read every table back. Raises GuestFault."""
+        """Reads every table back. Raises GuestFault if an entry differs from what was stored."""
         for gfn, entries in self.believed.items():
             for i, entry in enumerate(entries):
-                found = self._vcpu.load(gfn * FRAME + 8 * i, 8)
+                found = self._vcpu.load(gfn * PAGE_SIZE + 8 * i, 8)
                 if found != entry:
                     raise GuestFault(f"entry {i} of table {gfn:#x} reads {found:#x}, and {entry:#x} was stored")
 
     def mapped(self) -> list[tuple[int, int]]:
-        """(va, gpa) of every page that an entry of a linked table names."""
+        """Returns (va, gpa) of every page that an entry of a linked table maps."""
         return [
             (slot << 21 | i << 12, entry & ~0xFFF)
             for slot, link in enumerate(self.believed[self.directory])
             if link & 0xFFF == TABLE
-            for i, entry in enumerate(self.believed[link // FRAME])
+            for i, entry in enumerate(self.believed[link // PAGE_SIZE])
         ]
 
     def free(self) -> None:
@@ -156,22 +162,22 @@ class AddressSpace:
         return gfn
 
     def _set(self, gfn: int, slot: int, entry: int) -> None:
-        self._vcpu.store(gfn * FRAME + 8 * slot, 8, entry)
+        self._vcpu.store(gfn * PAGE_SIZE + 8 * slot, 8, entry)
         self.believed[gfn][slot] = entry
 
     def _fill(self, gfn: int, first: int, count: int, entry: int) -> None:
-        self._vcpu.fill(gfn * FRAME + 8 * first, count, entry)
+        self._vcpu.fill(gfn * PAGE_SIZE + 8 * first, count, entry)
         self.believed[gfn][first : first + count] = [entry] * count
 
 
 class Guest:
-    """The guest's side: a program for each vCPU, and the moments at which they wait for each other."""
+    """The guest: a program for each vCPU, and the moments at which the vCPUs wait for each other."""
 
     VCPUS = 2
-    #: Tables bound and cleared in one round; with 3 stores more to link, unlink and clear.
+    #: Tables that are bound in one round.
     SLOTS = 4
     PAGES_A_SLOT = 96
-    #: At least so many; more as long as there is time.
+    #: The smallest number of rounds. There are more if there is time.
     ROUNDS = 2
 
     def __init__(self, seconds: float, seed: int) -> None:
@@ -182,7 +188,7 @@ class Guest:
         self._lock = threading.Lock()
         self._scratch: Scratch | None = None
         self._ready = threading.Barrier(self.VCPUS)
-        #: All programs stand still with their spaces live; then the audit; then they go on.
+        #: All programs stop here with their spaces live. After the audit they continue.
         self.live: list[AddressSpace] = []
         self.resting = threading.Semaphore(0)
         self.go_on = threading.Event()
@@ -224,10 +230,11 @@ class Guest:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What was found while all spaces were live; ``counters`` are of the end.
+    """What was found while all spaces were live. ``counters`` are those at the end.
 
-    ``resolved``: GPU addresses looked up in the shadow, ``wrong``: of those, the ones that led elsewhere than the guest
-    meant, ``digest``: of where they led, the same for the same guest on any hypervisor. ``mismatches``: of the audit.
+    ``resolved`` is the number of GPU addresses that were resolved by the shadow, and ``wrong`` how many of them led to
+    another page than the guest meant. ``digest`` is a hash of where they led; it is the same for the same guest on any
+    hypervisor. ``mismatches`` is the number of entries that the audit found to be wrong or overdue.
     """
 
     flavour: str
@@ -243,10 +250,11 @@ class Result:
 
 
 def demo(seconds: float, flavour: str, seed: int, progress: Progress, sync: Sync = Sync.STRICT) -> Result:
-    """Run the guest for about ``seconds`` (one round at least), audit, and end in order.
+    """Runs the guest for about ``seconds``, but at least ROUNDS rounds; audits the shadows; and ends in order.
 
-    ``progress`` is called with the stores trapped so far and the seconds gone by, a few times a second. Raises
-    GuestFault if the guest finds its memory wrong, HostError if that Xen cannot show what a guest stores.
+    A few times a second ``progress`` is called with the number of stores that have trapped and the seconds that have
+    passed. Raises GuestFault if the guest finds its memory wrong, and HostError if no device model can see every store
+    on this flavour of Xen.
     """
     guest = Guest(seconds, seed)
     with (
@@ -281,15 +289,20 @@ async def _demo(domain: EmbeddedDomain, instance: Instance, guest: Guest, seed: 
 
 
 def _resolve(engine: Engine, guest: Guest, seed: int) -> tuple[int, int, str]:
-    """Look up GPU addresses of every space in its shadow: how many, how many led elsewhere than the guest meant."""
+    """Resolves GPU addresses of every space by its shadow.
+
+    Returns how many were resolved, how many led to another page than the guest meant, and a hash of where they led.
+    """
     rng = random.Random(seed)
     digest = hashlib.sha256()
     by_root = {space.roots: space for space in engine.spaces}
     resolved = wrong = 0
     for space in sorted(guest.live, key=lambda space: space.root):
         pages = space.mapped()
+        shadowed = by_root[space.root * PAGE_SIZE,]
+        engine.sync(shadowed)
         for va, gpa in rng.sample(pages, min(LOOKUPS, len(pages))):
-            page = engine.resolve(by_root[space.root * FRAME,], va)
+            page = engine.resolve(shadowed, va)
             resolved += 1
             wrong += page is None or page.gpa != gpa
             digest.update(repr((space.root, va, page)).encode())

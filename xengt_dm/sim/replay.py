@@ -1,10 +1,10 @@
-"""Playing a trace: the guest of a file, on the embedded hypervisor, through the whole path.
+"""Plays a trace: the guest in a file, on the embedded hypervisor, through the whole path.
 
     store -> p2m check -> ioreq -> event channel -> trio -> bus -> engine -> answer -> second emulation pass
 
-What vCPUs do is executed as the embedded hypervisor's operations, on a thread beside the one that serves, one event
-after the other as the file has them. What is no vCPU's doing (a submission, a GPU's store, a dump) happens between two
-of them, in the serving thread, where a device would call the engine.
+What vCPUs do is executed as operations of the embedded hypervisor, one event after the other, on a second thread.
+Submissions, stores by the GPU and dumps happen between two of these, in the serving thread, where a device would call
+the engine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.control import report
 from xengt_dm.errors import DataError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
@@ -28,24 +28,24 @@ from xengt_dm.trace.read import frame_limit, vcpu_count
 from xengt_dm.units import CData
 from xengt_dm.vgpu.registers import BAR0_SIZE
 
-#: Above every address that a page-table entry can name, and that a trace is likely to store to.
+#: Where BAR0 is: above every address that a page-table entry can name, and that a trace is likely to store to.
 BAR0 = 1 << 51
-#: 4 TiB; a type for each frame and the guest's memory twice must find room in one process.
+#: 4 TiB. The process needs room for a type for each frame and for the guest's memory twice.
 MOST_FRAMES = 1 << 30
-#: Operations executed in one go, between two looks at whether the serving side failed.
+#: Operations that are executed together. Between two batches a failure of the serving side is noticed.
 BATCH = 8192
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a trace came to: ``dumps`` and ``counters`` as docs/trace-format.md has them."""
+    """The result of a replay: ``dumps`` and ``counters`` as in docs/trace-format.md."""
 
     dumps: list[dict[str, Any]]
     counters: dict[str, int]
 
 
 def replay(header: Header, events: list[Event], *, sync: Sync, max_tables: int, flavour: str = "4.17") -> Outcome:
-    """Play a trace from its header's state to its end. Raises DataError if its guest is too large to be played."""
+    """Plays a trace from the state in its header to its end. Raises DataError if its guest has too many frames."""
     limit = frame_limit(header, events)
     if limit > MOST_FRAMES:
         raise DataError(f"the trace's guest has frames up to {limit - 1}; replay plays guests of {MOST_FRAMES} frames")
@@ -69,7 +69,7 @@ class _Player:
         self._instance = instance
         self._ops: CData = ffi.new("xd_emb_op[]", BATCH)
         self._count = 0
-        #: (vCPU, first operation, how many) of what has been put together and not executed yet.
+        #: (vCPU, first operation, number of operations) of the operations that are collected but not executed yet.
         self._runs: list[tuple[int, int, int]] = []
         self.dumps: list[dict[str, Any]] = []
         self.dropped = 0
@@ -87,7 +87,7 @@ class _Player:
         match event:
             case Store(gpa, size, value, vcpu):
                 if BAR0 - size < gpa < BAR0 + BAR0_SIZE:
-                    self.dropped += 1  # the trace's guest has nothing at our BAR's address
+                    self.dropped += 1  # in the trace there is no BAR at this address
                 else:
                     await self._add(vcpu, lib.XD_OP_STORE, gpa, size, value)
             case Fill(gpa, count, value, vcpu):
@@ -97,7 +97,7 @@ class _Player:
             case Remove(gfn, count):
                 await self._remove(gfn, count)
             case Add(gfn, count):
-                await self._remove(gfn, count)  # a frame that is RAM already is replaced by another
+                await self._remove(gfn, count)  # so that a frame that is already RAM is replaced
                 await self._add(0, lib.XD_OP_ADD, gfn, 0, 0, count)
             case Submit(mode, root):
                 await self._flush()
@@ -132,7 +132,7 @@ class _Player:
         self._count += 1
 
     async def _flush(self) -> None:
-        """Have the vCPUs execute what has been put together, while the other task serves."""
+        """Has the vCPUs execute the collected operations while the other task serves."""
         if self._runs:
             await trio.to_thread.run_sync(self._execute)
             self._runs.clear()

@@ -1,8 +1,8 @@
-"""What a trace can say: its header and its events, as values (docs/trace-format.md).
+"""The header and the events of a trace, as values. Source: docs/trace-format.md.
 
-Addresses are guest physical bytes (``gpa``), frames are 4 KiB (``gfn``), ``va`` is a GPU address, ``root`` is an
-address as the guest wrote it, low bits and all. Nothing here checks a value: :mod:`xengt_dm.trace.read` does when it
-reads. ``line`` of each is its one line of JSON, without the newline.
+``gpa`` is a guest physical address in bytes, ``gfn`` a frame of 4 KiB, ``va`` a GPU address. ``root`` is an address as
+the guest wrote it, including its low 12 bits. Nothing in this module checks a value; :mod:`xengt_dm.trace.read` checks
+them when it reads a trace. The method ``line`` of each class returns its line of JSON without the newline.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ import json
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-#: The version of the format that the header's ``trace`` names.
+#: The version of the format, ``trace`` in the header.
 TRACE_VERSION: Final = 1
 U64_MAX: Final = (1 << 64) - 1
-#: An entry's frame is bits 45:12 (GTT_HAW 46 of i915/gvt/gtt.c), so no table can name a frame from here on.
+#: The first frame that no entry can name: an entry's frame is bits 45:12 (GTT_HAW 46 of i915/gvt/gtt.c).
 FRAME_LIMIT: Final = 1 << 34
-#: BAR0 of generations 8 and 9: 2 MiB of registers, the GGTT's entries from 8 MiB (i915/gt/intel_ggtt.c).
+#: BAR0 of generations 8 and 9: 2 MiB of registers, and the GGTT's entries from 8 MiB on (i915/gt/intel_ggtt.c).
 BAR0_BYTES: Final = 16 << 20
-#: Slots of 32 bytes in one synchronous ioreq page, one a vCPU (xen/include/public/hvm/ioreq.h).
+#: vCPUs of a domain: a page holds 128 slots of 32 bytes, one for each vCPU (xen/include/public/hvm/ioreq.h).
 VCPU_LIMIT: Final = 128
 
 Mode: TypeAlias = Literal["l3", "l4"]
 L3Root: TypeAlias = tuple[int, int, int, int]
-#: What names an address space: the root address (L4) or the four of them (L3), with ``mode`` beside it.
+#: The root address (L4) or the four root addresses (L3). Together with the mode it identifies an address space.
 Root: TypeAlias = int | L3Root
 DumpId: TypeAlias = str | int
 
@@ -38,7 +38,7 @@ def _root(root: Root) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The guest: frames 0 .. ``ram_frames``-1 are RAM and zero, apart from ``holes`` (first gfn, count)."""
+    """The guest: frames 0 to ``ram_frames``-1 are RAM and contain zeros, except for ``holes`` (first gfn, count)."""
 
     generation: int
     ram_frames: int
@@ -52,7 +52,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """One store by a vCPU of ``size`` bytes (1, 2, 4 or 8), at any alignment."""
+    """A store of ``size`` bytes (1, 2, 4 or 8) by a vCPU, at any alignment."""
 
     gpa: int
     size: int
@@ -66,7 +66,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """``count`` stores of 8 bytes, upwards from the 8-byte aligned ``gpa``."""
+    """``count`` stores of 8 bytes by a vCPU, each of the same value, upwards from the 8-byte aligned ``gpa``."""
 
     gpa: int
     count: int
@@ -94,7 +94,7 @@ class Mmio:
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """The GPU is about to execute with this address space."""
+    """A submission: the GPU is about to execute with this address space."""
 
     mode: Mode
     root: Root
@@ -119,7 +119,7 @@ class GpuStore:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """The guest gives these frames back: they are no RAM from here on."""
+    """The guest gives these frames back: from here on they are not RAM."""
 
     gfn: int
     count: int
@@ -130,7 +130,7 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """These frames are RAM from here on, and zero, whatever they were before."""
+    """From here on these frames are RAM and contain zeros, whatever they were before."""
 
     gfn: int
     count: int
@@ -141,7 +141,7 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """Say what every live address space resolves to now."""
+    """Note what every live address space resolves to now."""
 
     id: DumpId
 

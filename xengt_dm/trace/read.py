@@ -1,7 +1,7 @@
-"""Reading a trace: JSON Lines in, a header and a list of events out, or one error that says which line is wrong.
+"""Reads a trace: JSON Lines in, a header and a list of events out, or an error that says which line is wrong.
 
-The whole file is checked before anyone sees the first event, so that a bad line 1000 leaves nothing half-done. What is
-right is in docs/trace-format.md; the checks here are that text, in its order.
+The whole file is checked before the caller gets the first event, so an error in line 1000 leaves nothing half-done.
+docs/trace-format.md says what is allowed; the checks here follow that text, in its order.
 """
 
 from __future__ import annotations
@@ -34,44 +34,24 @@ from xengt_dm.trace.events import (
     Store,
     Submit,
 )
-from xengt_dm.trace.write import TraceWriter
-
-__all__ = [
-    "Add",
-    "Dump",
-    "Event",
-    "Fill",
-    "GpuStore",
-    "Header",
-    "L3Root",
-    "Mmio",
-    "Mode",
-    "Remove",
-    "Root",
-    "Store",
-    "Submit",
-    "TraceWriter",
-    "frame_limit",
-    "read_trace",
-    "vcpu_count",
-]
+from xengt_dm.units import PAGE_SHIFT
 
 Fields = dict[str, Any]
 
-#: First addresses and frames that do not exist: 64-bit addresses, 4 KiB frames of them.
+#: The first address, and the first frame, beyond the 64-bit address space.
 _ADDRESS_END: Final = U64_MAX + 1
-_FRAME_END: Final = _ADDRESS_END >> 12
+_FRAME_END: Final = _ADDRESS_END >> PAGE_SHIFT
 
 
 class _WrongError(Exception):
-    """What is wrong with a line, and what would be right; the reader adds file and line number."""
+    """Says what is wrong with a line and what would be right. The reader adds the file and the line number."""
 
 
 def read_trace(path: str | os.PathLike[str]) -> tuple[Header, list[Event]]:
-    """The header and all events of the trace at ``path`` (gzip if its name ends in ``.gz``).
+    """Returns the header and all events of the trace at ``path``, which is gzip if its name ends in ``.gz``.
 
-    Raises DataError for a file that cannot be read or is not a trace, with ``path``, the line number (from 1), what is
-    wrong and what would be right. Takes about 5 microseconds and 250 bytes an event.
+    Raises DataError if the file cannot be read or is not a trace. The message has ``path``, the line number (from 1),
+    what is wrong and what would be right. Takes about 5 microseconds and 250 bytes for each event.
     """
     name = os.fspath(path)
     try:
@@ -86,12 +66,12 @@ def read_trace(path: str | os.PathLike[str]) -> tuple[Header, list[Event]]:
 
 
 def vcpu_count(events: Iterable[Event]) -> int:
-    """How many vCPUs the trace's guest needs: the highest that stores, plus one."""
+    """Returns how many vCPUs the trace's guest needs: the highest vCPU number that stores, plus one."""
     return 1 + max((event.vcpu for event in events if isinstance(event, Store | Fill | Mmio)), default=0)
 
 
 def frame_limit(header: Header, events: Iterable[Event]) -> int:
-    """The first gfn from which on nothing ever is RAM in this trace."""
+    """Returns the lowest gfn for which no frame at or above it is ever RAM in this trace."""
     return max([header.ram_frames, *(event.gfn + event.count for event in events if isinstance(event, Add))])
 
 
@@ -119,7 +99,7 @@ def _read(name: str, stream: Iterable[bytes]) -> tuple[Header, list[Event]]:
         what = f"not JSON at column {column}: {error.msg}" if error.doc.strip() else "the line is empty"
         raise DataError(f"{name}:{number}: {what}; a line is one JSON object") from None
     except ValueError:
-        # json's integers go through int(), which refuses more digits than sys.get_int_max_str_digits().
+        # json converts integers with int(), which refuses more digits than sys.get_int_max_str_digits().
         raise DataError(f"{name}:{number}: a number is far too long; numbers are integers from 0 to 2^64-1") from None
     except RecursionError:
         raise DataError(f"{name}:{number}: arrays or objects nest too deeply; an event is a flat object") from None
@@ -180,7 +160,7 @@ def _keys(what: str, fields: Fields, required: frozenset[str], optional: frozens
 
 
 def _number(fields: Fields, key: str, limit: int = _ADDRESS_END, low: int = 0) -> int:
-    """``fields[key]``, an integer from ``low`` to below ``limit``; true, 1.0 and 1e3 are none."""
+    """Returns ``fields[key]``, an integer from ``low`` to ``limit`` - 1. true, 1.0 and 1e3 are not integers."""
     value = fields[key]
     if type(value) is not int or not low <= value < limit:
         top = "2^64-1" if limit == _ADDRESS_END else str(limit - 1)

@@ -1,13 +1,17 @@
-"""Recording what a live guest does, so that the trace comes to the same shadows.
+"""Records what a live guest does, so that replaying the trace leads to the same shadows.
 
-A trace is stores to zeroed memory (docs/trace-format.md), but of a live guest we see only the stores that trap. What it
-stored to a page before that page became a table, or while a table was open, shows when the engine reads the page; and
-which frames are RAM shows when the engine asks. So a recording has two sources: events, which come through the bus
-before they are done, and what the engine reads, which comes while it does them. An event is therefore held back until
-the next one comes, and what was read meanwhile is written before it, as stores: then the event finds in the trace's
-memory what it found in the guest's.
+Facts: a trace starts with zeroed memory and has every store (docs/trace-format.md). Of a live guest we see only the
+stores that trap. What it stored to a page before the page became a table, or while the table was unsynced, shows when
+the engine reads the page. Which frames are RAM shows when the engine queries them.
+What follows: a recording has two sources: events, which the bus reports before they take effect, and what the engine
+reads, which it reports while the event takes effect.
+What we do: an event is held back until the next one comes. What the engine reads meanwhile is written before it, as
+stores. So in a replay the event finds in the trace's memory what it found in the guest's memory. The recorder keeps a
+copy of the trace's memory for the pages that were read, so that only differences are written.
+Cost: up to 64 MiB for the copy, and 4 KiB compared for each page that the engine reads.
 
-What the trace's memory holds is kept for the pages in question, so that only differences are written.
+Example: the guest fills page 7 while it is plain memory, and links it as a table by a store to page 3. The recorder
+holds the store to page 3 back. The engine reads page 7. The recorder writes fills of page 7, and later the store.
 """
 
 from __future__ import annotations
@@ -33,13 +37,12 @@ from xengt_dm.trace.events import (
     Store,
     Submit,
 )
-from xengt_dm.units import CData
+from xengt_dm.units import PAGE_SIZE, CData
 
-FRAME: Final = 4096
 ENTRIES: Final = 512
 _WORDS: Final = struct.Struct(f"<{ENTRIES}Q")
-_NOTHING: Final = bytes(FRAME)
-#: Pages of the trace's memory that are kept, 64 MiB. One that was dropped is written whole when it is read again.
+_NOTHING: Final = bytes(PAGE_SIZE)
+#: Pages of the trace's memory that are kept: 64 MiB. A page that was dropped is written whole when it is read again.
 PAGES: Final = 16384
 
 
@@ -51,7 +54,7 @@ class SpaceMode(Protocol):
 
 
 class Sink(Protocol):
-    """A :class:`.trace_writer.TraceWriter`."""
+    """Where events are written; a :class:`~xengt_dm.trace.write.TraceWriter` is one."""
 
     def write(self, event: Event) -> None: ...
 
@@ -59,11 +62,12 @@ class Sink(Protocol):
 
 
 class Recorder:
-    """Writes a trace of one guest; it is a bus's Tap and an engine's Observer, and their docstrings hold.
+    """Writes a trace of one guest. It observes a bus and an engine: the methods below are called by them.
 
-    ``frame_limit``: frames of the trace's guest. ``read_register``: 4 bytes of BAR0 at an offset, as they are before
-    the write that is being told. ``notify``: the register of which a write is a notification only as a whole. What
-    ``sink`` raises goes to ``failed``, once, and nothing is written after it: a full disk must not reach the guest.
+    ``frame_limit`` is the number of frames of the trace's guest. ``read_register(offset)`` returns 4 bytes of BAR0 as
+    they are before the write that is reported. ``notify`` is the offset of the register in which only a write of all
+    four bytes is a notification. If ``sink`` raises OSError, the recorder calls ``failed`` with it once and writes
+    nothing more, so a full disk does not affect the guest. ``pages`` limits the copy of the trace's memory.
     """
 
     def __init__(
@@ -76,13 +80,13 @@ class Recorder:
         pages: int = PAGES,
     ) -> None:
         self._sink = sink
-        self._limit = frame_limit * FRAME
+        self._limit = frame_limit * PAGE_SIZE
         self._read_register = read_register
         self._notify = notify
         self._failed = failed
         self._broken = False
         self._held: list[Event] = []
-        #: The trace's memory, page by page, the one used longest ago first.
+        #: Pages of the trace's memory by gfn, the page that was used longest ago first.
         self._pages: OrderedDict[int, bytearray] = OrderedDict()
         self._most_pages = pages
         self._forgot = False
@@ -90,42 +94,51 @@ class Recorder:
         self._chunks_with_holes: set[int] = set()
         self.events = 0
 
-    # Tap
+    # Called by the bus
 
     def store(self, vcpu: int, gpa: int, size: int, value: int) -> None:
+        """A vCPU is about to store ``size`` bytes to a trapped page."""
         self._hold(*self._stores(vcpu, gpa, size, value))
 
     def mmio(self, vcpu: int, offset: int, size: int, value: int) -> None:
+        """A vCPU is about to write ``size`` bytes at ``offset`` of BAR0."""
         if size >= 4:
             self._hold(Mmio(offset, size, value, vcpu))
         else:
             self._hold(*self._narrow_writes(vcpu, offset, size, value))
 
-    # Observer
+    # Called by the engine
 
     def submitted(self, mode: SpaceMode, roots: tuple[int, ...]) -> None:
+        """A submission of this space begins."""
         self._hold(Submit(*_names(mode, roots)))
 
     def gpu_stored(self, mode: SpaceMode, roots: tuple[int, ...], va: int, value: int, gpa: int) -> None:
+        """The GPU is about to store 8 bytes at ``va``, which the space resolves to ``gpa``."""
         self._hold(GpuStore(*_names(mode, roots), va, value))
         self._remember(gpa, value.to_bytes(8, "little"))
 
-    def frames_learnt(self, first_gfn: int, count: int, errors: CData) -> None:
+    def frames_queried(self, first_gfn: int, count: int, errors: CData) -> None:
+        """The engine has queried a chunk. ``errors`` has 0 for each frame that is RAM."""
         if first_gfn not in self._chunks_with_holes and not any(ffi.buffer(errors, count * ffi.sizeof("int"))):
             return
         holes = {first_gfn + i for i in range(count) if errors[i]}
         before = {gfn for gfn in self._holes if first_gfn <= gfn < first_gfn + count}
-        (self._chunks_with_holes.add if holes else self._chunks_with_holes.discard)(first_gfn)
+        if holes:
+            self._chunks_with_holes.add(first_gfn)
+        else:
+            self._chunks_with_holes.discard(first_gfn)
         self._holes = self._holes - before | holes
         for first, length in _runs(holes - before):
             self._write(Remove(first, length))
         for first, length in _runs(before - holes):
             self._write(Add(first, length))
             for gfn in range(first, first + length):
-                self._keep(gfn, bytearray(FRAME))
+                self._keep(gfn, bytearray(PAGE_SIZE))
 
     def table_read(self, gfn: int, page: CData) -> None:
-        new: bytes = ffi.buffer(page, FRAME)[:]
+        """The engine has read a table. ``page`` has its 512 entries."""
+        new: bytes = ffi.buffer(page, PAGE_SIZE)[:]
         old = self._page(gfn)
         if old is not None and bytes(old) == new:
             return
@@ -134,28 +147,28 @@ class Recorder:
         known = (None,) * ENTRIES if old is None else _WORDS.unpack(old)
         changed = (i for i in range(ENTRIES) if words[i] != known[i])
         for first, length in _runs(changed):
-            self._write_words(gfn * FRAME + 8 * first, words[first : first + length])
+            self._write_words(gfn * PAGE_SIZE + 8 * first, words[first : first + length])
 
-    # Besides
+    # Called by whoever records
 
     def note(self, event: Event) -> None:
-        """Write an event that nobody else tells of; what is read from here on comes after it."""
+        """Writes an event that neither the bus nor the engine reports. What is read from here on comes after it."""
         self._hold()
         self._write(event)
 
     def dump(self, name: DumpId) -> None:
-        """Say that the spaces are dumped now; the caller has brought them in line, so that all of it has been read."""
+        """Writes a dump of all spaces. The caller must sync them first, so that the engine has read everything."""
         self.note(Dump(name))
 
     def flush(self) -> None:
-        """Write down everything that is done by now."""
+        """Writes all events that have taken effect, and flushes the sink."""
         self._hold()
         self._guarded(self._sink.flush)
 
     # Inside
 
     def _hold(self, *events: Event) -> None:
-        """What was held back is done; hold these back."""
+        """Writes the events that were held back, which have taken effect, and holds ``events`` back."""
         held, self._held = self._held, [*events]
         for event in held:
             self._write(event)
@@ -174,7 +187,7 @@ class Recorder:
             self._failed(error)
 
     def _stores(self, vcpu: int, gpa: int, size: int, value: int) -> Iterator[Event]:
-        """A store as far as it lies in the trace's memory; beyond it is dropped there as it is here."""
+        """Yields a store, or the part of it inside the trace's memory. The rest is dropped in a replay, too."""
         if gpa + size <= self._limit:
             self._remember(gpa, value.to_bytes(size, "little"))
             yield Store(gpa, size, value, vcpu)
@@ -185,10 +198,10 @@ class Recorder:
                 yield Store(gpa + i, 1, byte, vcpu)
 
     def _narrow_writes(self, vcpu: int, offset: int, size: int, value: int) -> Iterator[Event]:
-        """A register write of 1 or 2 bytes as writes of 4, which is the least that a trace has."""
+        """Yields a register write of 1 or 2 bytes as writes of 4 bytes, the smallest that a trace has."""
         for base in range(offset & ~3, offset + size, 4):
             if base == self._notify:
-                continue  # a part of it is no notification, and nothing else reads it
+                continue  # a write of a part is not a notification, and nothing else reads the register
             content = bytearray(self._read_register(base).to_bytes(4, "little"))
             for i, byte in enumerate(value.to_bytes(size, "little"), offset):
                 if base <= i < base + 4:
@@ -196,25 +209,25 @@ class Recorder:
             yield Mmio(base, 4, int.from_bytes(content, "little"), vcpu)
 
     def _write_words(self, gpa: int, words: tuple[int, ...]) -> None:
-        """Words from ``gpa`` upwards, as fills where they repeat."""
+        """Writes stores of ``words`` from ``gpa`` upwards, and fills where a word repeats."""
         for value, group in groupby(words):
             count = len(list(group))
             self._write(Store(gpa, 8, value) if count == 1 else Fill(gpa, count, value))
             gpa += 8 * count
 
     def _remember(self, gpa: int, data: bytes) -> None:
-        """The trace's memory has this now."""
-        gfn, start = divmod(gpa, FRAME)
+        """Notes that the trace's memory contains ``data`` at ``gpa`` now."""
+        gfn, start = divmod(gpa, PAGE_SIZE)
         page = self._page(gfn)
         if page is not None:
-            fitting = data[: FRAME - start]
+            fitting = data[: PAGE_SIZE - start]
             page[start : start + len(fitting)] = fitting
             self._keep(gfn, page)
-        if start + len(data) > FRAME:
-            self._remember((gfn + 1) * FRAME, data[FRAME - start :])
+        if start + len(data) > PAGE_SIZE:
+            self._remember((gfn + 1) * PAGE_SIZE, data[PAGE_SIZE - start :])
 
     def _page(self, gfn: int) -> bytearray | None:
-        """A page of the trace's memory; None if it was dropped."""
+        """Returns a page of the trace's memory, or None if it was dropped."""
         page = self._pages.get(gfn)
         if page is not None:
             self._pages.move_to_end(gfn)
@@ -237,7 +250,7 @@ def _names(mode: SpaceMode, roots: tuple[int, ...]) -> tuple[Mode, Root]:
 
 
 def _runs(numbers: Any) -> Iterator[tuple[int, int]]:
-    """Numbers as (first, length) of consecutive ones."""
+    """Yields (first, length) of each run of consecutive numbers."""
     first = length = 0
     for number in sorted(numbers):
         if length and number == first + length:

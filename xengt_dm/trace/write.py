@@ -1,4 +1,11 @@
-"""Writing a trace so that whatever ends the writer, what is on disk is a trace: whole lines, whole gzip members."""
+"""Writes a trace. Whenever the writer ends, even by SIGKILL, the file is a valid trace.
+
+Facts: a recorder that was killed must leave a trace that can be replayed. A gzip stream that lacks its end cannot be
+read.
+What we do: only whole lines are written, in chunks. With gzip each chunk is a member of its own. Members may follow
+each other (RFC 1952, 2.2), so the file is complete after each of them.
+Cost: 18 bytes and an empty compression window for each chunk.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +17,18 @@ from typing import Final, Self
 
 from xengt_dm.trace.events import Event, Header
 
-#: Bytes of lines kept back before they are written; one gzip member holds as many.
+#: Lines are collected up to this many bytes and written together. One gzip member holds one such chunk.
 CHUNK_BYTES: Final = 256 << 10
 
 
 class TraceWriter:
-    """A trace file being written; use it as a context manager, or call :meth:`close`.
+    """A trace file that is being written. Use it as a context manager, or call :meth:`close`.
 
-    ``file`` is a path, which is replaced if it exists, or a descriptor open for writing, which is the writer's from
-    then on. The file is gzip if ``compress``, or, without it, if the path ends in ``.gz``. Lines are kept back until
-    there are CHUNK_BYTES of them, or until :meth:`flush`. Not for several threads at once. Opening, :meth:`write` and
-    :meth:`flush` raise OSError; after one, the file still ends with a whole line.
+    ``file`` is a path, whose file is replaced if it exists, or a descriptor open for writing, which the writer then
+    owns. ``compress`` says whether the file is gzip; if it is None, the file is gzip if the path ends in ``.gz``. Lines
+    are collected until there are CHUNK_BYTES of them, or until :meth:`flush`. Only one thread may use a writer. The
+    constructor, :meth:`write` and :meth:`flush` raise OSError; after an error the file still ends with a whole line.
     """
-
-    # A killed recorder must leave a trace that can be replayed. Lines are therefore written only in whole ones, and for
-    # gzip each chunk is a member of its own: members may follow each other (RFC 1952, 2.2), so a file is complete after
-    # each of them, where one long stream would lack its end. It costs 18 bytes and a fresh window a chunk.
 
     def __init__(self, file: str | os.PathLike[str] | int, header: Header, compress: bool | None = None) -> None:
         named_gz = not isinstance(file, int) and os.fspath(file).endswith(".gz")
@@ -51,12 +54,13 @@ class TraceWriter:
         self.close()
 
     def write(self, event: Event) -> None:
+        """Appends an event. It may be kept in memory until :meth:`flush`."""
         self._append(event.line())
         if self._pending >= CHUNK_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Hand every line so far to the operating system."""
+        """Writes all lines so far to the file."""
         if not self._lines:
             return
         data = "".join(self._lines).encode()
@@ -69,14 +73,14 @@ class TraceWriter:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
         except OSError:
-            with contextlib.suppress(OSError):  # a pipe has no length to cut back
+            with contextlib.suppress(OSError):  # a pipe cannot be truncated
                 os.ftruncate(self._fd, self._good_bytes)
                 os.lseek(self._fd, self._good_bytes, os.SEEK_SET)
             raise
         self._good_bytes += len(data)
 
     def close(self) -> None:
-        """Flush and close; closing twice does nothing."""
+        """Flushes and closes the file. Closing a second time does nothing. Raises OSError."""
         if self._fd < 0:
             return
         try:

@@ -1,18 +1,35 @@
-"""The device behind BAR0: registers that read as stored, and the few that do something.
+"""The virtual GPU: what its registers do.
 
-Sans-io. The device knows offsets into its BAR and never where the BAR is; what its registers cause goes to an engine.
-Its state is plain data (:class:`DeviceState`), so that it can be kept and put back.
+Theory of operation
+-------------------
+A guest's access to BAR0 comes from the bus as an offset, a size and a value. The rows in :mod:`xengt_dm.vgpu.registers`
+say which bits a write changes and what follows it; :mod:`xengt_dm.vgpu.mmio` applies them to the state buffer; the
+behaviours that rows name are methods here, found by name in :data:`ON_READ` and :data:`ON_WRITE`.
+
+    bus -> Vgpu.write -> Mmio.write -> state buffer, then behaviours -> AddressSpaces
+
+The device keeps nothing but its state buffer (:mod:`xengt_dm.vgpu.state`). Constructing a :class:`Vgpu` reads that
+buffer and changes nothing in it, so a successor of a process that died is the same device. What others derive from a
+register, such as whether 64 KiB pages count, is derived again then. Whoever creates a fresh state calls
+:meth:`Vgpu.reset` once.
+
+Sans-io: no hypervisor, no clock, no addresses. The device knows offsets and never where its BAR is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Final
 
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.vgpu import registers as reg
+from xengt_dm.vgpu.mmio import Mmio, Written
+from xengt_dm.vgpu.ports import AddressSpaces
+from xengt_dm.vgpu.registers import pvinfo
+from xengt_dm.vgpu.registers.register import Register
+from xengt_dm.vgpu.state import DeviceState
 
-_PAGE = 4096
+_MIB_SHIFT: Final = 20
 
 
 def announcement(mode: Mode, roots: tuple[int, ...]) -> list[tuple[int, int, int]]:
@@ -22,82 +39,49 @@ def announcement(mode: Mode, roots: tuple[int, ...]) -> list[tuple[int, int, int
     return [*pdps, (reg.G2V_NOTIFY, 4, creates[mode])]
 
 
-class AddressSpaces(Protocol):
-    """What the registers of the device can ask for; :class:`xengt_dm.ppgtt.engine.Engine` is one."""
-
-    def create_space(self, mode: Mode, roots: tuple[int, ...]) -> None: ...
-
-    def destroy_space(self, mode: Mode, roots: tuple[int, ...]) -> bool: ...
-
-    def set_64k_pages(self, enabled: bool) -> None: ...
-
-    def ignore_notification(self) -> None: ...
-
-
-@dataclass(slots=True)
-class DeviceState:
-    """All that the device remembers: pages of BAR0 by page number, those that were ever touched."""
-
-    pages: dict[int, bytearray] = field(default_factory=dict)
-
-    def read(self, offset: int, size: int) -> int:
-        """``size`` bytes, little-endian; they may lie in two pages."""
-        page, start = divmod(offset, _PAGE)
-        held = self.pages.get(page)
-        if start + size <= _PAGE:
-            return int.from_bytes(held[start : start + size], "little") if held is not None else 0
-        low = _PAGE - start
-        return self.read(offset, low) | self.read(offset + low, size - low) << (8 * low)
-
-    def write(self, offset: int, size: int, value: int) -> None:
-        for i, byte in enumerate((value & (1 << 8 * size) - 1).to_bytes(size, "little")):
-            page, start = divmod(offset + i, _PAGE)
-            self.pages.setdefault(page, bytearray(_PAGE))[start] = byte
-
-
-class Device:
+class Vgpu:
     """A virtual Intel GPU of generation 8 or 9, as far as its page tables are concerned.
 
-    Accesses are of 1, 2, 4 or 8 bytes and lie within :data:`~xengt_dm.vgpu.registers.BAR0_SIZE`; the bus sees to that.
+    ``vgt_id`` and ``graphics`` are what the guest is told in PVINFO after a reset. Accesses are of 1, 2, 4 or 8 bytes
+    and lie within BAR0; the bus guarantees that.
     """
 
     def __init__(
         self,
         spaces: AddressSpaces,
+        state: DeviceState,
+        *,
         generation: int,
         vgt_id: int,
-        memory: reg.GraphicsMemory = reg.NO_GRAPHICS_MEMORY,
+        graphics: reg.GraphicsMemory = reg.NO_GRAPHICS_MEMORY,
     ) -> None:
         self._spaces = spaces
-        self.state = DeviceState()
-        self._fixed: set[int] = set()
-        for register in reg.pvinfo_registers(generation, vgt_id, memory):
-            self.state.write(register.offset, register.size, register.value)
-            if register.fixed:
-                self._fixed.update(range(register.offset, register.offset + register.size))
+        self._mmio = Mmio(state.bar0, reg.REGISTERS, ON_READ, ON_WRITE)
+        self._host_values = _host_values(generation, vgt_id, graphics)
+        self._tell_page_sizes()
+
+    def reset(self) -> None:
+        """Give every register its reset value. Spaces that the guest announced stay."""
+        self._mmio.reset(self._host_values)
+        self._tell_page_sizes()
 
     def read(self, offset: int, size: int) -> int:
-        return self.state.read(offset, size)
+        """A read of BAR0 by the guest."""
+        for register in self._mmio.refreshes(offset, size):
+            ON_READ[register.on_read](self, register)
+        return self._mmio.load(offset, size)
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Store, except over what is fixed, then do what the registers touched are for."""
-        touched = range(offset, offset + size)
-        if self._fixed.isdisjoint(touched):
-            self.state.write(offset, size, value)
-        else:
-            for i in touched:
-                if i not in self._fixed:
-                    self.state.write(i, 1, value >> 8 * (i - offset))
-        if reg.G2V_NOTIFY in touched and reg.G2V_NOTIFY + 3 in touched:
-            self._notified(self.state.read(reg.G2V_NOTIFY, 4))
-        if touched.start < reg.GAMW_ECO_DEV_RW_IA + 4 and touched.stop > reg.GAMW_ECO_DEV_RW_IA:
-            enabled = self.state.read(reg.GAMW_ECO_DEV_RW_IA, 4) & reg.GAMW_64K_FIELD == reg.GAMW_64K_FIELD
-            self._spaces.set_64k_pages(enabled)
+        """A write to BAR0 by the guest; ``value`` fits ``size``."""
+        for written in self._mmio.write(offset, size, value):
+            ON_WRITE[written.register.on_write](self, written)
 
-    def _notified(self, value: int) -> None:
-        """``g2v_notify``, written as a whole: spaces come and go with what the pdp registers hold now."""
-        pdps = tuple(self.state.read(reg.PDP0 + 8 * n, 8) for n in range(reg.PDP_COUNT))
-        match value:
+    # Behaviours
+
+    def _notify(self, written: Written) -> None:
+        """An address space is announced, or done with; its roots are what the pdp registers hold now."""
+        pdps = tuple(self._mmio.load(reg.PDP0 + 8 * n, 8) for n in range(reg.PDP_COUNT))
+        match written.new:
             case reg.Notification.PPGTT_L4_CREATE:
                 self._spaces.create_space(Mode.L4, pdps[:1])
             case reg.Notification.PPGTT_L4_DESTROY:
@@ -108,3 +92,35 @@ class Device:
                 self._spaces.destroy_space(Mode.L3, pdps)
             case _:
                 self._spaces.ignore_notification()
+
+    def _page_sizes(self, written: Written) -> None:
+        """Whether 64 KiB pages count may have changed."""
+        self._tell_page_sizes()
+
+    def _tell_page_sizes(self) -> None:
+        field = self._mmio.load(reg.GAMW_ECO_DEV_RW_IA, 4) & reg.GAMW_64K_FIELD
+        self._spaces.set_64k_pages(field == reg.GAMW_64K_FIELD)
+
+
+#: What brings a register up to date before it is read, by the name that rows have for it.
+ON_READ: Final[Mapping[str, Callable[[Vgpu, Register], None]]] = {}
+#: What follows a write, by the name that rows have for it.
+ON_WRITE: Final[Mapping[str, Callable[[Vgpu, Written], None]]] = {
+    "notify": Vgpu._notify,
+    "page_sizes": Vgpu._page_sizes,
+}
+
+
+def _host_values(generation: int, vgt_id: int, graphics: reg.GraphicsMemory) -> Mapping[str, int]:
+    """The reset values that rows leave to the host, by the names that the rows have for them."""
+    capabilities = pvinfo.CAPS_FULL_PPGTT | pvinfo.CAPS_HWSP_EMULATION
+    if generation >= 9:
+        capabilities |= pvinfo.CAPS_HUGE_GTT
+    return {
+        "vgt_id": vgt_id,
+        "vgt_caps": capabilities,
+        "mappable_size": graphics.low_mib << _MIB_SHIFT,
+        "nonmappable_base": graphics.high_base_mib << _MIB_SHIFT,
+        "nonmappable_size": graphics.high_mib << _MIB_SHIFT,
+        "fence_num": graphics.fences,
+    }

@@ -1,9 +1,11 @@
 /*
  * Facts: touching a vanished page raises SIGBUS in the thread that touched it, synchronously, with the address. Python
- * cannot survive it. sigsetjmp without the signal mask costs a few nanoseconds and no system call.
- * What follows: an access announces, for its thread, the address range it may fault in, and the handler jumps back only
- * for a fault in that range; every other SIGBUS is a bug and goes to whoever handled it before us. SA_NODEFER keeps the
- * signal unblocked, so that the jump need not restore a mask.
+ * does not survive it. sigsetjmp without the signal mask costs a few nanoseconds and no system call.
+ *
+ * What follows: an access announces, for its thread, the range of addresses in which it may fault. The handler jumps
+ * back for a fault in that range alone; every other SIGBUS is a bug, and goes to the handler that was there before
+ * ours. SA_NODEFER keeps the signal unblocked, so that the jump need not restore a mask.
+ *
  * Cost: the handler is process-wide, so nobody else may install one afterwards without chaining to ours.
  */
 #include "guard.h"

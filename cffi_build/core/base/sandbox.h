@@ -1,7 +1,11 @@
 #ifndef XD_SANDBOX_H
 #define XD_SANDBOX_H
 
-/* prctl(2) PR_SET_NO_NEW_PRIVS, which Python's os module lacks. Returns 0 or a negative errno. */
+/*
+ * prctl(2) PR_SET_NO_NEW_PRIVS, which Python's os module lacks: from now on no program that this process executes gains
+ * privileges. Returns 0 or -errno. It holds for the calling thread and those that it starts later, so the daemon calls
+ * it before it starts any.
+ */
 int xd_no_new_privileges(void);
 
 #endif

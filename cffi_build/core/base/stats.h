@@ -15,7 +15,7 @@ typedef enum xd_route {
     XD_ROUTE_REFUSED,         /* malformed, or of a kind that nobody here serves */
     XD_ROUTE_LEAF_STORE,      /* to a page table, all in C */
     XD_ROUTE_DIRECTORY_STORE, /* may add and remove tables */
-    XD_ROUTE_UNTRACKED_STORE, /* to plain memory: a straggler */
+    XD_ROUTE_UNTRACKED_STORE, /* to plain memory: a late store */
     XD_ROUTE_DROPPED_STORE,   /* to what is no RAM */
     XD_ROUTE_REGISTER_READ,
     XD_ROUTE_REGISTER_WRITE, /* notifications among them, which create and destroy spaces */
@@ -27,7 +27,7 @@ enum { XD_STATS_VCPUS = 128 };
 
 typedef struct xd_timing {
     xd_histogram answers[XD_ROUTES];
-    xd_histogram syncs;                /* bringing a space in line at its submission */
+    xd_histogram syncs;                /* syncing a space at its submission */
     uint64_t taken_ns[XD_STATS_VCPUS]; /* by vCPU: when its request was taken; 0 once it is answered */
 } xd_timing;
 
@@ -60,19 +60,35 @@ typedef struct xd_counters {
     xd_timing timing;
 } xd_counters;
 
-/* Times are those of CLOCK_MONOTONIC, which all processes of a host share, in nanoseconds. */
+/*
+ * All times are nanoseconds of CLOCK_MONOTONIC, which all processes of a host share. The functions that write are
+ * called by the thread that serves the domain, the page's one writer.
+ */
+
+/* Returns the time. Any thread. */
 uint64_t xd_now(void);
+
+/* Count one observation of `ns` nanoseconds. */
 void xd_histogram_add(xd_histogram *histogram, uint64_t ns);
+
+/* Count an observation that began at the time `since` and ends now. */
 void xd_observe(xd_histogram *histogram, uint64_t since);
+
+/* Note that the request of a vCPU was taken at the time `now`. */
 void xd_timing_taken(xd_timing *timing, uint32_t vcpu, uint64_t now);
-/* `route`: an xd_route; any other number counts as XD_ROUTE_REFUSED. */
+
+/*
+ * Count the time since the request of a vCPU was taken; nothing if it was not. `route` is an xd_route; any other number
+ * counts as XD_ROUTE_REFUSED.
+ */
 void xd_timing_answered(xd_timing *timing, uint32_t vcpu, uint32_t route);
 
 enum { XD_STATS_VERSION = 4, XD_STATS_SIZE = 4096, XD_STATS_PROGRAM = 32 };
 
 /*
  * The page a daemon keeps in its run directory; `magic` is written last. A reader knows by `pid` and `process_start`
- * whether who wrote it still lives. Every count is one aligned word, so it is never torn; two words may be of two moments.
+ * whether who wrote it still lives. Every count is one aligned word, so it is never torn; two words may be of two
+ * moments.
  */
 typedef struct xd_stats {
     uint64_t magic;
@@ -95,8 +111,10 @@ typedef struct xd_stats {
     xd_counters counters;
 } xd_stats;
 
-/* xd_stats_publish: write the rest of the header, the magic last. xd_stats_valid: 1 if `size` bytes are such a page. */
+/* Write version, size and magic of a page whose other fields are set; from then on readers take it for valid. */
 void xd_stats_publish(xd_stats *page);
+
+/* Returns 1 if `size` bytes at `page` are a page of this version that was published, else 0. Any process. */
 int xd_stats_valid(const xd_stats *page, uint64_t size);
 
 #endif

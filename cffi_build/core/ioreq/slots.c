@@ -1,35 +1,18 @@
 /*
- * Shared ioreq slots.
+ * The device model's side of a page of ioreq slots.
  *
- * Facts: the slot is memory that two parties write; Xen re-reads only the state; a compiler may read a plain field
- * twice (XSA-155, XSA-197). What follows: every access is atomic of a chosen width, and a request is copied out once,
- * after the acquire load that saw READY. Byte 30 holds the state beside bits that Xen alone writes while the slot is
- * ours, so the state is stored as one byte with the other bits kept.
+ * Facts: a slot is memory that two parties write. Xen re-reads only the state. A compiler may read a plain field twice
+ * (XSA-155, XSA-197). What follows: every access is atomic, of a chosen width, and a request is copied out once, after
+ * the acquire load that saw READY.
  */
 #include "slots.h"
 
-#include <errno.h>
+#include "slot_access.h"
 
 _Static_assert(sizeof(xd_ioreq) == 32, "struct ioreq is 32 bytes");
 _Static_assert(__builtin_offsetof(xd_ioreq, vp_eport) == 24, "vp_eport is at 24");
 _Static_assert(__builtin_offsetof(xd_ioreq, bits) == 30, "the bit fields are at 30");
 _Static_assert((int)XD_STATS_VCPUS == (int)XD_SLOTS_PER_PAGE, "every slot's request is timed");
-
-static xd_ioreq *slot_of(void *page, uint32_t vcpu)
-{
-    return (xd_ioreq *)page + vcpu;
-}
-
-static uint8_t load_bits(const xd_ioreq *slot)
-{
-    return __atomic_load_n(&slot->bits, __ATOMIC_ACQUIRE);
-}
-
-static void store_state(xd_ioreq *slot, uint32_t state)
-{
-    uint8_t kept = (uint8_t)(__atomic_load_n(&slot->bits, __ATOMIC_RELAXED) & ~XD_STATE_MASK);
-    __atomic_store_n(&slot->bits, (uint8_t)(kept | state), __ATOMIC_RELEASE);
-}
 
 int xd_slots_take(void *page, uint32_t nr_vcpus, int adopt, xd_taken *out, xd_timing *timing)
 {
@@ -107,42 +90,10 @@ void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, uint32_t route, xd
 
 uint32_t xd_slot_port(const void *page, uint32_t vcpu)
 {
-    return __atomic_load_n(&((const xd_ioreq *)page + vcpu)->vp_eport, __ATOMIC_RELAXED);
-}
-
-int xd_slot_post(void *page, uint32_t vcpu, const xd_ioreq *req)
-{
-    xd_ioreq *slot = slot_of(page, vcpu);
-    if ((load_bits(slot) & XD_STATE_MASK) != XD_STATE_NONE)
-        return -EBUSY;
-    uint32_t port = slot->vp_eport;
-    __atomic_store_n(&slot->addr, req->addr, __ATOMIC_RELAXED);
-    __atomic_store_n(&slot->data, req->data, __ATOMIC_RELAXED);
-    __atomic_store_n(&slot->count, req->count, __ATOMIC_RELAXED);
-    __atomic_store_n(&slot->size, req->size, __ATOMIC_RELAXED);
-    __atomic_store_n(&slot->vp_eport, port, __ATOMIC_RELAXED);
-    __atomic_store_n(&slot->type, req->type, __ATOMIC_RELAXED);
-    __atomic_store_n(&slot->bits, (uint8_t)(req->bits & ~XD_STATE_MASK), __ATOMIC_RELAXED);
-    store_state(slot, XD_STATE_READY);
-    return 0;
+    return load_port((const xd_ioreq *)page + vcpu);
 }
 
 uint32_t xd_slot_state(const void *page, uint32_t vcpu)
 {
-    return load_bits((const xd_ioreq *)page + vcpu) & XD_STATE_MASK;
-}
-
-uint64_t xd_slot_data(const void *page, uint32_t vcpu)
-{
-    return __atomic_load_n(&((const xd_ioreq *)page + vcpu)->data, __ATOMIC_RELAXED);
-}
-
-void xd_slot_set_state(void *page, uint32_t vcpu, uint32_t state)
-{
-    store_state(slot_of(page, vcpu), state);
-}
-
-void xd_slot_set_port(void *page, uint32_t vcpu, uint32_t port)
-{
-    __atomic_store_n(&slot_of(page, vcpu)->vp_eport, port, __ATOMIC_RELAXED);
+    return load_state((const xd_ioreq *)page + vcpu);
 }

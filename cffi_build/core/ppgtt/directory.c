@@ -1,14 +1,14 @@
-/* Directories: entries that name tables, and 2 MiB leaves. */
-#include "entry_bits.h"
-#include "kernels.h"
-#include "need.h"
+/* Updates of directories: the tables that their entries name, and 2 MiB pages. */
+#include "directory.h"
+#include "table.h"
+#include "translate.h"
 
 #include <errno.h>
 #include <string.h>
 
 typedef enum { NOTHING, REFUSED, TABLE, PAGE_2M } meaning;
 
-/* What a guest entry asks for in a table of this level; `kind` is the child's if it is a TABLE. */
+/* Returns what a guest entry asks for in a directory of this level; `kind` receives the child's if that is a TABLE. */
 static meaning read_entry(const xd_shadow *shadow, unsigned level, uint64_t guest, uint32_t *kind)
 {
     if (!(guest & XD_PRESENT))
@@ -23,6 +23,7 @@ static meaning read_entry(const xd_shadow *shadow, unsigned level, uint64_t gues
     return TABLE;
 }
 
+/* Returns whether a shadow entry points to the table of this frame and kind. */
 static bool links_to(const xd_shadow *shadow, uint64_t entry, uint64_t gfn, uint32_t kind)
 {
     if (!xd_is_link(entry))
@@ -53,14 +54,15 @@ static extent ram_of_2m(const xd_shadow *shadow, uint64_t first_gfn)
     return all ? ALL_RAM : some ? SOME_RAM : NO_RAM;
 }
 
-/* The set of wanted children while it is being collected: open addressing, at most half full. */
+/* The set of missing tables while it is collected: a hash table with open addressing, at most half full. */
 enum { SET_SIZE = 2 * XD_ENTRIES };
 
-static bool insert_wanted(uint16_t *set, const xd_wanted *wanted, uint64_t gfn, uint32_t kind, int count)
+/* Adds missing[count], about to be written, to the set. Returns false if the set has that table already. */
+static bool insert_missing(uint16_t *set, const xd_missing_table *missing, uint64_t gfn, uint32_t kind, int count)
 {
     uint32_t i = (uint32_t)((gfn * 0x9e3779b97f4a7c15u) >> 54) % SET_SIZE;
     for (; set[i]; i = (i + 1) % SET_SIZE) {
-        const xd_wanted *one = &wanted[set[i] - 1];
+        const xd_missing_table *one = &missing[set[i] - 1];
         if (one->gfn == gfn && one->kind == kind)
             return false;
     }
@@ -68,13 +70,13 @@ static bool insert_wanted(uint16_t *set, const xd_wanted *wanted, uint64_t gfn, 
     return true;
 }
 
-int xd_directory_wanted(xd_shadow *shadow, uint32_t number, const uint64_t *entries, uint32_t first, uint32_t last,
-                        xd_wanted *wanted, uint32_t *splits, xd_need *need)
+int xd_directory_missing(xd_shadow *shadow, uint32_t number, const uint64_t *entries, uint32_t first, uint32_t last,
+                         xd_missing_table *missing, uint32_t *splits, xd_need *need)
 {
     unsigned level = xd_level(&shadow->tables[number]);
     const uint64_t *shadow_entries = xd_page(shadow, number);
     uint16_t set[SET_SIZE] = {0};
-    uint64_t same = 0; /* the last table entry seen: runs of one entry are what drivers write */
+    uint64_t same = 0; /* the last entry that names a table: drivers write the same entry many times in a row */
     int count = 0;
     *splits = 0;
     need->lacking = 0;
@@ -83,7 +85,7 @@ int xd_directory_wanted(xd_shadow *shadow, uint32_t number, const uint64_t *entr
         uint32_t kind = 0;
         meaning what = read_entry(shadow, level, entries[i], &kind);
         if (what == PAGE_2M) {
-            uint64_t first_gfn = (entries[i] & XD_ADDRESS_2M) >> XD_FRAME_SHIFT;
+            uint64_t first_gfn = xd_frame_2m(entries[i]);
             extent ram = ram_of_2m(shadow, first_gfn);
             *splits += ram == SOME_RAM && !links_to(shadow, shadow_entries[i], first_gfn, 1 | XD_KIND_SPLIT);
             if (ram == UNKNOWN_RAM)
@@ -96,37 +98,38 @@ int xd_directory_wanted(xd_shadow *shadow, uint32_t number, const uint64_t *entr
         if (state == XD_FRAME_UNKNOWN)
             xd_need_frame(need, gfn);
         if (state != XD_FRAME_RAM || links_to(shadow, shadow_entries[i], gfn, kind) ||
-            xd_find(shadow, gfn, kind) || !insert_wanted(set, wanted, gfn, kind, count))
+            xd_find(shadow, gfn, kind) || !insert_missing(set, missing, gfn, kind, count))
             continue;
-        wanted[count++] = (xd_wanted){.gfn = gfn, .kind = kind};
+        missing[count++] = (xd_missing_table){.gfn = gfn, .kind = kind};
     }
     return need->lacking ? -EAGAIN : count;
 }
 
-uint32_t xd_adopt(xd_shadow *shadow, xd_wanted *wanted, uint32_t count, uint32_t *numbers, uint64_t *gfns)
+uint32_t xd_create_tables(xd_shadow *shadow, xd_missing_table *missing, uint32_t count, uint32_t *numbers,
+                          uint64_t *gfns)
 {
-    uint32_t fresh = 0;
+    uint32_t to_protect = 0;
     for (uint32_t i = 0; i < count; i++) {
-        xd_wanted *one = &wanted[i];
-        one->fresh = !xd_first_of_frame(shadow, one->gfn);
+        xd_missing_table *one = &missing[i];
+        one->first_of_frame = !xd_first_of_frame(shadow, one->gfn);
         one->number = numbers[i] = xd_add(shadow, one->gfn, one->kind);
         if (!one->number)
             continue;
         xd_ref(shadow, one->number);
-        if (one->fresh)
-            gfns[fresh++] = one->gfn;
+        if (one->first_of_frame)
+            gfns[to_protect++] = one->gfn;
     }
-    return fresh;
+    return to_protect;
 }
 
-void xd_let_go(xd_shadow *shadow, const xd_wanted *wanted, uint32_t count)
+void xd_unref_tables(xd_shadow *shadow, const xd_missing_table *missing, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
-        if (wanted[i].number)
-            xd_unref(shadow, wanted[i].number);
+        if (missing[i].number)
+            xd_unref(shadow, missing[i].number);
 }
 
-/* The anonymous leaf table of a 2 MiB page that is RAM only in part. */
+/* Writes the entries of a SPLIT table: those frames of its 2 MiB page that are RAM. */
 static void fill_split(xd_shadow *shadow, uint32_t number)
 {
     const xd_table *table = &shadow->tables[number];
@@ -139,9 +142,10 @@ static void fill_split(xd_shadow *shadow, uint32_t number)
     shadow->tables[number].flags &= (uint8_t)~XD_TABLE_BLANK;
 }
 
+/* Returns the shadow entry for a guest entry that maps a 2 MiB page. */
 static uint64_t link_2m(xd_shadow *shadow, uint64_t before, uint64_t guest, xd_need *need)
 {
-    uint64_t gfn = (guest & XD_ADDRESS_2M) >> XD_FRAME_SHIFT;
+    uint64_t gfn = xd_frame_2m(guest);
     uint64_t attributes = xd_attributes_of_2m(guest);
     switch (ram_of_2m(shadow, gfn)) {
     case ALL_RAM:
@@ -160,8 +164,8 @@ static uint64_t link_2m(xd_shadow *shadow, uint64_t before, uint64_t guest, xd_n
     } else {
         number = xd_add(shadow, gfn, 1 | XD_KIND_SPLIT);
         if (!number) {
-            shadow->counters->quota_entries += before != XD_WAITING;
-            return XD_WAITING;
+            shadow->counters->quota_entries += before != XD_PENDING;
+            return XD_PENDING;
         }
         shadow->counters->invalid_entries++;
         shadow->tables[number].attributes = (uint16_t)attributes;
@@ -170,6 +174,7 @@ static uint64_t link_2m(xd_shadow *shadow, uint64_t before, uint64_t guest, xd_n
     return xd_link(number);
 }
 
+/* Returns the shadow entry for a guest entry that names a table. */
 static uint64_t link_table(xd_shadow *shadow, uint64_t before, uint64_t gfn, uint32_t kind, xd_need *need)
 {
     int state = xd_frames_state(shadow->frames, gfn);
@@ -180,15 +185,17 @@ static uint64_t link_table(xd_shadow *shadow, uint64_t before, uint64_t gfn, uin
         xd_clear_blank(shadow, child);
         return xd_link(child);
     }
-    shadow->counters->quota_entries += before != XD_WAITING;
-    return XD_WAITING;
+    shadow->counters->quota_entries += before != XD_PENDING;
+    return XD_PENDING;
 }
 
-static bool waits(const xd_shadow *shadow, uint64_t entry)
+/* Returns whether a shadow entry is to be tried again at each sync: it counts in xd_table.pending. */
+static bool is_pending(const xd_shadow *shadow, uint64_t entry)
 {
-    return entry == XD_WAITING || (xd_is_link(entry) && shadow->tables[xd_child(entry)].kind & XD_KIND_SPLIT);
+    return entry == XD_PENDING || (xd_is_link(entry) && shadow->tables[xd_child(entry)].kind & XD_KIND_SPLIT);
 }
 
+/* Writes a shadow entry, with the references that the new and the old one hold: the new one first. */
 static void set_entry(xd_shadow *shadow, uint32_t number, uint64_t *entry, uint64_t value)
 {
     uint64_t before = *entry;
@@ -208,7 +215,7 @@ int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entrie
     unsigned level = xd_level(table);
     bool all = first == 0 && last == XD_ENTRIES - 1;
     uint64_t *shadow_entries = xd_page(shadow, number);
-    uint32_t waiting = table->waiting;
+    uint32_t pending = table->pending;
     uint64_t same = 0;
     uint64_t same_value = 0;
     int left = 0;
@@ -217,7 +224,7 @@ int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entrie
         uint64_t before = shadow_entries[i];
         uint64_t value = 0;
         uint32_t kind = 0;
-        bool waited = waits(shadow, before);
+        bool was_pending = is_pending(shadow, before);
         switch (read_entry(shadow, level, entries[i], &kind)) {
         case NOTHING:
             break;
@@ -238,12 +245,12 @@ int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entrie
             break;
         }
         set_entry(shadow, number, &shadow_entries[i], value);
-        left += value == XD_WAITING;
-        waiting += waits(shadow, value) - (uint32_t)waited;
+        left += value == XD_PENDING;
+        pending += is_pending(shadow, value) - (uint32_t)was_pending;
     }
-    xd_set_waiting(shadow, table, (uint16_t)waiting);
+    xd_set_pending(shadow, table, (uint16_t)pending);
     if (all && !need->lacking)
-        xd_set_current(shadow, table);
+        xd_set_checked(shadow, table);
     return left;
 }
 
@@ -252,5 +259,5 @@ void xd_directory_clear(xd_shadow *shadow, uint32_t number)
     uint64_t *entries = xd_page(shadow, number);
     for (uint32_t i = 0; i < XD_ENTRIES; i++)
         set_entry(shadow, number, &entries[i], 0);
-    xd_set_waiting(shadow, &shadow->tables[number], 0);
+    xd_set_pending(shadow, &shadow->tables[number], 0);
 }

@@ -1,3 +1,4 @@
+/* Which frames are RAM: answers of queries, how old they may be, and guarded access to what is mapped. */
 #include "frames.h"
 #include "guard.h"
 
@@ -6,7 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Zero pages that cost nothing until touched. */
+/* Returns `size` bytes of zeros that take no memory until they are touched, or NULL. */
 static void *reserve(uint64_t size)
 {
     void *address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -23,10 +24,10 @@ xd_frames *xd_frames_new(uint64_t limit)
     uint64_t chunks = frames->chunks ? frames->chunks : 1;
     frames->state = reserve(chunks << XD_CHUNK_SHIFT);
     frames->mapped = reserve(chunks * sizeof(*frames->mapped));
-    frames->asked = reserve(chunks * sizeof(*frames->asked));
-    frames->whole = reserve(chunks * sizeof(*frames->whole));
-    frames->clock = frames->ram_since = 1;
-    if (!frames->state || !frames->mapped || !frames->asked || !frames->whole) {
+    frames->queried_at = reserve(chunks * sizeof(*frames->queried_at));
+    frames->all_ram = reserve(chunks * sizeof(*frames->all_ram));
+    frames->clock = frames->ram_valid_since = 1;
+    if (!frames->state || !frames->mapped || !frames->queried_at || !frames->all_ram) {
         xd_frames_free(frames);
         return NULL;
     }
@@ -42,123 +43,128 @@ void xd_frames_free(xd_frames *frames)
         munmap(frames->state, chunks << XD_CHUNK_SHIFT);
     if (frames->mapped)
         munmap(frames->mapped, chunks * sizeof(*frames->mapped));
-    if (frames->asked)
-        munmap(frames->asked, chunks * sizeof(*frames->asked));
-    if (frames->whole)
-        munmap(frames->whole, chunks * sizeof(*frames->whole));
+    if (frames->queried_at)
+        munmap(frames->queried_at, chunks * sizeof(*frames->queried_at));
+    if (frames->all_ram)
+        munmap(frames->all_ram, chunks * sizeof(*frames->all_ram));
     free(frames);
 }
 
-static int is_whole(const xd_frames *frames, uint64_t chunk)
+static int is_all_ram(const xd_frames *frames, uint64_t chunk)
 {
-    return frames->whole[chunk] >= frames->ram_since;
+    return frames->all_ram[chunk] >= frames->ram_valid_since;
 }
 
-static uint64_t length(const xd_run_of_chunks *run)
+static uint64_t length(const xd_chunk_range *range)
 {
-    return run->end - run->first;
+    return range->end - range->first;
 }
 
-/* As far as it goes both ways, but at most `most` chunks each way. */
-static void extend(const xd_frames *frames, xd_run_of_chunks *run, uint64_t most)
+/* Extends a range by the chunks around it that are RAM throughout, by at most `most` on each side. */
+static void extend(const xd_frames *frames, xd_chunk_range *range, uint64_t most)
 {
-    for (uint64_t i = 0; i < most && run->end < frames->chunks && is_whole(frames, run->end); i++)
-        run->end++;
-    for (uint64_t i = 0; i < most && run->first && is_whole(frames, run->first - 1); i++)
-        run->first--;
+    for (uint64_t i = 0; i < most && range->end < frames->chunks && is_all_ram(frames, range->end); i++)
+        range->end++;
+    for (uint64_t i = 0; i < most && range->first && is_all_ram(frames, range->first - 1); i++)
+        range->first--;
 }
 
-/* What replaces the shorter of the two runs is looked for only so far, because it is looked for often. */
-enum { SHORT_RUN = 64 };
+/* A new range is searched only so far from its chunk: most searches find no range that is long enough to be kept. */
+enum { SEARCH_LIMIT = 64 };
 
-/* A run that this chunk continues grows, and takes the other in if it comes so far. */
-static void add_to_runs(xd_frames *frames, uint64_t chunk)
+/*
+ * Adds a chunk that is RAM throughout. A range next to it grows, and absorbs the other range if it reaches that one. If
+ * there is none, the range around the chunk replaces the shorter of the two if it is longer.
+ */
+static void add_to_ranges(xd_frames *frames, uint64_t chunk)
 {
-    xd_run_of_chunks *shorter = &frames->ram[0];
-    for (int i = 0; i < XD_RAM_RUNS; i++) {
-        xd_run_of_chunks *run = &frames->ram[i], *other = &frames->ram[XD_RAM_RUNS - 1 - i];
-        if (length(run) && chunk + 1 >= run->first && chunk <= run->end) {
-            extend(frames, run, frames->chunks);
-            if (run->first <= other->first && other->end <= run->end)
+    xd_chunk_range *shorter = &frames->ram[0];
+    for (int i = 0; i < XD_RAM_RANGES; i++) {
+        xd_chunk_range *range = &frames->ram[i], *other = &frames->ram[XD_RAM_RANGES - 1 - i];
+        if (length(range) && chunk + 1 >= range->first && chunk <= range->end) {
+            extend(frames, range, frames->chunks);
+            if (range->first <= other->first && other->end <= range->end)
                 other->first = other->end = 0;
             return;
         }
-        if (length(run) < length(shorter))
-            shorter = run;
+        if (length(range) < length(shorter))
+            shorter = range;
     }
-    xd_run_of_chunks run = {chunk, chunk + 1};
-    extend(frames, &run, SHORT_RUN);
-    if (length(&run) > length(shorter)) {
-        *shorter = run;
+    xd_chunk_range range = {chunk, chunk + 1};
+    extend(frames, &range, SEARCH_LIMIT);
+    if (length(&range) > length(shorter)) {
+        *shorter = range;
         extend(frames, shorter, frames->chunks);
     }
 }
 
-static void take_from_runs(xd_frames *frames, uint64_t chunk)
+/* Removes a chunk from the range that has it, with the chunks on the shorter side of it. */
+static void take_from_ranges(xd_frames *frames, uint64_t chunk)
 {
-    for (int i = 0; i < XD_RAM_RUNS; i++) {
-        xd_run_of_chunks *run = &frames->ram[i];
-        if (chunk < run->first || chunk >= run->end)
+    for (int i = 0; i < XD_RAM_RANGES; i++) {
+        xd_chunk_range *range = &frames->ram[i];
+        if (chunk < range->first || chunk >= range->end)
             continue;
-        if (chunk - run->first < run->end - chunk)
-            run->first = chunk + 1;
+        if (chunk - range->first < range->end - chunk)
+            range->first = chunk + 1;
         else
-            run->end = chunk;
+            range->end = chunk;
     }
 }
 
-void xd_frames_learn(xd_frames *frames, uint64_t chunk, void *address, const int *errors)
+void xd_frames_record(xd_frames *frames, uint64_t chunk, void *address, const int *errors)
 {
     uint64_t first = chunk << XD_CHUNK_SHIFT;
-    int whole = first + XD_CHUNK_FRAMES <= frames->limit;
-    for (uint64_t i = 0; i < XD_CHUNK_FRAMES && whole; i++)
-        whole = errors[i] == 0;
-    for (uint64_t i = 0; i < XD_CHUNK_FRAMES && !whole; i++)
+    int all_ram = first + XD_CHUNK_FRAMES <= frames->limit;
+    for (uint64_t i = 0; i < XD_CHUNK_FRAMES && all_ram; i++)
+        all_ram = errors[i] == 0;
+    for (uint64_t i = 0; i < XD_CHUNK_FRAMES && !all_ram; i++)
         frames->state[first + i] = first + i < frames->limit && errors[i] == 0 ? XD_FRAME_RAM : XD_FRAME_HOLE;
     frames->mapped[chunk] = address;
-    frames->asked[chunk] = frames->clock;
-    frames->whole[chunk] = whole ? frames->clock : 0;
-    if (whole)
-        add_to_runs(frames, chunk);
+    frames->queried_at[chunk] = frames->clock;
+    frames->all_ram[chunk] = all_ram ? frames->clock : 0;
+    if (all_ram)
+        add_to_ranges(frames, chunk);
     else
-        take_from_runs(frames, chunk);
+        take_from_ranges(frames, chunk);
 }
 
 void xd_frames_forget(xd_frames *frames, uint64_t chunk)
 {
     frames->mapped[chunk] = NULL;
-    frames->asked[chunk] = frames->whole[chunk] = 0;
-    take_from_runs(frames, chunk);
+    frames->queried_at[chunk] = frames->all_ram[chunk] = 0;
+    take_from_ranges(frames, chunk);
 }
 
-void xd_frames_doubt_all(xd_frames *frames)
+void xd_frames_invalidate(xd_frames *frames)
 {
-    frames->ram_since = frames->hole_since = ++frames->clock;
+    frames->ram_valid_since = frames->holes_valid_since = ++frames->clock;
     memset(frames->ram, 0, sizeof(frames->ram));
 }
 
-void xd_frames_doubt_holes(xd_frames *frames)
+void xd_frames_invalidate_holes(xd_frames *frames)
 {
-    frames->hole_since = ++frames->clock;
+    frames->holes_valid_since = ++frames->clock;
 }
 
-/* What was last said of a frame below the limit, if its chunk was ever asked about. */
-static int last_known(const xd_frames *frames, uint64_t gfn)
+/* What the last query found a frame below the limit to be; meaningless if its chunk was never queried. */
+static int last_answer(const xd_frames *frames, uint64_t gfn)
 {
-    return frames->whole[gfn >> XD_CHUNK_SHIFT] ? XD_FRAME_RAM : frames->state[gfn];
+    return frames->all_ram[gfn >> XD_CHUNK_SHIFT] ? XD_FRAME_RAM : frames->state[gfn];
 }
 
 int xd_frames_state(const xd_frames *frames, uint64_t gfn)
 {
     if (gfn >= frames->limit)
         return XD_FRAME_HOLE;
-    int state = last_known(frames, gfn);
-    uint32_t asked = frames->asked[gfn >> XD_CHUNK_SHIFT];
-    if (asked < frames->ram_since || (state == XD_FRAME_HOLE && asked < frames->hole_since))
+    int state = last_answer(frames, gfn);
+    uint32_t queried_at = frames->queried_at[gfn >> XD_CHUNK_SHIFT];
+    if (queried_at < frames->ram_valid_since || (state == XD_FRAME_HOLE && queried_at < frames->holes_valid_since))
         return XD_FRAME_UNKNOWN;
     return state;
 }
 
+/* Finds where `size` bytes at `gpa` are mapped. Returns 0 or an error as frames.h has them. */
 static int locate(const xd_frames *frames, uint64_t gpa, uint64_t size, char **address)
 {
     uint64_t gfn = gpa >> XD_FRAME_SHIFT;
@@ -169,7 +175,7 @@ static int locate(const xd_frames *frames, uint64_t gpa, uint64_t size, char **a
     if (state == XD_FRAME_HOLE)
         return -ENOENT;
     char *chunk = frames->mapped[gfn >> XD_CHUNK_SHIFT];
-    if (!chunk || (state == XD_FRAME_UNKNOWN && last_known(frames, gfn) != XD_FRAME_RAM))
+    if (!chunk || (state == XD_FRAME_UNKNOWN && last_answer(frames, gfn) != XD_FRAME_RAM))
         return -EAGAIN;
     *address = chunk + ((gfn & (XD_CHUNK_FRAMES - 1)) << XD_FRAME_SHIFT) + offset;
     return 0;

@@ -3,64 +3,87 @@
 #include <stdint.h>
 
 /*
- * What is known of the guest's frames, and where they are mapped. Frames are known and mapped by the chunk of 512,
- * which is 2 MiB, which is one huge GPU page: a fact about a huge page is a fact about one chunk.
+ * Which frames of the guest are RAM, and where they are mapped in this process.
  *
- * Knowledge ages. A clock counts occasions; a chunk remembers when it was asked about. When the guest gave frames back
- * (doubt_all), all that was learnt before is UNKNOWN again; at each submission (doubt_holes) only the holes are, because
- * nothing tells a device model when a hole becomes RAM. A chunk may so be mapped and its frames UNKNOWN: its mapping is
- * still good for the frames that are still the guest's, but nobody has asked lately which ones these are.
+ * The unit is the chunk: 512 frames, 2 MiB. The hypervisor is asked about a whole chunk (a query), and a chunk is
+ * mapped as a whole. One 2 MiB GPU page is one chunk, too, so a fact about such a page is a fact about a chunk.
+ *
+ * Answers grow old. `clock` counts invalidations, and each chunk has the clock value of its last query. After
+ * xd_frames_invalidate every frame is UNKNOWN until its chunk is queried again. After xd_frames_invalidate_holes only
+ * the holes are, because nothing tells a device model when a hole becomes RAM. The mapping of a chunk outlives both: it
+ * is still good for the frames that the guest still has.
+ *
+ * Thread: every function belongs to the thread that serves the guest. gfn: a guest frame number; gpa: a guest physical
+ * address in bytes; chunk: gfn >> XD_CHUNK_SHIFT, below frames->chunks.
  */
 enum { XD_CHUNK_FRAMES = 512, XD_CHUNK_SHIFT = 9, XD_FRAME_SIZE = 4096, XD_FRAME_SHIFT = 12, XD_ENTRIES = 512 };
 enum { XD_FRAME_UNKNOWN = 0, XD_FRAME_RAM = 1, XD_FRAME_HOLE = 2 };
 
-/* Chunks `first`..`end`-1. */
-typedef struct xd_run_of_chunks {
+/* Chunks `first`..`end`-1; none if both are equal. */
+typedef struct xd_chunk_range {
     uint64_t first, end;
-} xd_run_of_chunks;
+} xd_chunk_range;
 
 /*
- * A guest's RAM lies below 4 GiB, up to a hole for devices, and above. So two runs of chunks that are RAM throughout hold
- * about all frames that a leaf names, and a kernel asks no more of most of them. What lies in neither may be RAM as well.
+ * A guest's RAM lies below 4 GiB, up to a hole for devices, and above 4 GiB. So two ranges of chunks that are RAM
+ * throughout hold about all frames that leaf entries name, and leaf.c compares addresses with the ends of these ranges
+ * only. A chunk in neither range may be RAM as well.
  */
-enum { XD_RAM_RUNS = 2 };
+enum { XD_RAM_RANGES = 2 };
 
 typedef struct xd_frames {
-    uint64_t limit;  /* frames at and above it are holes */
-    uint64_t chunks; /* chunks that cover `limit` */
-    uint8_t *state;  /* one a frame, of chunks that are not whole */
-    char **mapped;   /* one a chunk: its address, or NULL */
-    uint32_t *asked; /* one a chunk: the clock when it was learnt */
-    uint32_t *whole; /* one a chunk: the same clock if all its frames were RAM then, else 0 */
-    xd_run_of_chunks ram[XD_RAM_RUNS]; /* chunks whose whole is not before ram_since */
+    uint64_t limit;       /* frames; a frame at or above it is a hole */
+    uint64_t chunks;      /* chunks that `limit` frames take */
+    uint8_t *state;       /* by frame: XD_FRAME_RAM or XD_FRAME_HOLE; not kept for chunks whose all_ram is not 0 */
+    char **mapped;        /* by chunk: the address of its mapping, or NULL */
+    uint32_t *queried_at; /* by chunk: the clock of its last query, or 0 */
+    uint32_t *all_ram;    /* by chunk: the clock of its last query if that found nothing but RAM, else 0 */
+    xd_chunk_range ram[XD_RAM_RANGES]; /* of chunks with all_ram >= ram_valid_since */
     uint32_t clock;
-    uint32_t ram_since;  /* RAM learnt before this is doubtful; never 0 */
-    uint32_t hole_since; /* so are holes */
+    uint32_t ram_valid_since;   /* RAM found by an earlier query is UNKNOWN; never 0 */
+    uint32_t holes_valid_since; /* a hole found by an earlier query is UNKNOWN */
     uint32_t padding;
 } xd_frames;
 
-/* NULL if there is no memory. Room is taken as chunks become known, not for the limit. */
+/*
+ * Returns the record of a guest with `limit` frames, all UNKNOWN, or NULL without memory. Its memory grows with
+ * queries.
+ */
 xd_frames *xd_frames_new(uint64_t limit);
 void xd_frames_free(xd_frames *frames);
 
-/* The chunk is mapped at `address`; `errors` has 0 for each frame that is RAM. */
-void xd_frames_learn(xd_frames *frames, uint64_t chunk, void *address, const int *errors);
-/* The chunk is mapped no more and nothing is known of it. */
+/*
+ * Records the answer to a query.
+ *
+ * address: where the chunk is mapped now. errors: XD_CHUNK_FRAMES numbers, 0 for each frame that is RAM; those of
+ * frames at or above the limit are not read. Called by ppgtt/guest_frames.py.
+ */
+void xd_frames_record(xd_frames *frames, uint64_t chunk, void *address, const int *errors);
+/* Forgets a chunk: it is mapped no more, and its frames are UNKNOWN. Called by ppgtt/guest_frames.py. */
 void xd_frames_forget(xd_frames *frames, uint64_t chunk);
-/* Mappings stay; what is RAM must be asked again, or only what is not. */
-void xd_frames_doubt_all(xd_frames *frames);
-void xd_frames_doubt_holes(xd_frames *frames);
+/* Makes every frame UNKNOWN; mappings stay. To be called when the guest gave frames back. */
+void xd_frames_invalidate(xd_frames *frames);
+/* Makes every hole UNKNOWN; mappings stay. To be called when a sync begins. */
+void xd_frames_invalidate_holes(xd_frames *frames);
 
+/* Returns XD_FRAME_RAM, XD_FRAME_HOLE or XD_FRAME_UNKNOWN. */
 int xd_frames_state(const xd_frames *frames, uint64_t gfn);
 
 /*
- * Guarded access by guest physical address, within one frame. 0; -EAGAIN if the frame must be learnt first (RAM that is
- * merely doubtful is not: a page that traps is still the guest's); -ENOENT if it is a hole; -EFAULT if the page vanished; -EINVAL if it leaves the frame.
+ * Guarded access to guest memory within one frame (guard.h).
+ *
+ * size: 1, 2, 4 or 8 bytes. All return 0, or
+ *   -EINVAL  the access leaves the frame;
+ *   -ENOENT  the frame is a hole;
+ *   -EAGAIN  the frame's chunk must be queried first. A frame that was RAM at the last query is accepted even if an
+ *            invalidation has made it UNKNOWN, because its mapping is still good if the guest still has it;
+ *   -EFAULT  the page was not there any more.
  */
 int xd_frames_store(const xd_frames *frames, uint64_t gpa, uint64_t value, uint32_t size);
 int xd_frames_load(const xd_frames *frames, uint64_t gpa, uint32_t size, uint64_t *value);
+/* Copies a whole frame to `to`, which has room for XD_FRAME_SIZE bytes. */
 int xd_frames_read_page(const xd_frames *frames, uint64_t gfn, void *to);
-/* As xd_guarded, on a frame where it lies. */
+/* Calls `work` on the frame where it is mapped, with `more`; after -EFAULT, `work` ended in the middle. */
 int xd_frames_on_page(const xd_frames *frames, uint64_t gfn, void (*work)(const void *page, void *more), void *more);
 
 #endif

@@ -1,22 +1,22 @@
-/* Leaf tables: 512 entries of 4 KiB, or 32 of 64 KiB that stand for 16 each. */
-#include "entry_bits.h"
-#include "guard.h"
-#include "kernels.h"
-#include "need.h"
+/* Updates of leaf tables, in lines of eight entries where that is possible. */
+#include "leaf.h"
+#include "table.h"
+#include "translate.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* The entries of a leaf that stand for one 64 KiB entry. */
+/* Slots that one 64 KiB entry takes. */
 enum { GROUP = 16 };
 
-/* What the shadow says if the frame is RAM. The guest's frame is the GPU's frame: see translate.h for the one place. */
+/* Returns the shadow entry for a guest entry, provided that its frame is RAM. */
 static uint64_t if_ram(uint64_t guest)
 {
     return guest & XD_PRESENT ? xd_gpu_leaf(guest) : 0;
 }
 
-static void set_entry(xd_shadow *shadow, uint64_t *entry, uint64_t guest, uint32_t *waiting, xd_need *need)
+/* Sets one shadow entry from a guest entry; keeps `pending`, the number of pending entries of the table. */
+static void set_entry(xd_shadow *shadow, uint64_t *entry, uint64_t guest, uint32_t *pending, xd_need *need)
 {
     uint64_t value = if_ram(guest);
     if (value) {
@@ -24,18 +24,18 @@ static void set_entry(xd_shadow *shadow, uint64_t *entry, uint64_t guest, uint32
         if (state != XD_FRAME_RAM)
             value = xd_without_ram(shadow, *entry, xd_frame(guest), state, need);
     }
-    *waiting += (value == XD_WAITING) - (uint32_t)(*entry == XD_WAITING);
+    *pending += (value == XD_PENDING) - (uint32_t)(*entry == XD_PENDING);
     *entry = value;
 }
 
-/* A leaf whose whole chunk is known to be RAM; false tells nothing. */
+/* Returns whether the whole chunk of a leaf entry's frame is RAM. If not, the frame itself may still be RAM. */
 static inline bool in_ram(const xd_frames *frames, uint64_t leaf)
 {
     uint64_t chunk = xd_frame(leaf) >> XD_CHUNK_SHIFT;
-    return chunk < frames->chunks && frames->whole[chunk] >= frames->ram_since;
+    return chunk < frames->chunks && frames->all_ram[chunk] >= frames->ram_valid_since;
 }
 
-/* Eight entries, in what vectors the target has: what the compiler does not find by itself. */
+/* Eight entries as one vector: the compiler does not vectorise the loop in follow_lines by itself. */
 typedef uint64_t line __attribute__((vector_size(64), aligned(8), may_alias));
 typedef uint64_t pair __attribute__((vector_size(16)));
 enum { LINE = 8 };
@@ -50,43 +50,44 @@ static inline bool any_bit(const line *words)
     return (either[0] | either[1]) != 0;
 }
 
-/* Entries `first`..`last` of a leaf are to say what the guest's do. */
+/* An update of entries `first`..`last` of a leaf table. */
 typedef struct change {
     xd_shadow *shadow;
     uint64_t *entries;
     xd_need *need;
     uint32_t first, last;
-    uint32_t waiting; /* entries of the leaf that are XD_WAITING */
-    bool check;       /* even what says so already: what is RAM may have changed */
-    bool blank;       /* what the leaf says now means nothing */
+    uint32_t pending; /* pending entries of the whole table */
+    bool check;       /* also check entries that are as they should be: their frames may not be RAM any more */
+    bool blank;       /* the shadow entries have no meaning yet */
 } change;
 
-/* The addresses of a run's first byte and of its last. */
+/* The address of the first byte of a range of chunks, and of its last byte. */
 typedef struct bounds {
     uint64_t first, last;
 } bounds;
 
-static bounds bounds_of(const xd_run_of_chunks *run)
+static bounds bounds_of(const xd_chunk_range *range)
 {
     enum { SHIFT = XD_CHUNK_SHIFT + XD_FRAME_SHIFT };
-    return (bounds){.first = run->first << SHIFT, .last = (run->end << SHIFT) - 1};
+    return (bounds){.first = range->first << SHIFT, .last = (range->end << SHIFT) - 1};
 }
 
 /*
- * From line `i` on, of a leaf of which no entry waits: lines whose present entries all lie in chunks that are RAM, and
- * those that need no check. Returns the first that is neither.
+ * Updates lines of eight entries, from entry `i` on, of a table without pending entries. It stops at the first line
+ * that has a changed or to be checked entry whose chunk is not RAM throughout, and returns the first entry of that
+ * line.
  */
 static inline __attribute__((always_inline)) uint32_t follow_lines(const change *one, const uint64_t *guest, uint32_t i)
 {
     const xd_frames *frames = one->shadow->frames;
-    const bounds one_run = bounds_of(&frames->ram[0]), other_run = bounds_of(&frames->ram[1]);
+    const bounds one_range = bounds_of(&frames->ram[0]), other_range = bounds_of(&frames->ram[1]);
     for (; i + LINE - 1 <= one->last; i += LINE) {
         line value = *(const line *)&guest[i];
-        __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the guest may write it: this was the only look */
+        __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the guest may change it: read it once only */
         value &= XD_LEAF_BITS & -(value & XD_PRESENT);
-        /* Bit 63 of each word that is a present entry below the first or above the last of either run. */
-        line elsewhere = ((value - one_run.first) | (one_run.last - value)) &
-                         ((value - other_run.first) | (other_run.last - value)) & (value << (63 - XD_BIT_PRESENT));
+        /* Bit 63 of each word is set if it is a present entry that lies in neither range. */
+        line elsewhere = ((value - one_range.first) | (one_range.last - value)) &
+                         ((value - other_range.first) | (other_range.last - value)) & (value << (63 - XD_BIT_PRESENT));
         line *entries = (line *)&one->entries[i];
         if (any_bit(&elsewhere)) {
             line difference = value ^ *entries;
@@ -101,7 +102,7 @@ static inline __attribute__((always_inline)) uint32_t follow_lines(const change 
     return i;
 }
 
-/* The same for each width of vectors. */
+/* The same code compiled for each width of vectors. */
 static uint32_t follow_lines_128(const change *one, const uint64_t *guest, uint32_t i)
 {
     return follow_lines(one, guest, i);
@@ -113,7 +114,8 @@ static __attribute__((target("avx2"))) uint32_t follow_lines_256(const change *o
     return follow_lines(one, guest, i);
 }
 
-static __attribute__((target("avx512f"))) uint32_t follow_lines_512(const change *one, const uint64_t *guest, uint32_t i)
+static __attribute__((target("avx512f"))) uint32_t follow_lines_512(const change *one, const uint64_t *guest,
+                                                                    uint32_t i)
 {
     return follow_lines(one, guest, i);
 }
@@ -145,6 +147,7 @@ static void choose_vectors(void)
         bits /= 2;
 }
 
+/* Updates the entries of a `change` from the guest's page; the work of xd_frames_on_page. */
 static void follow(const void *page, void *more)
 {
     change *one = more;
@@ -153,19 +156,19 @@ static void follow(const void *page, void *more)
     if (!best_follow_lines)
         choose_vectors();
     while (i <= one->last) {
-        if (i % LINE == 0 && !one->waiting)
+        if (i % LINE == 0 && !one->pending)
             i = best_follow_lines(one, guest, i);
         if (i <= one->last && one->blank)
             memset(&one->entries[i], 0, LINE * sizeof(*one->entries));
         for (uint32_t end = i + LINE - i % LINE; i < end && i <= one->last; i++) {
             uint64_t entry = __atomic_load_n(&guest[i], __ATOMIC_RELAXED);
             if (one->check || if_ram(entry) != one->entries[i])
-                set_entry(one->shadow, &one->entries[i], entry, &one->waiting, one->need);
+                set_entry(one->shadow, &one->entries[i], entry, &one->pending, one->need);
         }
     }
 }
 
-/* Spread each 64 KiB entry over the 16 4 KiB entries it stands for; the other 15 of the guest's mean nothing. */
+/* Replaces each 64 KiB entry by the 16 entries of 4 KiB that it stands for; a GPU ignores the other 15 of its group. */
 static void spread_64k(uint64_t *entries, uint32_t first, uint32_t last)
 {
     for (uint32_t head = first; head <= last; head += GROUP) {
@@ -176,12 +179,16 @@ static void spread_64k(uint64_t *entries, uint32_t first, uint32_t last)
     }
 }
 
+/* The table's page is gone: it maps nothing. */
 static void clear(xd_shadow *shadow, uint32_t number)
 {
     memset(xd_page(shadow, number), 0, XD_FRAME_SIZE);
-    xd_set_waiting(shadow, &shadow->tables[number], 0);
+    xd_set_pending(shadow, &shadow->tables[number], 0);
 }
 
+/*
+ * Copies entries `first`..`last` of the guest's page to their places in `entries`; with more than one, the whole page.
+ */
 static int read_entries(const xd_shadow *shadow, uint64_t gfn, uint32_t first, uint32_t last, uint64_t *entries)
 {
     if (first == last)
@@ -207,8 +214,8 @@ int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t 
                   .need = need,
                   .first = first,
                   .last = last,
-                  .waiting = table->waiting,
-                  .check = blank || (whole && table->era != shadow->era),
+                  .pending = table->pending,
+                  .check = blank || (whole && table->epoch != shadow->epoch),
                   .blank = blank};
     need->lacking = 0;
     int error;
@@ -231,11 +238,11 @@ int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t 
         clear(shadow, number);
         return error;
     }
-    xd_set_waiting(shadow, table, (uint16_t)one.waiting);
+    xd_set_pending(shadow, table, (uint16_t)one.pending);
     if (need->lacking)
         return -EAGAIN;
     if (whole)
-        xd_set_current(shadow, table);
+        xd_set_checked(shadow, table);
     return 0;
 }
 
@@ -245,7 +252,7 @@ uint32_t xd_leaf_update_many(xd_shadow *shadow, uint32_t *numbers, uint32_t coun
     for (uint32_t i = 0; i < count; i++) {
         uint32_t number = numbers[i];
         if (xd_level(&shadow->tables[number]) != 1 || shadow->tables[number].kind & XD_KIND_SPLIT)
-            continue; /* died, or died and was born again as another, since the list was made */
+            continue; /* freed since the list was made; the number may be in use again */
         bool full = need->count == XD_ENTRIES;
         if (full || xd_leaf_update(shadow, number, 0, XD_ENTRIES - 1, need) == -EAGAIN)
             numbers[left++] = number;

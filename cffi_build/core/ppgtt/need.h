@@ -1,33 +1,33 @@
 #ifndef XD_NEED_H
 #define XD_NEED_H
+#include <stdint.h>
+#include "shadow.h"
 
-/* For the C side only: asking for knowledge, and what an entry becomes whose frame is not RAM. */
-#include "entry_bits.h"
-#include "kernels.h"
+/*
+ * Chunks of guest frames that a function must know about before it can go on.
+ *
+ * The functions of leaf.h, directory.h and store.h do not know of each frame whether it is RAM (frames.h). For an entry
+ * whose frame is XD_FRAME_UNKNOWN they write a shadow entry that maps nothing, list the frame's chunk here, and return
+ * -EAGAIN. The caller queries the listed chunks (xd_frames_record), sets `count` to 0, and calls the function again.
+ */
+typedef struct xd_need {
+    uint32_t count;   /* chunks listed; the caller sets it to 0 */
+    uint32_t lacking; /* 1 if the last call met an unknown frame, even if its chunk was listed already or had no room */
+    uint64_t chunks[512];
+} xd_need;
 
-static inline void xd_need_chunk(xd_need *need, uint64_t chunk)
-{
-    need->lacking = 1;
-    if (need->count && need->chunks[need->count - 1] == chunk)
-        return;
-    if (need->count < XD_ENTRIES)
-        need->chunks[need->count++] = chunk;
-}
+/* Lists a chunk, or a frame's chunk, unless it was the last one listed. Called by leaf.c, directory.c and store.c. */
+void xd_need_chunk(xd_need *need, uint64_t chunk);
+void xd_need_frame(xd_need *need, uint64_t gfn);
 
-static inline void xd_need_frame(xd_need *need, uint64_t gfn)
-{
-    xd_need_chunk(need, gfn >> XD_CHUNK_SHIFT);
-}
-
-/* The shadow entry for a present guest entry whose frame is not known to be RAM; counts it when it becomes so. */
-static inline uint64_t xd_without_ram(xd_shadow *shadow, uint64_t before, uint64_t gfn, int state, xd_need *need)
-{
-    if (state == XD_FRAME_UNKNOWN) {
-        xd_need_frame(need, gfn);
-        return 0;
-    }
-    shadow->counters->invalid_entries += before != XD_WAITING;
-    return XD_WAITING;
-}
+/*
+ * The shadow entry for a present guest entry that names a frame which is not known to be RAM.
+ *
+ * before: the shadow entry until now. gfn: the frame that the guest entry names, or the first of its 2 MiB page.
+ * state: XD_FRAME_UNKNOWN or XD_FRAME_HOLE.
+ * Returns 0 for an unknown frame, which it lists, and XD_PENDING for a hole; an entry that becomes pending is counted
+ * in counters->invalid_entries. Called by leaf.c and directory.c.
+ */
+uint64_t xd_without_ram(xd_shadow *shadow, uint64_t before, uint64_t gfn, int state, xd_need *need);
 
 #endif

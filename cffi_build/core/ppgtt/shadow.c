@@ -1,12 +1,14 @@
+/* Shadow tables: the index by guest frame, references, and what becomes of tables that nothing points to. */
 #include "shadow.h"
-#include "entry_bits.h"
+#include "table.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-_Static_assert(sizeof(xd_table) <= 64, "the record of a table is small beside its page");
+_Static_assert(sizeof(xd_table) == 64, "the record of a table is one cache line");
 
+/* Returns `size` bytes of zeros that take no memory until they are touched, or NULL. */
 static void *reserve(uint64_t size)
 {
     void *address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -62,18 +64,18 @@ void xd_shadow_free(xd_shadow *shadow)
     free(shadow);
 }
 
-/* Frames come in runs; multiplying by an odd constant and taking high bits spreads runs and strides alike. */
+/* Frames are often consecutive: multiplying by an odd constant and taking high bits spreads any stride. */
 static uint32_t *bucket_of(const xd_shadow *shadow, uint64_t gfn)
 {
     return &shadow->buckets[(uint32_t)((gfn * 0x9e3779b97f4a7c15u) >> 34) & shadow->bucket_mask];
 }
 
-/* The link that points to the frame's first shadow, or that would. */
+/* Returns the field that holds the number of the frame's first table, or would hold it. */
 static uint32_t *link_to_frame(const xd_shadow *shadow, uint64_t gfn)
 {
     uint32_t *link = bucket_of(shadow, gfn);
     while (*link && shadow->tables[*link].gfn != gfn)
-        link = &shadow->tables[*link].bucket_next;
+        link = &shadow->tables[*link].next_in_bucket;
     return link;
 }
 
@@ -86,52 +88,52 @@ uint32_t xd_find(const xd_shadow *shadow, uint64_t gfn, uint32_t kind)
 {
     uint32_t number = xd_first_of_frame(shadow, gfn);
     while (number && shadow->tables[number].kind != kind)
-        number = shadow->tables[number].same_frame;
+        number = shadow->tables[number].next_of_frame;
     return number;
 }
 
 static uint32_t take_number(xd_shadow *shadow)
 {
-    uint32_t number = shadow->free_list;
+    uint32_t number = shadow->first_free;
     if (number)
-        shadow->free_list = shadow->tables[number].same_frame;
+        shadow->first_free = shadow->tables[number].next_free;
     else if (shadow->used < shadow->max_tables)
         number = ++shadow->used;
     return number;
 }
 
-/* Only the first shadow of a frame is in the bucket's chain; inserting and removing keep that place. */
-static void insert(xd_shadow *shadow, uint32_t number)
+/* A bucket's chain has only the first table of each frame; the others follow that one, the highest level first. */
+static void add_to_index(xd_shadow *shadow, uint32_t number)
 {
     xd_table *table = &shadow->tables[number];
     uint32_t *first = link_to_frame(shadow, table->gfn);
     xd_table *head = &shadow->tables[*first];
     if (!*first || xd_level(head) < xd_level(table)) {
-        table->same_frame = *first;
-        table->bucket_next = *first ? head->bucket_next : 0;
+        table->next_of_frame = *first;
+        table->next_in_bucket = *first ? head->next_in_bucket : 0;
         *first = number;
         return;
     }
-    while (head->same_frame && xd_level(&shadow->tables[head->same_frame]) >= xd_level(table))
-        head = &shadow->tables[head->same_frame];
-    table->same_frame = head->same_frame;
-    head->same_frame = number;
+    while (head->next_of_frame && xd_level(&shadow->tables[head->next_of_frame]) >= xd_level(table))
+        head = &shadow->tables[head->next_of_frame];
+    table->next_of_frame = head->next_of_frame;
+    head->next_of_frame = number;
 }
 
-static void take_out(xd_shadow *shadow, uint32_t number)
+static void take_from_index(xd_shadow *shadow, uint32_t number)
 {
     xd_table *table = &shadow->tables[number];
     uint32_t *first = link_to_frame(shadow, table->gfn);
     if (*first == number) {
-        if (table->same_frame)
-            shadow->tables[table->same_frame].bucket_next = table->bucket_next;
-        *first = table->same_frame ? table->same_frame : table->bucket_next;
+        if (table->next_of_frame)
+            shadow->tables[table->next_of_frame].next_in_bucket = table->next_in_bucket;
+        *first = table->next_of_frame ? table->next_of_frame : table->next_in_bucket;
         return;
     }
-    uint32_t *link = &shadow->tables[*first].same_frame;
+    uint32_t *link = &shadow->tables[*first].next_of_frame;
     while (*link != number)
-        link = &shadow->tables[*link].same_frame;
-    *link = table->same_frame;
+        link = &shadow->tables[*link].next_of_frame;
+    *link = table->next_of_frame;
 }
 
 uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind)
@@ -146,44 +148,54 @@ uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind)
     *table = (xd_table){.gfn = gfn,
                         .kind = (uint8_t)kind,
                         .flags = leaf ? XD_TABLE_BLANK : 0,
-                        .era = shadow->era,
-                        .attended = shadow->submission};
+                        .epoch = shadow->epoch,
+                        .synced_in = shadow->submission};
     if (!(kind & XD_KIND_SPLIT))
-        insert(shadow, number);
+        add_to_index(shadow, number);
     shadow->live++;
     shadow->counters->tables = shadow->live;
     return number;
 }
 
-static void join_the_open(xd_shadow *shadow, uint32_t number)
+static void append_to_unsynced(xd_shadow *shadow, uint32_t number)
 {
-    xd_table *table = &shadow->tables[number];
-    table->open_before = shadow->last_open;
-    table->open_after = 0;
-    *(shadow->last_open ? &shadow->tables[shadow->last_open].open_after : &shadow->first_open) = number;
-    shadow->last_open = number;
-    shadow->open_tables++;
+    uint32_t previous = shadow->last_unsynced;
+    shadow->tables[number].previous_unsynced = previous;
+    shadow->tables[number].next_unsynced = 0;
+    if (previous)
+        shadow->tables[previous].next_unsynced = number;
+    else
+        shadow->first_unsynced = number;
+    shadow->last_unsynced = number;
+    shadow->unsynced_tables++;
 }
 
-static void leave_the_open(xd_shadow *shadow, uint32_t number)
+static void take_from_unsynced(xd_shadow *shadow, uint32_t number)
 {
-    const xd_table *table = &shadow->tables[number];
-    *(table->open_before ? &shadow->tables[table->open_before].open_after : &shadow->first_open) = table->open_after;
-    *(table->open_after ? &shadow->tables[table->open_after].open_before : &shadow->last_open) = table->open_before;
-    shadow->open_tables--;
+    uint32_t previous = shadow->tables[number].previous_unsynced;
+    uint32_t next = shadow->tables[number].next_unsynced;
+    if (previous)
+        shadow->tables[previous].next_unsynced = next;
+    else
+        shadow->first_unsynced = next;
+    if (next)
+        shadow->tables[next].previous_unsynced = previous;
+    else
+        shadow->last_unsynced = previous;
+    shadow->unsynced_tables--;
 }
 
 void xd_remove(xd_shadow *shadow, uint32_t number)
 {
     xd_table *table = &shadow->tables[number];
     if (!(table->kind & XD_KIND_SPLIT))
-        take_out(shadow, number);
-    xd_set_waiting(shadow, table, 0);
-    xd_set_current(shadow, table);
-    if (table->flags & XD_TABLE_OPEN)
-        leave_the_open(shadow, number);
-    *table = (xd_table){.same_frame = shadow->free_list};
-    shadow->free_list = number;
+        take_from_index(shadow, number);
+    xd_set_pending(shadow, table, 0);
+    xd_set_checked(shadow, table);
+    if (table->flags & XD_TABLE_UNSYNCED)
+        take_from_unsynced(shadow, number);
+    *table = (xd_table){.next_free = shadow->first_free};
+    shadow->first_free = number;
     shadow->live--;
     shadow->counters->tables = shadow->live;
 }
@@ -215,8 +227,8 @@ void xd_unlink(xd_shadow *shadow, uint32_t parent, uint32_t child)
 }
 
 /*
- * A dying table stays findable, so that an entry which names it again before it is buried revives it; hence burying
- * looks at the references once more. `same_frame` is in use until then, so the dying are chained in `seen`.
+ * A table without references stays in the index, because an entry that is written a moment later often names it again.
+ * xd_free_unreferenced therefore looks at the references once more.
  */
 void xd_unref(xd_shadow *shadow, uint32_t number)
 {
@@ -227,22 +239,22 @@ void xd_unref(xd_shadow *shadow, uint32_t number)
         xd_remove(shadow, number);
         return;
     }
-    if (table->flags & XD_TABLE_DYING)
+    if (table->flags & XD_TABLE_UNREFERENCED)
         return;
-    table->flags |= XD_TABLE_DYING;
-    table->seen = shadow->dying;
-    shadow->dying = number;
+    table->flags |= XD_TABLE_UNREFERENCED;
+    table->next_unreferenced = shadow->first_unreferenced;
+    shadow->first_unreferenced = number;
 }
 
-uint32_t xd_bury(xd_shadow *shadow, uint64_t *gfns, uint32_t capacity)
+uint32_t xd_free_unreferenced(xd_shadow *shadow, uint64_t *gfns, uint32_t capacity)
 {
     uint32_t freed = 0;
-    while (shadow->dying && freed < capacity) {
-        uint32_t number = shadow->dying;
+    while (shadow->first_unreferenced && freed < capacity) {
+        uint32_t number = shadow->first_unreferenced;
         xd_table *table = &shadow->tables[number];
-        shadow->dying = table->seen;
-        table->flags &= (uint8_t)~XD_TABLE_DYING;
-        table->seen = 0;
+        shadow->first_unreferenced = table->next_unreferenced;
+        table->flags &= (uint8_t)~XD_TABLE_UNREFERENCED;
+        table->next_unreferenced = 0;
         if (table->refs)
             continue;
         if (xd_level(table) > 1) {
@@ -259,22 +271,22 @@ uint32_t xd_bury(xd_shadow *shadow, uint64_t *gfns, uint32_t capacity)
     return freed;
 }
 
-void xd_new_era(xd_shadow *shadow)
+void xd_new_epoch(xd_shadow *shadow)
 {
-    shadow->era++;
+    shadow->epoch++;
     shadow->stale_tables = shadow->live;
 }
 
-void xd_set_open(xd_shadow *shadow, uint64_t gfn, int open)
+void xd_set_unsynced(xd_shadow *shadow, uint64_t gfn, int unsynced)
 {
-    for (uint32_t number = xd_first_of_frame(shadow, gfn); number; number = shadow->tables[number].same_frame) {
+    for (uint32_t number = xd_first_of_frame(shadow, gfn); number; number = shadow->tables[number].next_of_frame) {
         xd_table *table = &shadow->tables[number];
-        if (!(table->flags & XD_TABLE_OPEN) == !open)
+        if (!(table->flags & XD_TABLE_UNSYNCED) == !unsynced)
             continue;
-        table->flags ^= XD_TABLE_OPEN;
-        if (open)
-            join_the_open(shadow, number);
+        table->flags ^= XD_TABLE_UNSYNCED;
+        if (unsynced)
+            append_to_unsynced(shadow, number);
         else
-            leave_the_open(shadow, number);
+            take_from_unsynced(shadow, number);
     }
 }

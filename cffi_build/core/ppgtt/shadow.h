@@ -5,39 +5,52 @@
 #include "stats.h"
 
 /*
- * The shadow tables of one domain: an arena of 4 KiB shadow pages, a record for each, and an index by guest frame.
+ * The shadow tables of one domain: a 4 KiB page and a record for each, an index by guest frame, and reference counts.
  *
- * A shadow is keyed by (frame, kind), the kind being the level and whether the entries are 64 KiB ones, because one
- * guest frame may serve at several levels at once. The shadows of one frame are chained in `same_frame`, highest level
- * first. A shadow entry is
+ * A shadow table stands for one guest table at one level; its key is (frame, kind), because the guest may use one frame
+ * at several levels at once. `kind` is the level, with XD_KIND_64K if the entries of a leaf are 64 KiB ones. A table
+ * with XD_KIND_SPLIT has no guest table: it stands for a 2 MiB page that is RAM only in part, and is not in the index.
  *
- *   in a leaf       the frame as the GPU sees it | PRESENT | WRITABLE, PWT, PCD, PAT of the guest's entry;
- *   in a directory  (number of the child's shadow << 12) | PRESENT | WRITABLE, or a 2 MiB leaf like the guest's;
- *   0               where the guest's entry maps nothing;
- *   XD_WAITING      where the guest's entry is present but cannot be honoured now: a hole, the quota, a page that Xen
- *                   does not let us protect. Not present to a GPU; looked at again at each submission.
+ * A shadow entry is one of
  *
- *   XD_REFUSED      where it asks for what no table here can say (a 1 GiB page). Not present either, and final.
+ *   in a leaf       the frame as the GPU sees it | PRESENT | WRITABLE, PWT, PCD, PAT of the guest entry;
+ *   in a directory  (number of the child's shadow table << 12) | PRESENT | WRITABLE, or a 2 MiB leaf entry;
+ *   0               the guest entry maps nothing;
+ *   XD_PENDING      the guest entry is present but cannot be honoured now: its frame is a hole, there is no room for
+ *                   its table, or the frame cannot be write-protected. Not present to a GPU; tried again at each sync;
+ *   XD_REFUSED      the guest entry asks for what no shadow can say (a 1 GiB page). Not present to a GPU; final.
  *
- * Number 0 is no table. All functions belong to one thread.
+ * A table is *unsynced* if its frame is not write-protected: the guest changes it unseen, and the next sync protects it
+ * again and reads it. A table is *stale* if its entries were last checked in an earlier epoch.
+ *
+ * number: an index into `tables` and `pages`, 1..max_tables; 0 is no table. roots: an address space's root tables, 1 of
+ * level 4 or 4 of level 2, 0 for a root that has no table.
+ * Thread: every function belongs to the thread that serves the guest.
  */
-enum { XD_WAITING = 2, XD_REFUSED = 4 };
+enum { XD_PENDING = 2, XD_REFUSED = 4 };
 enum { XD_LEVEL_MASK = 7, XD_KIND_64K = 8, XD_KIND_SPLIT = 16 };
-enum { XD_TABLE_OPEN = 1, XD_TABLE_DYING = 2, XD_TABLE_BLANK = 4 /* a leaf, its page not yet written since it was new */ };
+enum {
+    XD_TABLE_UNSYNCED = 1,
+    XD_TABLE_UNREFERENCED = 2, /* in the list of tables that xd_free_unreferenced frees */
+    XD_TABLE_BLANK = 4         /* a leaf whose page has not been written since the table was added */
+};
 
 typedef struct xd_table {
-    uint64_t gfn;        /* of the guest's table; of a SPLIT, the first frame of the 2 MiB page it stands for */
-    uint32_t refs;       /* shadow entries and roots that point here */
-    uint32_t same_frame; /* next shadow of this frame; or next in the free list */
-    uint32_t bucket_next;
-    uint32_t seen;       /* last traversal that came here; of a dying table, the next one */
-    uint32_t attended;   /* last submission that brought it up to date */
-    uint32_t parent;     /* a directory that has an entry which points here; 0: not known */
-    uint32_t open_before, open_after; /* of an open table: its neighbours among them */
-    uint32_t era;        /* shadow->era when all its entries were last checked */
-    uint16_t waiting;    /* entries that are XD_WAITING, or a split that is not whole */
-    uint16_t attributes; /* of a SPLIT: the leaf bits of the entry it stands for */
-    uint8_t kind;        /* 0: not in use */
+    uint64_t gfn;               /* the guest table; of a SPLIT, the first frame of its 2 MiB page */
+    uint32_t refs;              /* shadow entries and roots that point here */
+    uint32_t next_of_frame;     /* the next table of the same frame, of the same level or a lower one */
+    uint32_t next_in_bucket;    /* of a frame's first table: that of the next frame in the bucket */
+    uint32_t next_free;         /* of a number that is not in use: the next one */
+    uint32_t next_unreferenced; /* of an UNREFERENCED table: the next one */
+    uint32_t previous_unsynced; /* of an UNSYNCED table: its neighbours in the order of unsyncing */
+    uint32_t next_unsynced;
+    uint32_t parent;            /* a directory with an entry that points here; 0: none is known */
+    uint32_t visited;           /* shadow->walk of the last walk that came here */
+    uint32_t synced_in;         /* shadow->submission of the last submission that synced it */
+    uint32_t epoch;             /* shadow->epoch when all its entries were last checked */
+    uint16_t pending;           /* entries to try again at each sync: XD_PENDING ones, and links to SPLIT tables */
+    uint16_t attributes;        /* of a SPLIT: the attributes of its 2 MiB entry, at the bits of a 4 KiB entry */
+    uint8_t kind;               /* 0: not in use */
     uint8_t flags;
     uint8_t padding[2];
 } xd_table;
@@ -46,52 +59,67 @@ typedef struct xd_shadow {
     xd_frames *frames;
     xd_counters *counters;
     xd_table *tables;
-    uint64_t *pages;
-    uint32_t *buckets;
+    uint64_t *pages;           /* XD_ENTRIES shadow entries a table */
+    uint32_t *buckets;         /* by hash of a frame: the number of a frame's first table */
     uint32_t bucket_mask;
-    uint32_t max_tables;
-    uint32_t used;       /* numbers ever handed out, 1..used */
-    uint32_t live;
-    uint32_t free_list;
-    uint32_t dying;      /* list of tables without references, not yet taken apart */
-    uint32_t traversal;
-    uint32_t submission;
-    uint32_t open_tables;
-    uint32_t first_open, last_open; /* the open tables, in the order in which they were opened */
-    uint32_t waiting_tables;
-    uint32_t has_64k;    /* generation 9 with register 0x4080 saying so: the IPS bit counts */
-    uint32_t wants_64k;  /* what has_64k is to be from the next submission on */
-    uint32_t era;        /* counts the changes after which every entry must be looked at again */
-    uint32_t stale_tables; /* of an earlier era */
+    uint32_t max_tables;       /* the quota */
+    uint32_t used;             /* numbers 1..used were handed out at least once */
+    uint32_t live;             /* tables in use */
+    uint32_t first_free;
+    uint32_t first_unreferenced;
+    uint32_t walk;             /* counts walks from the roots down */
+    uint32_t submission;       /* counts submissions */
+    uint32_t unsynced_tables;
+    uint32_t first_unsynced, last_unsynced;
+    uint32_t pending_tables;   /* tables with pending entries */
+    uint32_t has_64k;          /* 1: the IPS bit of an entry has a meaning (generation 9, register 0x4080) */
+    uint32_t wants_64k;        /* what has_64k becomes at the next sync */
+    uint32_t epoch;            /* counts the events after which every entry must be checked again */
+    uint32_t stale_tables;     /* tables of an earlier epoch */
 } xd_shadow;
 
+/* Returns an empty set of shadow tables, or NULL without memory. The other two must outlive it. */
 xd_shadow *xd_shadow_new(xd_frames *frames, xd_counters *counters, uint32_t max_tables);
 void xd_shadow_free(xd_shadow *shadow);
 
-/* The first shadow of a frame, and the one of a kind; 0 if there is none. */
+/* Returns the frame's table of the highest level; next_of_frame leads to the others. 0 if it has none. */
 uint32_t xd_first_of_frame(const xd_shadow *shadow, uint64_t gfn);
+/* Returns the frame's table of this kind, or 0. */
 uint32_t xd_find(const xd_shadow *shadow, uint64_t gfn, uint32_t kind);
 /*
- * A new empty shadow with no references, or 0 if the quota is used up. A leaf's page is not cleared, because all of it is
- * about to be written; until it was, the leaf is BLANK, and linking clears what is BLANK still.
+ * Adds an empty table without references. Returns its number, or 0 if the quota is used up. The page of a leaf is not
+ * cleared, because the caller is about to write all of it: until then the table is BLANK.
  */
 uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind);
-/* Take a shadow without references out at once; its page is given back. */
+/* Removes a table that nothing points to. */
 void xd_remove(xd_shadow *shadow, uint32_t number);
+/* Clears the page of a BLANK table. Called before something reads the page or writes a part of it. */
+void xd_clear_blank(xd_shadow *shadow, uint32_t number);
 
+/* Adds a reference. */
 void xd_ref(xd_shadow *shadow, uint32_t number);
-/* Drop a reference; at zero the table joins the dying. */
-void xd_unref(xd_shadow *shadow, uint32_t number);
 /*
- * Take up to `capacity` dying tables apart, children included as they die. Writes the frames that no shadow has any
- * more to `gfns` and returns how many; call again until it returns 0 and `dying` is 0.
+ * Drops a reference. A table without references stays in the index, so that it can be referenced again, until
+ * xd_free_unreferenced is called; a SPLIT is removed at once.
  */
-uint32_t xd_bury(xd_shadow *shadow, uint64_t *gfns, uint32_t capacity);
+void xd_unref(xd_shadow *shadow, uint32_t number);
+/* The same for the reference of an entry: `parent` is the directory that has it. Called by directory.c. */
+void xd_link_to(xd_shadow *shadow, uint32_t parent, uint32_t child);
+void xd_unlink(xd_shadow *shadow, uint32_t parent, uint32_t child);
+/*
+ * Frees tables without references, and the tables below them that lose their last reference by that.
+ *
+ * gfns: room for `capacity` frames; receives those that have no table any more and are to be unprotected. Returns how
+ * many. The caller repeats the call until first_unreferenced is 0.
+ */
+uint32_t xd_free_unreferenced(xd_shadow *shadow, uint64_t *gfns, uint32_t capacity);
 
-/* What every table says must be looked at again: frames left or came, or the IPS bit changed its meaning. */
-void xd_new_era(xd_shadow *shadow);
+/*
+ * Starts an epoch: every entry of every table must be checked again. Frames came or went, or IPS changed its meaning.
+ */
+void xd_new_epoch(xd_shadow *shadow);
 
-/* Mark or unmark all shadows of a frame as open: writable to the guest, to be synchronised before use. */
-void xd_set_open(xd_shadow *shadow, uint64_t gfn, int open);
+/* Notes that all tables of a frame are unsynced (1) or synced (0). The caller changes the protection of the frame. */
+void xd_set_unsynced(xd_shadow *shadow, uint64_t gfn, int unsynced);
 
 #endif

@@ -1,7 +1,7 @@
-/* One store of the guest, from its ioreq to the shadow. */
-#include "entry_bits.h"
-#include "kernels.h"
-#include "need.h"
+/* One trapped store, from its request to guest memory and the shadow of a leaf table. */
+#include "store.h"
+#include "leaf.h"
+#include "table.h"
 
 #include <errno.h>
 
@@ -10,9 +10,13 @@ int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t siz
     uint64_t gfn = gpa >> XD_FRAME_SHIFT;
     uint32_t offset = (uint32_t)(gpa & (XD_FRAME_SIZE - 1));
     uint32_t number = xd_first_of_frame(shadow, gfn);
-    /* A page that traps is still the guest's, whatever it gave back. A straggler comes by address, so it proves nothing. */
-    bool straggler = !number || shadow->tables[number].flags & XD_TABLE_OPEN;
-    int error = straggler && xd_frames_state(shadow->frames, gfn) == XD_FRAME_UNKNOWN
+    /*
+     * A store that trapped because its frame is write-protected proves that the guest still has the frame, whatever was
+     * invalidated. A late store reached us through an address range, and proves nothing: whether its frame is RAM must
+     * be known first.
+     */
+    bool late = !number || shadow->tables[number].flags & XD_TABLE_UNSYNCED;
+    int error = late && xd_frames_state(shadow->frames, gfn) == XD_FRAME_UNKNOWN
                     ? -EAGAIN
                     : xd_frames_store(shadow->frames, gpa, value, size);
     if (error) {
@@ -24,8 +28,8 @@ int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t siz
         return XD_STORE_UNTRACKED;
     if (xd_level(&shadow->tables[number]) > 1) /* the first of a frame is its highest */
         return XD_STORE_DIRECTORY;
-    for (; number; number = shadow->tables[number].same_frame) {
-        if (shadow->tables[number].flags & XD_TABLE_OPEN)
+    for (; number; number = shadow->tables[number].next_of_frame) {
+        if (shadow->tables[number].flags & XD_TABLE_UNSYNCED)
             continue;
         error = xd_leaf_update(shadow, number, offset / 8, (offset + size - 1) / 8, need);
         if (error)

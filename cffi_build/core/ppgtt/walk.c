@@ -1,15 +1,16 @@
 /*
- * Runs.
+ * Runs of pages.
  *
- * Facts: one scratch table may be named by every entry of every directory, so that 4 tables map 2^36 pages; the number
- * of distinct tables is bounded, the number of paths to them is not. What follows: first a summary of each distinct
- * table, children before parents: how many runs it has, how it begins and how it ends. Two summaries side by side give
- * that of both, joined where the last run of one goes on in the first of the other. So a space is counted in the time of
- * its distinct tables; and it is listed only if the count is bearable, stepping over every subtree that is empty or
- * one single run.
+ * Facts: one scratch table may be named by every entry of every directory, so that 4 tables map 2^36 pages. The number
+ * of distinct tables is bounded by the quota, the number of paths to them is not. Consequence: the time of a reader
+ * must depend on distinct tables only. Decision: each distinct table is summarised once, children before parents: how
+ * many runs it has, how the first one begins and how the last one ends. The summary of two neighbours follows from
+ * theirs: if the last run of the one goes on in the first of the other, they are joined. So runs are counted in the
+ * time of the distinct tables; the caller lists them only if they are not too many, and listing steps over every
+ * subtree that is empty or one single run. Cost: one summary a table for the time of the call.
  */
 #include "walk.h"
-#include "entry_bits.h"
+#include "table.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -31,9 +32,10 @@ typedef struct summary {
 static const uint64_t ATTRIBUTES =
     XD_WRITABLE | XD_MASK(XD_BIT_PWT) | XD_MASK(XD_BIT_PCD) | XD_MASK(XD_BIT_PAT);
 
+/* Returns the bytes that one entry of this level covers. */
 static uint64_t span_of(unsigned level)
 {
-    return UINT64_C(1) << (XD_FRAME_SHIFT + 9 * (level - 1)); /* bytes that one entry covers */
+    return UINT64_C(1) << (XD_FRAME_SHIFT + 9 * (level - 1));
 }
 
 static bool join(edge end, edge start)
@@ -41,7 +43,7 @@ static bool join(edge end, edge start)
     return end.gpa == start.gpa && end.attributes == start.attributes;
 }
 
-/* One present leaf as a summary of the bytes it covers. */
+/* Returns the summary of the bytes that one present leaf entry maps. */
 static summary of_leaf(uint64_t entry, unsigned level)
 {
     bool huge = level == 2;
@@ -55,7 +57,7 @@ static summary of_leaf(uint64_t entry, unsigned level)
                      .done = 1};
 }
 
-/* Append `next`, which covers the bytes just after `all`. */
+/* Extends `all` by `next`, which covers the bytes just after it. */
 static void append(summary *all, const summary *next)
 {
     if (!next->runs) {
@@ -70,6 +72,7 @@ static void append(summary *all, const summary *next)
     all->to_end = next->to_end;
 }
 
+/* Returns the summary of a table; `summaries` has one by number of each table that was summarised before. */
 static const summary *summarise(const xd_shadow *shadow, summary *summaries, uint32_t number)
 {
     summary *all = &summaries[number];
@@ -98,6 +101,7 @@ static const summary *summarise(const xd_shadow *shadow, summary *summaries, uin
     return all;
 }
 
+/* Summarises all tables of a space. Returns the array, which the caller frees, or NULL without memory. */
 static summary *summarise_space(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, summary *space)
 {
     summary *summaries = calloc((size_t)shadow->used + 1, sizeof(*summaries));
@@ -121,6 +125,7 @@ uint64_t xd_count_runs(const xd_shadow *shadow, const uint32_t *roots, uint32_t 
     return space.runs;
 }
 
+/* Appends pages to the runs, joined with the last run if they continue it. */
 static void emit(xd_run *runs, uint64_t *count, uint64_t va, uint64_t length, edge start)
 {
     xd_run *last = *count ? &runs[*count - 1] : NULL;
@@ -135,6 +140,7 @@ static void emit(xd_run *runs, uint64_t *count, uint64_t va, uint64_t length, ed
     runs[(*count)++] = (xd_run){.va = va, .length = length, .gpa = start.gpa, .writable = writable, .cache = cache};
 }
 
+/* Appends the runs below a table, which covers the addresses from `va` on. */
 static void list(const xd_shadow *shadow, const summary *summaries, uint32_t number, uint64_t va, xd_run *runs,
                  uint64_t *count)
 {

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -9,12 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .checks import ScenarioError, require, say, wait_until
+from .checks import require, say, wait_until
+from .programs import processor_seconds, run, wait_exit
 
 LOGS = Path("/run/lab-logs")
 _PROGRAM = "xengt-dm"
-_START_SECONDS = 180
-_COMMAND_SECONDS = 180
+_START_SECONDS = 300
+_COMMAND_SECONDS = 600
 _RUN_DIRECTORIES = Path("/run/xengt-dm")
 
 
@@ -26,6 +28,7 @@ class Daemon:
         self.domid = domid
         self.log = LOGS / f"daemon-{domid}.log"
         with self.log.open("a") as log:
+            self._logged = log.tell()  # by one before it
             self._process = subprocess.Popen(
                 [_PROGRAM, "run", "--domid", str(domid), *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -36,20 +39,21 @@ class Daemon:
         def serving() -> bool:
             status = self._process.poll()
             require(status is None, f"the daemon ended with status {status} before it served")
-            return "serving" in self.log.read_text()
+            return "serving" in self.log.read_text()[self._logged :]
 
-        wait_until("the daemon to serve", _START_SECONDS, serving)
+        wait_until("the daemon to serve", _START_SECONDS, serving, self.moving)
+
+    def moving(self) -> tuple[int, float]:
+        """What changes while it does anything: how long its log is, and the processor time that it has had."""
+        return self.log.stat().st_size, processor_seconds(self._process.pid)
 
     def terminate(self) -> None:
         """Ask it to stop, as a service manager does."""
         self._process.send_signal(signal.SIGTERM)
 
     def wait_exit(self, seconds: float) -> int:
-        """Its exit status. Raises ScenarioError if it is still there after so many seconds."""
-        try:
-            return self._process.wait(seconds)
-        except subprocess.TimeoutExpired as error:
-            raise ScenarioError(f"the daemon did not end within {seconds:.0f} s") from error
+        """Its exit status. Raises ScenarioError if it stands still for so many seconds."""
+        return wait_exit(self._process, "the daemon", seconds)
 
     def kill(self) -> None:
         """End it whatever it does."""
@@ -60,19 +64,13 @@ class Daemon:
         """The answer of `xengt-dm COMMAND --domid N --json`. Raises ScenarioError if it is an error or no JSON."""
         status = self._process.poll()
         require(status is None, f"the daemon ended with status {status}")
-        done = subprocess.run(
-            [_PROGRAM, command, "--domid", str(self.domid), "--json"],
-            capture_output=True,
-            text=True,
-            timeout=_COMMAND_SECONDS,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise ScenarioError(
-                f"xengt-dm {command} ended with status {done.returncode}: {' '.join(done.stderr.split())[-300:]}"
-            )
-        answer: dict[str, Any] = json.loads(done.stdout)
+        answer: dict[str, Any] = json.loads(run(_PROGRAM, command, "--domid", str(self.domid), "--json"))
         return answer
+
+    def extensions(self) -> set[str]:
+        """The extension modules of xengt-dm that the process has mapped, by the beginning of their files' names."""
+        maps = Path(f"/proc/{self._process.pid}/maps").read_text()
+        return set(re.findall(r"/xengt_dm/(\w+)\.\S*so$", maps, re.MULTILINE))
 
     def counter(self, name: str) -> int:
         """One of the counters in its status."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .checks import ScenarioError, require, say, wait_until
 from .libxen import PAGE_SIZE, ForeignMemory
+from .programs import outcome, processor_seconds, run, show, wait_exit
 
 # The same values as in tests/lab/guest/lab.h.
 RAM_SIZE = 0x04000000
@@ -24,7 +25,7 @@ _WHY_SIZE = 96
 _MAILBOX_SIZE = 4 * len(_FIELDS) + _WHY_SIZE
 _INTENT = struct.Struct("<QQ")
 _GUESTS = Path("/lab/guests")
-_TOOL_SECONDS = 400
+_TOOL_SECONDS = 600
 _XENCTX = sorted(Path("/usr/lib").glob("xen-4*/bin/xenctx"))
 
 _CONFIG = """\
@@ -94,12 +95,16 @@ class Guest:
         with subprocess.Popen(["xl", "save", self.program, str(image)]) as xl:
             try:
                 wait_until(
-                    "xl to ask the guest", _TOOL_SECONDS, lambda: run("xenstore-read", node).strip() == "suspend"
+                    "xl to ask the guest",
+                    _TOOL_SECONDS,
+                    lambda: run("xenstore-read", node).strip() == "suspend",
+                    lambda: processor_seconds(xl.pid),
                 )
                 run("xenstore-write", node, "")
                 self.order(order)
                 self.close()
-                require(xl.wait(_TOOL_SECONDS) == 0, f"xl save ended with status {xl.returncode}")
+                status = wait_exit(xl, "xl save", _TOOL_SECONDS)
+                require(status == 0, f"xl save ended with status {status}")
             finally:
                 xl.kill()
 
@@ -117,11 +122,15 @@ class Guest:
 
     def destroy(self) -> None:
         """End a domain that did not end by itself."""
-        subprocess.run(["xl", "destroy", self.program], capture_output=True, timeout=_TOOL_SECONDS, check=False)
+        outcome("xl", "destroy", self.program)
 
     def read(self, field: str) -> int:
         """A field of the mailbox."""
         return self._word(field).value
+
+    def moving(self) -> bytes:
+        """What changes while its program does anything: the whole mailbox."""
+        return ctypes.string_at(self._mailbox, _MAILBOX_SIZE) if self._mailbox else b""
 
     def stores(self) -> list[int]:
         """How many stores each vCPU has made so far."""
@@ -135,7 +144,7 @@ class Guest:
             self.check()
             return all(now >= then + more for now, then in zip(self.stores(), start, strict=True))
 
-        wait_until(f"{more} stores of each vCPU {what}", seconds, enough)
+        wait_until(f"{more} stores of each vCPU {what}", seconds, enough, self.moving)
         return self.stores()
 
     def order(self, what: int) -> None:
@@ -149,7 +158,9 @@ class Guest:
             self.check()
             return self.read("checkpoint") >= checkpoint
 
-        wait_until(f"checkpoint {checkpoint} of the guest, it is at {self.read('checkpoint')}", seconds, arrived)
+        wait_until(
+            f"checkpoint {checkpoint} of the guest, it is at {self.read('checkpoint')}", seconds, arrived, self.moving
+        )
         require(self.read("magic") == _MAGIC, "the guest's mailbox has no magic")
         require(self.read("size") == _MAILBOX_SIZE, "the guest's mailbox has another layout than dom0's")
 
@@ -173,16 +184,15 @@ class Guest:
 
     def show_state(self) -> None:
         """Print to the console where its vCPUs are: what one wants to know of a guest that does not go on."""
-        commands = [["xl", "vcpu-list"], ["xl", "debug-keys", "q"]]
-        commands += [[str(tool), str(self.domid), str(vcpu)] for tool in _XENCTX for vcpu in range(VCPUS)]
-        for command in commands:
-            shown = subprocess.run(command, capture_output=True, text=True, timeout=_TOOL_SECONDS, check=False)
-            print(" ".join(command), shown.stdout + shown.stderr, sep="\n", flush=True)
+        show("xl", "vcpu-list")
+        show("xl", "debug-keys", "q")
+        for tool in _XENCTX:
+            for vcpu in range(VCPUS):
+                show(str(tool), str(self.domid), str(vcpu))
 
     def is_gone(self) -> bool:
         """Whether the toolstack no longer knows the domain."""
-        asked = subprocess.run(["xl", "domid", self.program], capture_output=True, timeout=_TOOL_SECONDS, check=False)
-        return asked.returncode != 0
+        return outcome("xl", "domid", self.program)[0] != 0
 
     def _word(self, field: str) -> ctypes.c_uint32:
         return ctypes.c_uint32.from_address(self._mailbox + 4 * _FIELDS.index(field))
@@ -213,11 +223,3 @@ def created(
 
 def _xl(*arguments: str) -> str:
     return run("xl", *arguments)
-
-
-def run(*words: str) -> str:
-    """What a command printed. Raises ScenarioError with what it complained about if it fails."""
-    done = subprocess.run(words, capture_output=True, text=True, timeout=_TOOL_SECONDS, check=False)
-    if done.returncode != 0:
-        raise ScenarioError(f"{' '.join(words[:2])}: {' '.join((done.stderr or done.stdout).split())[-400:]}")
-    return done.stdout

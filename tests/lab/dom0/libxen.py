@@ -104,7 +104,7 @@ class DeviceModel:
         return found
 
     def claim_and_release(self) -> None:
-        """Claim the write-protected type for a server of our own and let it go again.
+        """Claim the write-protected type for a server of our own and release it again.
 
         Raises OSError: EBUSY means that another server has it, or that pages of that type are left over.
         """

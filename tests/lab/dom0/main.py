@@ -1,11 +1,11 @@
-"""What dom0's init starts: installs the project, runs the scenario, reports to the result disk."""
+"""What dom0's init starts: installs the project, runs the scenarios, reports each to the result disk."""
 
 import hashlib
 import importlib
 import json
 import os
-import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -14,24 +14,24 @@ sys.path.insert(0, str(_LAB))
 
 from dom0.checks import ScenarioError, say  # noqa: E402
 from dom0.daemon import LOGS  # noqa: E402
+from dom0.programs import run  # noqa: E402
 
 _RESULT_DISK = "/dev/vdc"
 # The same word as in tests/lab/host/result.py.
 _MAGIC = "xengt-dm-lab-result"
 _LOG_LINES = 40
 
+Figures = dict[str, int | float | str]
+
 
 def _install() -> None:
     """Install the project's package, as a user of dom0 would."""
     say("installing the project")
-    packages = [str(path) for path in _LAB.glob("*.deb")]
-    done = subprocess.run(["dpkg", "--install", *packages], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ScenarioError(f"dpkg could not install the project: {' '.join(done.stderr.split())}")
+    run("dpkg", "--install", *map(str, _LAB.glob("*.deb")))
 
 
-def _report(why: str | None, figures: dict[str, int | float | str]) -> None:
-    body = json.dumps({"why": why, "figures": figures}).encode()
+def _report(outcomes: list[dict[str, object]]) -> None:
+    body = json.dumps(outcomes).encode()
     head = f"{_MAGIC} {len(body)} {hashlib.sha256(body).hexdigest()}\n".encode()
     disk = os.open(_RESULT_DISK, os.O_WRONLY)
     os.write(disk, head + body)
@@ -45,23 +45,35 @@ def _show_logs() -> None:
             print(f"{log.name}: {line}", flush=True)
 
 
-def main() -> None:
-    """Run the scenario named on the lab's disk."""
-    why: str | None = None
-    figures: dict[str, int | float | str] = {}
+def _try(name: str, *, first: bool) -> tuple[str | None, Figures]:
+    """Run a scenario, the first one after the installation: why it did not pass, and its figures."""
     try:
-        _install()
-        scenario = importlib.import_module(f"scenarios.{(_LAB / 'scenario').read_text()}")
-        figures = scenario.run()
+        if first:
+            _install()
+        figures: Figures = importlib.import_module(f"scenarios.{name}").run()
+        return None, figures
     except ScenarioError as failure:
-        why = str(failure)
+        return str(failure), {}
     except Exception as error:
         traceback.print_exc()
-        why = f"in dom0: {type(error).__name__}: {error}"
-    if why is not None:
-        _show_logs()
-    say(f"scenario ended: {why or 'ok'}")
-    _report(why, figures)
+        return f"in dom0: {type(error).__name__}: {error}", {}
+
+
+def main() -> None:
+    """Run the scenarios named on the lab's disk, up to the first that does not pass: it leaves who knows what."""
+    outcomes: list[dict[str, object]] = []
+    for name in (_LAB / "scenario").read_text().split():
+        say(f"scenario {name}")
+        start = time.monotonic()
+        why, figures = _try(name, first=not outcomes)
+        figures["seconds"] = round(time.monotonic() - start, 1)
+        outcomes.append({"scenario": name, "why": why, "figures": figures})
+        say(f"scenario {name} ended: {why or 'ok'}")
+        if why is not None:
+            _show_logs()
+        _report(outcomes)
+        if why is not None:
+            return
 
 
 main()

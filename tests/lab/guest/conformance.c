@@ -19,7 +19,7 @@ enum { READY = 1 };
 
 /* In the order of OPS in tests/conformance/language.py. */
 enum kind {
-    STORE, LOAD, STOS, MOVS, XCHG, CMPXCHG, LOCKED, OUT, IN, REMOVE, ADD, HYPERCALL, PLAIN, GRANT, SHUTDOWN
+    STORE, LOAD, STOS, MOVS, XCHG, CMPXCHG, LOCKED, OUT, IN, REMOVE, ADD, HYPERCALL, PLAIN, GRANT, SHUTDOWN, OUTS, INS
 };
 enum { OR, AND, XOR, PLUS };
 
@@ -230,6 +230,32 @@ static void do_port(struct command *c)
     c->result = value;
 }
 
+/* `addr` is the port, `data` the memory. */
+#define REPEAT_PORT(insn)                                                                                         \
+    do {                                                                                                          \
+        if (c->down)                                                                                              \
+            __asm__ volatile("std; rep " insn "; cld"                                                             \
+                             : "+D"(to), "+S"(from), "+c"(count) : "d"(port) : "memory", "cc");                   \
+        else                                                                                                      \
+            __asm__ volatile("rep " insn : "+D"(to), "+S"(from), "+c"(count) : "d"(port) : "memory", "cc");       \
+    } while (0)
+
+static void do_port_string(struct command *c)
+{
+    u32 to = (u32)c->data, from = (u32)c->data, count = c->count;
+    u16 port = (u16)c->addr;
+
+    switch (c->kind << 8 | c->size) {
+    case OUTS << 8 | 1: REPEAT_PORT("outsb"); return;
+    case OUTS << 8 | 2: REPEAT_PORT("outsw"); return;
+    case OUTS << 8 | 4: REPEAT_PORT("outsl"); return;
+    case INS << 8 | 1: REPEAT_PORT("insb"); return;
+    case INS << 8 | 2: REPEAT_PORT("insw"); return;
+    case INS << 8 | 4: REPEAT_PORT("insl"); return;
+    default: no_such();
+    }
+}
+
 static void do_frames(struct command *c)
 {
     xen_pfn_t frames[MOST_FRAMES];
@@ -271,6 +297,7 @@ static void execute(struct command *c)
     case LOCKED: do_locked(c); return;
     case PLAIN: do_plain(c); return;
     case OUT: case IN: do_port(c); return;
+    case OUTS: case INS: do_port_string(c); return;
     case REMOVE: case ADD: do_frames(c); return;
     case GRANT: do_grant(c); return;
     case HYPERCALL:

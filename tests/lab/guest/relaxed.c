@@ -6,7 +6,7 @@
 #include "space.h"
 
 #define NEAR 6u
-/* More tables than the daemon covers at a time: letting go of them all makes it give covers back in the middle. */
+/* More tables than the daemon has guard ranges: unprotecting them all makes it drop guard ranges in between. */
 #define FAR 64u
 #define FAR_INDEX 5u
 /* Turns between two submissions: below two to the power of a number below this. */

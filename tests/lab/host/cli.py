@@ -1,67 +1,63 @@
-"""The command line: from a scenario's name to one verdict line and an exit status."""
+"""The command line: from scenarios' names to one verdict line each, and an exit status."""
 
 import argparse
-import importlib
 import json
 import os
 import shutil
 import signal
 import tempfile
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 
-from . import cache, emulator, guests, image, machine, packages, project, result
+from . import cache, emulator, guests, image, machine, packages, plan, project, qemu, result
 from .errors import LabError
+from .machine import Machine
+from .plan import Boot
 from .progress import Progress
 from .release import RELEASES, Release
+from .result import Outcome
 
 _LAB = Path(__file__).resolve().parents[1]
 _RUN_DISK_SIZE = "64M"
 _CONSOLE_LINES = 30
 _BOOTS = 3
-_CPUS = 2
 
 
 def main() -> int:
-    """Run what the arguments ask for: 0 if the scenario passed, 1 if not (2 for a wrong command line)."""
+    """Run what the arguments ask for: 0 if all scenarios passed, 1 if not (2 for a wrong command line)."""
     options = _arguments()
     progress = Progress()
     signal.signal(signal.SIGTERM, _interrupt)
     release = RELEASES[options.xen]
-    title = f"{options.scenario} ({release.xen})"
-    figures: dict[str, int | float | str] = {}
-    why: str | None = "interrupted"
+    left = list(dict.fromkeys(options.scenario))
+    why = "interrupted"
+    passed = True
     try:
-        figures = _run(options, release, progress)
-        why = None
+        for outcome in _run(options, release, progress):
+            left.remove(outcome.scenario)
+            passed = _verdict(outcome, release, options.json) and passed
     except LabError as error:
-        reason, *details = str(error).splitlines()
+        why, *details = str(error).splitlines()
         for line in details:
             print(line, flush=True)
-        why = reason
     except KeyboardInterrupt:
         pass
     except Exception as error:
         traceback.print_exc()
         why = f"in the lab itself: {type(error).__name__}: {error}"
-    figures["seconds"] = round(progress.seconds(), 1)
-    if options.json:
-        report = {"scenario": options.scenario, "xen": release.xen, "pass": why is None, "why": why, "figures": figures}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-    if why is None:
-        print(f"PASS {title} " + " ".join(f"{name}={value}" for name, value in figures.items()))
-        return 0
-    print(f"FAIL {title} {why}")
-    return 1
+    for name in left:
+        passed = _verdict(Outcome(name, why, {}), release, options.json)
+    return 0 if passed else 1
 
 
 def _arguments() -> argparse.Namespace:
-    names = sorted(path.stem for path in (_LAB / "scenarios").glob("[a-z]*.py"))
-    parser = argparse.ArgumentParser(prog="tests/lab/run", description="Run a scenario on a real Xen under QEMU.")
-    parser.add_argument("scenario", choices=names)
+    parser = argparse.ArgumentParser(prog="tests/lab/run", description="Run scenarios on a real Xen under QEMU.")
+    parser.add_argument("scenario", choices=plan.names(), nargs="+")
     parser.add_argument("--xen", choices=sorted(RELEASES), required=True, help="the hypervisor's version")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write verdict and figures there")
+    parser.add_argument("--full", action="store_true", help="the full size, not that of the tests that run every time")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add verdict and figures there, a line a scenario")
     parser.add_argument(
         "--patch", type=Path, metavar="FILE", help="break the project with it first, to see a scenario fail"
     )
@@ -73,79 +69,123 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _run(options: argparse.Namespace, release: Release, progress: Progress) -> dict[str, int | float | str]:
-    name: str = options.scenario
+def _verdict(outcome: Outcome, release: Release, report: Path | None) -> bool:
+    """Print the line of a scenario; whether it passed."""
+    passed = outcome.why is None
+    if report:
+        words = {"scenario": outcome.scenario, "xen": release.xen, "pass": passed, "why": outcome.why}
+        with report.open("a") as lines:
+            lines.write(json.dumps({**words, "figures": outcome.figures}) + "\n")
+    title = f"{outcome.scenario} ({release.xen})"
+    figures = " ".join(f"{name}={value}" for name, value in outcome.figures.items())
+    print(f"PASS {title} {figures}" if passed else f"FAIL {title} {outcome.why}", flush=True)
+    return passed
+
+
+def _run(options: argparse.Namespace, release: Release, progress: Progress) -> Iterator[Outcome]:
+    """The outcomes, each as soon as it is known. Raises LabError if the rest cannot be tried."""
     if os.geteuid() != 0:
         raise LabError("root is needed: the images are made with mmdebstrap and chroot")
-    scenario = importlib.import_module(f"scenarios.{name}")
-    packages.require(release, progress)
-    base = image.dom0(release, getattr(scenario, "PACKAGES", ()), progress)
+    packages.require(progress)
+    emulator_words = qemu.command(progress)
+    base = image.dom0(release, progress)
     tree = image.build_tree(release, progress)
     runs = cache.directory() / "runs"
     runs.mkdir(exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f"{name}-{release.xen}-", dir=runs))
-    console = work / "console.log"
-    passed = False
-    try:
-        disks = _run_disks(name, scenario, tree, work, options.patch, progress)
-        figures = _boot(base, disks, getattr(scenario, "CPUS", _CPUS), console, scenario.SECONDS, progress)
+    for boot in plan.boots(options.scenario):
+        work = Path(tempfile.mkdtemp(prefix=f"{'-'.join(boot.scenarios)}-{release.xen}-", dir=runs))
         passed = True
-        return figures
-    finally:
-        _leave(work, console, options.keep, passed)
+        try:
+            content = _content(boot, tree, work, options, progress)
+            for outcome in _boot(boot, Machine(emulator_words, boot.cpus), base, content, work, progress):
+                passed = passed and outcome.why is None
+                yield outcome
+        except BaseException:
+            passed = False
+            raise
+        finally:
+            _leave(work, options.keep, passed)
 
 
 def _boot(
-    base: image.Dom0Image, disks: machine.Disks, cpus: int, console: Path, limit: float, progress: Progress
-) -> dict[str, int | float | str]:
-    """Boot until the scenario has ended on a machine that worked; its figures. Raises LabError if it failed."""
-    for boot in range(1, _BOOTS + 1):
-        progress.say("booting Xen")
-        result.create(disks.result)
+    boot: Boot, emulated: Machine, base: image.Dom0Image, content: Path, work: Path, progress: Progress
+) -> Iterator[Outcome]:
+    """Boot until each scenario has ended on a machine that worked.
+
+    What comes after one that did not pass is run on a machine of its own, so that it does not find what that one left.
+    """
+    left = list(boot.scenarios)
+    tries = 0
+    while left:
+        tries += 1
+        progress.say(f"booting Xen for {', '.join(left)}")
+        console = work / f"console-{len(boot.scenarios) - len(left)}-{tries}.log"
+        disks = _disks(boot.only(left), content, work)
+        trouble = "dom0 ended without a result"
         try:
-            machine.run(base, disks, cpus, console, limit, progress)
-            outcome = result.read(disks.result)
+            used = machine.run(emulated, base, disks, console, progress)
+            progress.say(f"the machine is off, it took {used:.0f} s of processor time")
+        except LabError as error:
+            trouble = str(error)
+        for outcome in result.read(disks.result):
             if outcome.why is not None:
-                raise LabError(outcome.why)
-            return {**outcome.figures, "boots": boot}
-        except LabError:
-            if boot == _BOOTS or not emulator.mixed_up_a_guest(console):
-                raise
+                trouble = outcome.why
+                break
+            left.remove(outcome.scenario)
+            yield Outcome(outcome.scenario, None, {**outcome.figures, "boots": tries})
+            tries = 1
+        else:
+            if not left:
+                return
+        if tries < _BOOTS and emulator.mixed_up_a_guest(console):
             progress.say("the emulator put the host's registers into a guest: this boot says nothing, booting again")
-    raise AssertionError("unreachable")
+            continue
+        yield Outcome(left.pop(0), trouble, {})
+        tries = 0
 
 
-def _run_disks(
-    name: str, scenario: ModuleType, tree: Path, work: Path, patch: Path | None, progress: Progress
-) -> machine.Disks:
-    """Put the project, the guest programs and the scenario on the disk that dom0 mounts as /lab."""
+def _content(boot: Boot, tree: Path, work: Path, options: argparse.Namespace, progress: Progress) -> Path:
+    """Put the project, the guest programs and the scenarios into the folder that becomes dom0's /lab."""
     content = work / "lab"
     for part in ("dom0", "scenarios"):
         shutil.copytree(_LAB / part, content / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in getattr(scenario, "FOLDERS", ()):
+    for part in boot.folders:
         shutil.copytree(_LAB.parent / part, content / part, ignore=shutil.ignore_patterns("__pycache__", "test_*"))
     with progress.phase("compiling the guest programs"):
-        guests.compile_all(scenario.GUESTS, content / "guests")
+        guests.compile_all(boot.guests, content / "guests")
     with progress.phase("building the project"):
-        shutil.copy(project.build(tree, patch), content)
-    (content / "scenario").write_text(name)
+        shutil.copy(project.build(tree, options.patch), content)
+    if options.full:
+        (content / "full").touch()
+    return content
+
+
+def _disks(boot: Boot, content: Path, work: Path) -> machine.Disks:
+    """The disks of a boot: what it runs is written on the first."""
+    (content / "scenario").write_text("\n".join(boot.scenarios))
+    (content / "systemd").unlink(missing_ok=True)
+    if boot.systemd:
+        (content / "systemd").touch()
     disks = machine.Disks(work / "lab.img", work / "result.img")
+    disks.lab.unlink(missing_ok=True)
     image.make_disk(content, disks.lab, _RUN_DISK_SIZE)
+    result.create(disks.result)
     return disks
 
 
-def _leave(work: Path, console: Path, keep: bool, passed: bool) -> None:
-    """Remove what nobody will look at: everything after a pass, all but the console log after a failure."""
+def _leave(work: Path, keep: bool, passed: bool) -> None:
+    """Remove what nobody will look at: everything after a pass, all but the console logs after a failure."""
+    consoles = sorted(work.glob("console-*.log"), key=lambda path: path.stat().st_mtime)
     if keep:
         print(f"kept: {work}", flush=True)
         return
-    if passed or not console.exists():
+    if passed or not consoles:
         shutil.rmtree(work)
         return
     for item in work.iterdir():
         if item.is_dir():
             shutil.rmtree(item)
-        elif item != console:
+        elif item not in consoles:
             item.unlink()
-    last = console.read_text("utf-8", "replace").splitlines()[-_CONSOLE_LINES:]
-    print("\n".join(["the console's last lines:", *last, f"the whole console log: {console}"]), flush=True)
+    last = consoles[-1].read_text("utf-8", "replace").splitlines()[-_CONSOLE_LINES:]
+    print("\n".join(["the console's last lines:", *last, f"the whole console logs: {work}"]), flush=True)

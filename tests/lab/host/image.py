@@ -2,7 +2,6 @@
 
 import gzip
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +37,9 @@ class Dom0Image:
     disk: Path
 
 
-def dom0(release: Release, more: Iterable[str], progress: Progress) -> Dom0Image:
-    """The bootable image of a release with `more` packages, from the cache or built now."""
-    packages = release.dom0_packages(more)
+def dom0(release: Release, progress: Progress) -> Dom0Image:
+    """The bootable image of a release, from the cache or built now."""
+    packages = release.dom0_packages()
     inputs = {
         "packages": packages,
         "suite": release.suite,
@@ -64,14 +63,14 @@ def build_tree(release: Release, progress: Progress) -> Path:
 
     def build(target: Path) -> None:
         with progress.phase(f"making the build chroot of Debian {release.suite}"):
-            _bootstrap(release, release.build_packages(), target / "root")
+            _bootstrap(release, "apt", release.build_packages(), target / "root")
 
     return cache.entry(f"build-{release.suite}", inputs, build) / "root"
 
 
 def _build_dom0(release: Release, packages: list[str], target: Path) -> None:
     tree = target / "tree"
-    _bootstrap(release, packages, tree, f"--essential-hook={_ESSENTIAL_HOOK}")
+    _bootstrap(release, "apt", packages, tree, f"--essential-hook={_ESSENTIAL_HOOK}")
     init = tree / "sbin" / "lab-init"
     init.write_text(_INIT)
     init.chmod(0o755)
@@ -84,13 +83,18 @@ def _build_dom0(release: Release, packages: list[str], target: Path) -> None:
     shutil.rmtree(tree)
 
 
-def _bootstrap(release: Release, packages: list[str], tree: Path, *arguments: str) -> None:
+def unpack(release: Release, packages: list[str], tree: Path) -> None:
+    """Have the files of packages, and of those that they need, in a directory; nothing of them is run."""
+    _bootstrap(release, "extract", packages, tree)
+
+
+def _bootstrap(release: Release, variant: str, packages: list[str], tree: Path, *arguments: str) -> None:
     options = [f"--aptopt={line}" for line in mirror.options()]
     options += [f"--dpkgopt={line}" for line in _DPKG_OPTIONS]
     command.run(
         [
             "mmdebstrap",
-            "--variant=apt",
+            f"--variant={variant}",
             "--format=directory",
             *options,
             *arguments,

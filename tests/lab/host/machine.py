@@ -5,6 +5,7 @@ import re
 import selectors
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -15,7 +16,13 @@ from .progress import Progress
 
 _MEMORY_MIB = 2048
 _DOM0_MIB = 1024
-_EXIT_SECONDS = 10
+_EXIT_SECONDS = 60
+#: Nothing moves any more: the console, which carries Xen's lines, dom0's and the guests', has been silent for so long.
+#: Every wait in dom0 (dom0/checks.py) says something more often than that while what it waits for moves, and gives up
+#: sooner than that when it does not.
+SILENT_SECONDS = 900
+#: Of one boot, however much moves: far beyond what the slowest machine needs.
+LONGEST_SECONDS = 4 * 3600
 # SMAP and SMEP: the PV dom0 of such a Xen dies at its first exception. RDTSCP: an HVM Linux guest dies of it.
 _CPU = "max,+svm,+npt,-smap,-smep,-pku,-la57,-rdtscp"
 # FPU: with Xen's default for AMD, to switch its registers lazily, processes of dom0 have died here of registers that
@@ -38,16 +45,23 @@ class Disks:
     result: Path
 
 
-def run(image: Dom0Image, disks: Disks, cpus: int, console: Path, limit: float, progress: Progress) -> None:
-    """Boot, follow the console until the machine is off, keep all of it in `console`.
+@dataclass(frozen=True)
+class Machine:
+    """What is emulated: the words that start the emulator, and the number of processors, Xen's and dom0's."""
 
-    `cpus` are the machine's processors, and dom0's. `limit` is in seconds. Raises LabError when it runs out or QEMU
-    fails; whatever happens, QEMU is gone afterwards.
+    qemu: Sequence[str]
+    cpus: int
+
+
+def run(machine: Machine, image: Dom0Image, disks: Disks, console: Path, progress: Progress) -> float:
+    """Boot, follow the console until the machine is off, keep all of it in `console`; the processor time it took.
+
+    Raises LabError when nothing moves any more, or if QEMU fails; whatever happens, QEMU is gone afterwards.
     """
     with (
         console.open("wb") as log,
         subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", *_qemu(image, disks, cpus)],
+            ["setpriv", "--pdeathsig", "KILL", *_words(machine, image, disks)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -55,45 +69,56 @@ def run(image: Dom0Image, disks: Disks, cpus: int, console: Path, limit: float, 
     ):
         assert qemu.stdout is not None
         try:
-            in_time = _follow(qemu.stdout, log, time.monotonic() + limit, progress)
-            if in_time:
+            stuck = _follow(qemu.stdout, log, progress)
+            used = _processor_seconds(qemu.pid)
+            if stuck is None:
                 qemu.wait(_EXIT_SECONDS)
         finally:
             qemu.kill()
-    if not in_time:
-        raise LabError(f"not done within {limit:.0f} s; last seen: {progress.latest}")
+    if stuck is not None:
+        raise LabError(f"{stuck}; last seen: {progress.latest}")
     if qemu.returncode != 0:
         raise LabError(f"QEMU ended with status {qemu.returncode}; last seen: {progress.latest}")
+    return used
 
 
-def _qemu(image: Dom0Image, disks: Disks, cpus: int) -> list[str]:
+def _words(machine: Machine, image: Dom0Image, disks: Disks) -> list[str]:
     drives = {image.disk: "snapshot=on", disks.lab: "readonly=on", disks.result: "cache=writethrough"}
-    arguments = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-M", "q35"]
-    arguments += ["-accel", "tcg,thread=multi", "-smp", str(cpus), "-cpu", _CPU, "-m", str(_MEMORY_MIB)]
-    arguments += ["-display", "none", "-monitor", "none", "-no-reboot"]
-    arguments += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
-    arguments += ["-kernel", str(image.xen), "-append", f"{_XEN_OPTIONS} dom0_max_vcpus={cpus}"]
-    arguments += ["-initrd", f"{_comma(image.kernel)} {_KERNEL_OPTIONS},{_comma(image.initrd)}"]
+    words = [*machine.qemu, "-nodefaults", "-no-user-config", "-M", "q35"]
+    words += ["-accel", "tcg,thread=multi", "-smp", str(machine.cpus), "-cpu", _CPU, "-m", str(_MEMORY_MIB)]
+    words += ["-display", "none", "-monitor", "none", "-no-reboot"]
+    words += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
+    words += ["-kernel", str(image.xen), "-append", f"{_XEN_OPTIONS} dom0_max_vcpus={machine.cpus}"]
+    words += ["-initrd", f"{_comma(image.kernel)} {_KERNEL_OPTIONS},{_comma(image.initrd)}"]
     for path, option in drives.items():
-        arguments += ["-drive", f"file={_comma(path)},if=virtio,format=raw,{option}"]
-    return arguments
+        words += ["-drive", f"file={_comma(path)},if=virtio,format=raw,{option}"]
+    return words
 
 
 def _comma(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
-def _follow(source: IO[bytes], log: IO[bytes], deadline: float, progress: Progress) -> bool:
-    """Copy the console to the log, show its progress lines; False if the deadline came before the end."""
+def _processor_seconds(pid: int) -> float:
+    """The processor time of a process that has not been waited for."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(ticks) for ticks in fields[11:13]) / os.sysconf("SC_CLK_TCK")
+
+
+def _follow(source: IO[bytes], log: IO[bytes], progress: Progress) -> str | None:
+    """Copy the console to the log, and show its progress lines; why no end was waited for, None if it came."""
     pending = b""
+    end = time.monotonic() + LONGEST_SECONDS
     with selectors.DefaultSelector() as selector:
         selector.register(source, selectors.EVENT_READ)
         while True:
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                return False
+            if not selector.select(SILENT_SECONDS):
+                return f"the console has been silent for {SILENT_SECONDS} s"
+            if time.monotonic() > end:
+                return f"not done after {LONGEST_SECONDS} s"
             chunk = os.read(source.fileno(), 1 << 16)
             if not chunk:
-                return True
+                return None
             log.write(chunk)
             log.flush()
             *lines, pending = (pending + chunk).split(b"\n")

@@ -5,11 +5,10 @@ import shutil
 
 from . import command
 from .progress import Progress
-from .release import Release
+from .release import NEWEST
 
 # package -> the program or file that shows it is there
 _TOOLS = {
-    "qemu-system-x86": "qemu-system-x86_64",
     "mmdebstrap": "mmdebstrap",
     "e2fsprogs": "mke2fs",
     "gcc": "gcc",
@@ -20,9 +19,10 @@ _TOOLS = {
 }
 
 
-def require(release: Release, progress: Progress) -> None:
+def require(progress: Progress) -> None:
     """Install what is missing with apt. Raises LabError when apt fails."""
-    probes = {**_TOOLS, "debian-archive-keyring": f"/usr/share/keyrings/debian-archive-{release.suite}-stable.*"}
+    # The newest release is always needed: its emulator runs the others.
+    probes = {**_TOOLS, "debian-archive-keyring": f"/usr/share/keyrings/debian-archive-{NEWEST.suite}-stable.*"}
     missing = [package for package, probe in probes.items() if not _present(probe)]
     if not missing:
         return

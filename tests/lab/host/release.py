@@ -1,7 +1,6 @@
 """Which Debian release carries which Xen, and what each image is made of."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +14,14 @@ class Release:
     xen: str
     suite: str
 
-    def dom0_packages(self, more: Iterable[str] = ()) -> list[str]:
-        """What dom0 has: Xen, a kernel, and the daemon's dependencies from the distribution; `more` is a scenario's."""
-        extra = [*more]
-        # The project's package makes its users with either of them, and they exclude each other.
-        if "systemd-sysv" not in extra:
-            extra.append("systemd-standalone-sysusers")
+    def dom0_packages(self) -> list[str]:
+        """What dom0 has: Xen, a kernel, both inits, a QEMU for HVM guests, and the daemon's dependencies."""
         return [
             f"xen-hypervisor-{self.xen}-amd64",
             f"xen-utils-{self.xen}",
             "xenstore-utils",
+            "qemu-system-xen",
+            "systemd-sysv",
             "linux-image-amd64",
             "kmod",
             "mount",
@@ -36,7 +33,6 @@ class Release:
             "python3-structlog",
             "python3-click",
             "python3-prometheus-client",
-            *extra,
         ]
 
     def build_packages(self) -> list[str]:
@@ -52,3 +48,5 @@ def _build_depends() -> list[str]:
 
 
 RELEASES = {release.xen: release for release in (Release("4.17", "bookworm"), Release("4.20", "trixie"))}
+#: Its archive has the emulator of all.
+NEWEST = RELEASES["4.20"]

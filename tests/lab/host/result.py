@@ -11,13 +11,14 @@ from pathlib import Path
 from .errors import LabError
 
 _SIZE = 1 << 20
-_MAGIC = "xengt-dm-lab-result"
+_MAGIC = b"xengt-dm-lab-result"
 
 
 @dataclass(frozen=True)
-class Result:
-    """A scenario's outcome: `why` is None if it passed."""
+class Outcome:
+    """A scenario's end: `why` is None if it passed."""
 
+    scenario: str
     why: str | None
     figures: dict[str, int | float | str]
 
@@ -28,14 +29,13 @@ def create(path: Path) -> None:
         disk.truncate(_SIZE)
 
 
-def read(path: Path) -> Result:
-    """Read what dom0 wrote. Raises LabError if it wrote nothing, or not all of it."""
+def read(path: Path) -> list[Outcome]:
+    """The scenarios that came to an end, in their order. Raises LabError if what dom0 wrote is damaged."""
     head, _, rest = path.read_bytes().partition(b"\n")
-    words = head.decode("ascii", "replace").split(" ")
-    if len(words) != 3 or words[0] != _MAGIC or not words[1].isdigit():
-        raise LabError("dom0 ended without a result")
-    body = rest[: int(words[1])]
-    if hashlib.sha256(body).hexdigest() != words[2]:
+    if not head.startswith(_MAGIC):
+        return []
+    _, length, digest = head.decode("ascii", "replace").split(" ")
+    body = rest[: int(length)]
+    if hashlib.sha256(body).hexdigest() != digest:
         raise LabError("dom0's result is damaged")
-    report = json.loads(body)
-    return Result(report["why"], report["figures"])
+    return [Outcome(each["scenario"], each["why"], each["figures"]) for each in json.loads(body)]

@@ -1,1 +1,1 @@
-"""The scenarios: GUESTS (programs to compile), SECONDS (time limit of the machine), run() -> figures, in dom0."""
+"""The scenarios: GUESTS (programs to compile), run() -> figures, in dom0; tests/lab/README.md has the rest."""

@@ -10,8 +10,6 @@ from dom0.guest import Guest, created
 from dom0.libxen import DeviceModel
 
 GUESTS = ("stop",)
-PACKAGES = ()
-SECONDS = 900
 
 # The same as in tests/lab/guest/stop.c.
 _ANNOUNCED, _FINISHED = 1, 2
@@ -37,12 +35,13 @@ def _wait_for_standstill(guest: Guest) -> None:
         before, then = guest.stores(), before
         return before == then
 
-    wait_until("both vCPUs to wait", _STEP_SECONDS, still)
+    wait_until("both vCPUs to wait", _STEP_SECONDS, still, guest.moving)
 
 
 def _announce_again(guest: Guest) -> None:
     guest.order(_ORDER_ANNOUNCE)
-    wait_until("the spaces to be announced again", _STEP_SECONDS, lambda: guest.read("order") == _ORDER_GENTLY)
+    announced = "the spaces to be announced again"
+    wait_until(announced, _STEP_SECONDS, lambda: guest.read("order") == _ORDER_GENTLY, guest.moving)
     guest.order(_ORDER_FREELY)
 
 

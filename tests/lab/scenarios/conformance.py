@@ -4,7 +4,6 @@ import importlib
 
 GUESTS = ("conformance",)
 FOLDERS = ("conformance",)
-SECONDS = 900
 # Facts: whatever changes a type or a server has Xen interrupt all processors and wait for them; under emulation each
 # wait is as long as the other processor's thread takes to be scheduled. What follows: a release of the claim, which
 # does so for every page of the guest, took seconds, and the table a quarter of an hour. We run it on one processor,

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import time
 import urllib.request
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 from dom0.checks import require, say, wait_until
 from dom0.guest import Guest, created
-from dom0.guest import run as command
 from dom0.libxen import DeviceModel
+from dom0.programs import run as command
+from dom0.programs import show
 
 GUESTS = ("stop", "stop_hvm")
-PACKAGES = ("systemd-sysv", "qemu-system-xen")
-SECONDS = 1500
+SYSTEMD = True
 # With two, a machine of this scenario was seen twice to fall asleep in the middle of a step, on Xen 4.17 only: both of
 # QEMU's threads of processors idle, and nothing going on but a timer of each second. What is lost there is not known.
 CPUS = 1
@@ -73,7 +72,7 @@ def _more_stores(guest: Guest, more: int, what: str) -> None:
         guest.check()
         return guest.read("progress0") >= start + more
 
-    wait_until(f"{more} stores of {guest.program} {what}", _STEP_SECONDS, enough)
+    wait_until(f"{more} stores of {guest.program} {what}", _STEP_SECONDS, enough, guest.moving)
 
 
 def _traps(guest: Guest) -> int:
@@ -83,8 +82,13 @@ def _traps(guest: Guest) -> int:
 def _announce_again(guest: Guest) -> None:
     """Have its driver announce its spaces to an instance that is new, and see that they are served."""
     guest.order(_ORDER_ANNOUNCE)
-    wait_until("the guest to announce its spaces", _STEP_SECONDS, lambda: guest.read("order") == _ORDER_GENTLY)
+    _wait_announced(guest)
     _check_served(guest, "under its new instance")
+
+
+def _wait_announced(guest: Guest) -> None:
+    done = "the guest to announce its spaces"
+    wait_until(done, _STEP_SECONDS, lambda: guest.read("order") == _ORDER_GENTLY, guest.moving)
 
 
 def _check_served(guest: Guest, when: str) -> None:
@@ -176,7 +180,7 @@ def _save_and_restore(guest: Guest) -> float:
     guest.start()
     guest.reach(_RESUMED, _STEP_SECONDS)
     guest.leave(_RESUMED)
-    wait_until("the guest to announce its spaces", _STEP_SECONDS, lambda: guest.read("order") == _ORDER_GENTLY)
+    _wait_announced(guest)
     _check_served(guest, "after it was restored")
     _audit(guest)
     image.unlink()
@@ -256,8 +260,7 @@ def _show_logs() -> None:
         ["xl", "list"],
     ]
     for words in commands:
-        shown = subprocess.run(words, capture_output=True, text=True, timeout=_STEP_SECONDS, check=False)
-        print(" ".join(words), shown.stdout + shown.stderr, sep="\n", flush=True)
+        show(*words)
 
 
 def run() -> dict[str, int | float | str]:

@@ -8,7 +8,6 @@ from dom0.daemon import Daemon, serving
 from dom0.guest import Guest, created
 
 GUESTS = ("smoke",)
-SECONDS = 600
 
 # The same as in tests/lab/guest/smoke.c.
 _ANNOUNCED, _STORED, _UNLINKED, _REUSED, _RELINKED, _DESTROYED, _FREED = range(1, 8)
@@ -39,6 +38,8 @@ def run() -> dict[str, int | float | str]:
         start = time.monotonic()
         guest.start()
         guest.reach(_ANNOUNCED, _STEP_SECONDS)
+        mapped = daemon.extensions()
+        require(mapped == {"_core", "_xen"}, f"the daemon has mapped {sorted(mapped)}: never the embedded hypervisor")
         _compare(guest, daemon, "announced")
         guest.leave(_ANNOUNCED)
 

@@ -6,7 +6,6 @@ from dom0.guest import created
 from dom0.libxen import DeviceModel
 
 GUESTS = ("stop",)
-SECONDS = 600
 
 # The same as in tests/lab/guest/stop.c.
 _ANNOUNCED, _FINISHED = 1, 2

@@ -74,7 +74,7 @@ def report(findings: list[Finding]) -> Iterator[str]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 @click.pass_context
 def command(context: click.Context, domid: int | None, run_dir: Path, as_json: bool) -> None:
-    """Say what this host has and lacks for `run`, and what to do about it.
+    """Report what this host has and lacks for `run`, and what to do about it.
 
     Exit status: 0 if `run` could work, 69 if not.
     """

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Self
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded.errors import VcpuStoppedError
+from xengt_dm.hypervisor.embedded.interrupts import Interrupts, Msi
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, Flavour, P2mType, compile_rules
 from xengt_dm.hypervisor.embedded.port import EmbeddedPort
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
@@ -41,7 +42,8 @@ class EmbeddedDomain:
     ``flavour`` names the Xen that it behaves as, a key of :data:`~xengt_dm.hypervisor.embedded.p2m.FLAVOURS`.
     ``unlocked_looks`` widens a race that only Xen before 4.9 has to every flavour: a type may then change between the
     hardware's look at a store and the emulator's. ``rep_stores`` has every store be one of ``rep stos``; without it
-    none is, as in the programs of demo and replay. See :mod:`xengt_dm.traps.protection`.
+    none is, as in the programs of demo and replay. See :mod:`xengt_dm.traps.state`. ``local_apics``: whether the
+    guest has enabled the local APICs of its vCPUs.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class EmbeddedDomain:
         domid: int = 1,
         unlocked_looks: bool | None = None,
         rep_stores: bool = False,
+        local_apics: bool = True,
     ) -> None:
         self.flavour: Flavour = FLAVOURS[flavour]
         self.ram_frames = ram_frames
@@ -61,8 +64,7 @@ class EmbeddedDomain:
         self.rep_stores = rep_stores
         #: Device models that have the domain open.
         self.ports: list[EmbeddedPort] = []
-        #: Interrupts that device models injected, (address, data), oldest first.
-        self.msis: list[tuple[int, int]] = []
+        self.interrupts = Interrupts(vcpus, local_apics)
         rules = compile_rules(self.flavour)
         if unlocked_looks is not None:
             rules.unlocked_looks = unlocked_looks
@@ -177,8 +179,13 @@ class EmbeddedDomain:
         return bytes(ffi.string(reason)).decode()
 
     @property
+    def msis(self) -> list[Msi]:
+        """Message-signalled interrupts that reached a vCPU, oldest first."""
+        return self.interrupts.msis
+
+    @property
     def counters(self) -> dict[str, int]:
-        """What happened so far; see the enum in embedded.h."""
+        """What happened so far; see XD_EMB_* in cffi_build/embedded/domain.h."""
         return {name: int(lib.xd_emb_counter(self._handle, which)) for name, which in _COUNTERS.items()}
 
     @property
@@ -236,8 +243,3 @@ class EmbeddedDomain:
 
     def read_u64(self, gpa: int) -> int:
         return int.from_bytes(self.read(gpa, 8), "little")
-
-    def take_msi(self, address: int, data: int) -> None:
-        """What :meth:`EmbeddedPort.inject_msi` does."""
-        with self._lock:
-            self.msis.append((address, data))

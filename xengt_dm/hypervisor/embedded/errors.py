@@ -12,6 +12,10 @@ MEANINGS = {
     ("xendevicemodel_map_io_range_to_ioreq_server", errno.EEXIST): "the server has a range that overlaps",
     ("xendevicemodel_map_io_range_to_ioreq_server", errno.ENOMEM): "the server has as many ranges as Xen allows",
     ("xendevicemodel_unmap_io_range_from_ioreq_server", errno.ENOENT): "the server has no range that holds all of it",
+    ("xendevicemodel_map_pcidev_to_ioreq_server", errno.EEXIST): "the server has the PCI function already",
+    ("xendevicemodel_map_pcidev_to_ioreq_server", errno.ENOMEM): "the server has as many PCI functions as Xen allows",
+    ("xendevicemodel_unmap_pcidev_from_ioreq_server", errno.ENOENT): "the server does not have the PCI function",
+    ("xendevicemodel_set_pci_intx_level", errno.EINVAL): "segment and bus must be 0, the pin 0..3",
     (
         "xendevicemodel_map_mem_type_to_ioreq_server",
         errno.EBUSY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._embedded import ffi, lib
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded.errors import check
 from xengt_dm.hypervisor.embedded.p2m import Again, why_unusable
@@ -98,7 +98,7 @@ class EmbeddedPort:
         return WriteTrap.CLAIM if flavour.claim else WriteTrap.RANGES
 
     @property
-    def stores_must_end(self) -> bool:
+    def retype_in_flight_is_fatal(self) -> bool:
         return self._domain.rep_stores or self._domain.flavour.looks_again is not Again.NEVER
 
     @property
@@ -140,18 +140,18 @@ class EmbeddedPort:
         self._unmap_range(server, lib.XD_RANGE_MEMORY, first, last)
 
     def map_ports(self, server: int, first: int, last: int) -> None:
-        """Claim I/O ports ``first``..``last``."""
         self._map_range(server, lib.XD_RANGE_PORT, first, last)
 
     def unmap_ports(self, server: int, first: int, last: int) -> None:
         self._unmap_range(server, lib.XD_RANGE_PORT, first, last)
 
-    def map_pci(self, server: int, function: int) -> None:
-        """Claim the configuration space of a PCI function: segment << 16 | bus << 8 | device << 3 | function."""
-        self._map_range(server, lib.XD_RANGE_PCI, function, function)
+    def map_pci(self, server: int, sbdf: int) -> None:
+        rc = lib.xd_emb_range_map(self._handle, server, lib.XD_RANGE_PCI, sbdf, sbdf)
+        self._check("xendevicemodel_map_pcidev_to_ioreq_server", rc)
 
-    def unmap_pci(self, server: int, function: int) -> None:
-        self._unmap_range(server, lib.XD_RANGE_PCI, function, function)
+    def unmap_pci(self, server: int, sbdf: int) -> None:
+        rc = lib.xd_emb_range_unmap(self._handle, server, lib.XD_RANGE_PCI, sbdf, sbdf)
+        self._check("xendevicemodel_unmap_pcidev_from_ioreq_server", rc)
 
     def _map_range(self, server: int, kind: int, first: int, last: int) -> None:
         rc = lib.xd_emb_range_map(self._handle, server, kind, first, last)
@@ -184,9 +184,15 @@ class EmbeddedPort:
     def unmap_frames(self, address: int, count: int) -> None:
         self._check("xenforeignmemory_unmap", lib.xd_emb_unmap_frames(self._handle, address, count))
 
-    def inject_msi(self, address: int, data: int) -> None:
+    def inject_msi(self, address: int, data: int) -> bool:
         self._check("xendevicemodel_inject_msi", lib.xd_emb_call(self._handle, lib.XD_CALL_OTHER))
-        self._domain.take_msi(address, data)
+        return self._domain.interrupts.inject_msi(address, data)
+
+    def set_intx(self, sbdf: int, pin: int, asserted: bool) -> None:
+        rc = lib.xd_emb_call(self._handle, lib.XD_CALL_OTHER)
+        if not rc and not self._domain.interrupts.set_intx(sbdf, pin, asserted):
+            rc = -errno.EINVAL
+        self._check("xendevicemodel_set_pci_intx_level", rc)
 
     def close(self) -> None:
         if self._closed:

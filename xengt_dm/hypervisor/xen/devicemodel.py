@@ -1,4 +1,4 @@
-"""libxendevicemodel for one domain: each call typed, each failure an exception."""
+"""libxendevicemodel for one domain: every call has types, and every failure is an exception."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from xengt_dm.hypervisor.xen.library import Binding
 from xengt_dm.units import CData
 
 
-class DeviceModel:
-    """A device-model handle and the domain it is for.
+def _parts(sbdf: int) -> tuple[int, int, int, int]:
+    """Segment, bus, device and function."""
+    return sbdf >> 16, sbdf >> 8 & 0xFF, sbdf >> 3 & 0x1F, sbdf & 7
 
-    Every method raises HostError with the library's call, the domain and the meaning of the errno, and
-    DomainGoneError when the domain, or the ioreq server named, is no more.
+
+class DeviceModel:
+    """A handle of libxendevicemodel, and the domain that it is used for.
+
+    Every method raises HostError, with the library's call, the domain and the meaning of the errno, and DomainGoneError
+    if the domain or the ioreq server does not exist any more. No method may be called after :meth:`close`.
     """
 
     def __init__(self, binding: Binding, domid: int) -> None:
@@ -38,7 +43,7 @@ class DeviceModel:
             raise failure(call, self._domid, self._ffi.errno)
 
     def vcpu_count(self) -> int:
-        """vCPUs that the domain can ever have. Xen >= 4.15."""
+        """Returns the largest number of vCPUs that the domain can have. Needs Xen 4.15 or later."""
         count = self._ffi.new("unsigned int *")
         self._call("nr_vcpus", count)
         return int(count[0])
@@ -46,13 +51,16 @@ class DeviceModel:
     # ioreq servers
 
     def create_server(self) -> int:
-        """A new server without buffered requests; a GPU has no use for those."""
+        """Creates an ioreq server and returns its id. It has no buffered requests, because a GPU does not use them."""
         server = self._ffi.new("ioservid_t *")
         self._call("create_ioreq_server", self._lib.HVM_IOREQSRV_BUFIOREQ_OFF, server)
         return int(server[0])
 
     def server_exists(self, server: int) -> bool:
-        """Whether the server is alive. Without pointers for them, Xen allocates no guest frames for its pages."""
+        """Returns whether the server exists.
+
+        The call passes no pointers for the server's pages; with them Xen would allocate guest frames for the pages.
+        """
         null = self._ffi.NULL
         try:
             self._call("get_ioreq_server_info", server, null, null, null)
@@ -67,35 +75,36 @@ class DeviceModel:
         self._call("destroy_ioreq_server", server)
 
     def map_range(self, server: int, first: int, last: int, *, ports: bool = False) -> None:
-        """Claim gpa (or I/O ports) ``first``..``last``, both included."""
+        """Has Xen send accesses to gpa, or I/O ports, ``first`` to ``last`` inclusive to the server."""
         self._call("map_io_range_to_ioreq_server", server, int(not ports), first, last)
 
     def unmap_range(self, server: int, first: int, last: int, *, ports: bool = False) -> None:
         self._call("unmap_io_range_from_ioreq_server", server, int(not ports), first, last)
 
-    def map_pci(self, server: int, bus: int, device: int, function: int) -> None:
-        """Claim the configuration space of a PCI function, in segment 0."""
-        self._call("map_pcidev_to_ioreq_server", server, 0, bus, device, function)
+    def map_pci(self, server: int, sbdf: int) -> None:
+        """Has Xen send accesses to the configuration space of a PCI function to the server."""
+        self._call("map_pcidev_to_ioreq_server", server, *_parts(sbdf))
 
-    def unmap_pci(self, server: int, bus: int, device: int, function: int) -> None:
-        self._call("unmap_pcidev_from_ioreq_server", server, 0, bus, device, function)
+    def unmap_pci(self, server: int, sbdf: int) -> None:
+        self._call("unmap_pcidev_from_ioreq_server", server, *_parts(sbdf))
 
     def claim_writes(self, server: int) -> None:
-        """Stores to pages of type IOREQ_SERVER go to this server, enabled or not."""
+        """Claims the type IOREQ_SERVER: Xen sends stores to its pages to this server, whether it is enabled or not."""
         flags = self._lib.XEN_DMOP_IOREQ_MEM_ACCESS_WRITE
         self._call("map_mem_type_to_ioreq_server", server, self._lib.HVMMEM_ioreq_server, flags)
 
     def release_writes(self, server: int) -> None:
-        """Give the claim back; Xen walks the domain's memory and resets every page of the type before it returns."""
+        """Releases the claim. Before it returns, Xen walks the domain's memory and resets every page of the type."""
         self._call("map_mem_type_to_ioreq_server", server, self._lib.HVMMEM_ioreq_server, 0)
 
     # memory
 
     def set_mem_types(self, mem_type: MemType, gfns: CData, count: int, errors: CData) -> int:
-        """Change the types of ``count`` frames one by one; see DomainPort.set_mem_types.
+        """Changes the types of ``count`` frames; the parameters are those of DomainPort.set_mem_types.
 
-        One by one, because after a failed call over a range nobody can tell how far it came: Xen does not copy its
-        progress back (xen/arch/x86/hvm/dm.c). Cost: a hypercall a page; the flush a page is the same either way.
+        Each frame is changed by a hypercall of its own. After a failed call over a range the caller could not know how
+        many frames were changed, because Xen does not copy its progress back (xen/arch/x86/hvm/dm.c). Cost: one
+        hypercall for each page. Xen flushes TLBs for each page in both cases.
         """
         failed = self._set_mem_types(self._handle, self._domid, mem_type, gfns, count, errors)
         if failed < 0:
@@ -103,17 +112,17 @@ class DeviceModel:
         return failed
 
     def track_dirty(self, first_gfn: int, count: int) -> bytes:
-        """Which of the frames were written since the last call: one bit each, the lowest first. At most 32768."""
+        """Returns which frames were written since the last call: one bit each, the lowest first. At most 32768."""
         bitmap = self._ffi.new("unsigned long[]", (count + 63) // 64)
         self._call("track_dirty_vram", first_gfn, count, bitmap)
         return bytes(self._ffi.buffer(bitmap, (count + 7) // 8))
 
     def modified_memory(self, first_gfn: int, count: int) -> None:
-        """Tell Xen's log of dirty pages that we wrote to these frames."""
+        """Adds these frames, to which we wrote, to Xen's log of dirty pages."""
         self._call("modified_memory", first_gfn, count)
 
     def modified_memory_bulk(self, extents: Sequence[tuple[int, int]]) -> None:
-        """The same for (first gfn, count) pairs; at most 256, the kernel's bound on one buffer."""
+        """Does the same for (first gfn, count) pairs. At most 256, which is the kernel's limit for one buffer."""
         array = self._ffi.new("struct xen_dm_op_modified_memory_extent[]", len(extents))
         for slot, (first_gfn, count) in zip(array, extents, strict=True):
             slot.first_pfn, slot.nr = first_gfn, count
@@ -123,7 +132,7 @@ class DeviceModel:
         self._call("relocate_memory", count, source_gfn, target_gfn)
 
     def pin_cache_attribute(self, first_gfn: int, last_gfn: int, attribute: int) -> None:
-        """``attribute`` is one of the binding's XEN_DMOP_MEM_CACHEATTR_*."""
+        """Fixes the cache attribute of frames. ``attribute`` is one of the binding's XEN_DMOP_MEM_CACHEATTR_*."""
         self._call("pin_memory_cacheattr", first_gfn, last_gfn, attribute)
 
     # interrupts
@@ -134,12 +143,16 @@ class DeviceModel:
     def inject_event(
         self, vcpu: int, vector: int, kind: int, error_code: int = 0xFFFFFFFF, length: int = 0, extra: int = 0
     ) -> None:
-        """An event that the vCPU takes when it next runs; ``kind`` is enum x86_event_type; all ones: no error code."""
+        """Injects an event that the vCPU takes when it next runs.
+
+        ``kind`` is an enum x86_event_type. An ``error_code`` of all ones means none.
+        """
         self._call("inject_event", vcpu, vector, kind, error_code, length, extra)
 
-    def set_intx(self, bus: int, device: int, pin: int, asserted: bool) -> None:
-        """Drive pin 0 (INTA) to 3 (INTD) of a PCI device."""
-        self._call("set_pci_intx_level", 0, bus, device, pin, int(asserted))
+    def set_intx(self, sbdf: int, pin: int, asserted: bool) -> None:
+        """Sets the level of pin 0 (INTA) to 3 (INTD) of a PCI device."""
+        segment, bus, device, _ = _parts(sbdf)
+        self._call("set_pci_intx_level", segment, bus, device, pin, int(asserted))
 
     def set_isa_irq(self, irq: int, asserted: bool) -> None:
         self._call("set_isa_irq_level", irq, int(asserted))
@@ -148,5 +161,5 @@ class DeviceModel:
         self._call("set_pci_link_route", link, irq)
 
     def shutdown(self, reason: int) -> None:
-        """Shut the domain down; ``reason`` is one of the binding's SHUTDOWN_*."""
+        """Shuts the domain down. ``reason`` is one of the binding's SHUTDOWN_*."""
         self._call("shutdown", reason)

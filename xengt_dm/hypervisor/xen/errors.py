@@ -1,7 +1,8 @@
 """The one place where an errno of Xen's libraries becomes an exception.
 
-What an errno means depends on the call: EBUSY of a claim is another device model, EBUSY of an injection is an
-interrupt still under way. The table says so for each call, from the code that returns it.
+What an errno means depends on the call. EBUSY of a claim means that another device model has the claim; EBUSY of an
+injection means that an earlier event has not been delivered yet. The table has the meanings for each call, taken from
+the code that returns the errno.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from errno import (
     ENXIO,
     EOPNOTSUPP,
     EPERM,
+    ERANGE,
     ESRCH,
 )
 from typing import Final
@@ -46,7 +48,7 @@ _ANY_DM_OP: Final = {
     EFAULT: "the hypervisor could not read the arguments",
 }
 
-#: {call: {errno: meaning}}. Sources, of Xen 4.17 unless named: the file that returns the errno.
+#: {call: {errno: meaning}}. Each comment names the source, the file that returns the errno; of Xen 4.17 if it is Xen's.
 MEANINGS: Final[dict[str, dict[int, str]]] = {
     "xendevicemodel_open": _OPEN,
     "xenforeignmemory_open": _OPEN,
@@ -60,7 +62,7 @@ MEANINGS: Final[dict[str, dict[int, str]]] = {
     # xen/common/ioreq.c ioreq_server_map_io_range: rangesets of at most MAX_NR_IO_RANGES
     "xendevicemodel_map_io_range_to_ioreq_server": {
         EINVAL: "the range ends before it starts",
-        EEXIST: "the range overlaps one that this server has already",
+        EEXIST: "the range overlaps another range of this server",
         ENOMEM: "the server has its 256 ranges already, or Xen has no memory left",
     },
     "xendevicemodel_unmap_io_range_from_ioreq_server": {
@@ -85,8 +87,8 @@ MEANINGS: Final[dict[str, dict[int, str]]] = {
     # xen/arch/x86/hvm/dm.c set_mem_type, allow_p2m_type_change
     "xendevicemodel_set_mem_type": {
         EOPNOTSUPP: "the domain runs on shadow paging: write trapping needs HAP",
-        EINVAL: "no such frame, or nobody claims the type, or the frame's present type allows no such change (to "
-        "ioreq_server only from ram_rw, and back)",
+        EINVAL: "there is no such frame, or no server claims the type, or the frame's present type does not allow this "
+        "change (ioreq_server is only reached from ram_rw, and only left to it)",
         EAGAIN: "the page is paged out, or shared and cannot be unshared",
         EBUSY: "the page's type changed under the call",
         ENOMEM: "Xen has no memory left to split a superpage",
@@ -104,7 +106,10 @@ MEANINGS: Final[dict[str, dict[int, str]]] = {
         EINVAL: "no such vCPU",
         EBUSY: "the vCPU has not taken the event injected before",
     },
-    "xendevicemodel_inject_msi": {},
+    "xendevicemodel_inject_msi": {
+        EINVAL: "a delivery mode other than fixed and lowest priority",
+        ERANGE: "vector 0",
+    },
     # xen/arch/x86/hvm/dm.c track_dirty_vram, modified_memory; arch/x86/mm/hap/hap.c
     "xendevicemodel_track_dirty_vram": {EINVAL: "too many pages (at most 32768), or past the domain's memory"},
     "xendevicemodel_modified_memory": {EINVAL: "the frames lie past the domain's memory"},
@@ -117,9 +122,9 @@ MEANINGS: Final[dict[str, dict[int, str]]] = {
     "xenforeignmemory_map": {
         EPERM: "not permitted: this is not the control domain, or the handle is restricted to another domain",
         EINVAL: "the kernel refused the range: no frames, or an address in the middle of a larger mapping",
-        ENOMEM: "no memory or address space left for the mapping, or an address in the middle of a larger one",
+        ENOMEM: "no memory or address space left for the mapping, or an address in the middle of a larger mapping",
     },
-    "xenforeignmemory_unmap": {EINVAL: "this is no mapping, or not the whole of one"},
+    "xenforeignmemory_unmap": {EINVAL: "this is not a mapping, or not a whole one"},
     # xen/common/memory.c acquire_resource, xen/common/ioreq.c ioreq_server_get_frame
     "xenforeignmemory_map_resource": {
         EOPNOTSUPP: "this kernel or Xen cannot map the ioreq pages: Linux 4.18 and Xen 4.11 or later are needed",
@@ -130,11 +135,11 @@ MEANINGS: Final[dict[str, dict[int, str]]] = {
         ENOMEM: "Xen has no memory left for the ioreq pages",
     },
     "xenforeignmemory_unmap_resource": {},
-    "xenforeignmemory_resource_size": {EOPNOTSUPP: "this kernel or Xen cannot tell"},
+    "xenforeignmemory_resource_size": {EOPNOTSUPP: "this kernel or Xen cannot tell the size"},
     # Linux drivers/xen/evtchn.c, xen/common/event_channel.c evtchn_bind_interdomain
     "xenevtchn_bind_interdomain": {
-        EINVAL: "the domain's end is no free channel meant for this domain: the server is gone, or another process "
-        "is bound to it",
+        EINVAL: "the domain's end is not a free channel for this domain: the server is gone, or another process is "
+        "bound to it",
         EACCES: "the handle is restricted to another domain",
         ENOSPC: "this domain has no event channel left",
     },
@@ -147,9 +152,9 @@ MEANINGS: Final[dict[str, dict[int, str]]] = {
     },
 }
 
-#: Calls that name an ioreq server, and nothing else that could be missing: there ENOENT is the server. Xen destroys a
-#: dying domain's servers at once, but answers for the domain itself until the last reference to it goes, and our own
-#: mappings are such references. ESRCH so comes only after they are undone (seen on 4.17 and 4.20).
+#: Calls for which ENOENT means that the ioreq server is gone, because nothing else that they name can be missing.
+#: Facts: Xen destroys the servers of a dying domain at once, but the domain itself exists until the last reference to
+#: it is dropped, and our own mappings are such references. So ESRCH comes only after we unmap (seen on 4.17 and 4.20).
 SERVER_CALLS: Final = frozenset(
     {
         "xendevicemodel_get_ioreq_server_info",
@@ -164,7 +169,7 @@ SERVER_CALLS: Final = frozenset(
 
 
 def meaning(call: str, errno: int) -> str | None:
-    """What ``errno`` of ``call`` means, or None where the sources say no more than the errno's name."""
+    """Returns what ``errno`` of ``call`` means, or None where the sources say no more than the errno's name."""
     if errno == ESRCH:
         return "the domain is gone"
     if errno == ENOENT and call in SERVER_CALLS:

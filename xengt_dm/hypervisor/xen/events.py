@@ -1,4 +1,4 @@
-"""Event channels of one device model on Xen: an array of ports a system call instead of one."""
+"""The event channels of one device model on Xen. One system call takes the events of all ports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from xengt_dm.hypervisor.xen.library import Binding
 
 
 class XenEvents:
-    """An event-channel handle, bound to channels of one domain. Implements EventPort."""
+    """A handle of libxenevtchn, bound to event channels of one domain. Implements EventPort.
+
+    Methods raise HostError, or DomainGoneError if the domain does not exist any more.
+    """
 
     def __init__(self, binding: Binding, domid: int) -> None:
         self._ffi, self._lib = binding
@@ -18,7 +21,7 @@ class XenEvents:
         if self._handle == self._ffi.NULL:
             raise failure("xenevtchn_open", None, self._ffi.errno)
         self._fd = self._lib.xenevtchn_fd(self._handle)
-        # Old kernels blocked all the same (tools/include/xenevtchn.h names 3.12); those that know the ioreq resource,
+        # Old kernels block nevertheless (tools/include/xenevtchn.h names 3.12). Kernels that can map the ioreq pages,
         # 4.18 and later, do not.
         os.set_blocking(self._fd, False)
         self._bound: list[int] = []
@@ -27,7 +30,7 @@ class XenEvents:
         self._notify = self._lib.xenevtchn_notify
 
     def close(self) -> None:
-        """Close the handle; the kernel unbinds every port. Xen's ends stay, free to be bound again."""
+        """Closes the handle. The kernel unbinds every port; the domain's ends stay and may be bound again."""
         if self._handle != self._ffi.NULL:
             handle, self._handle = self._handle, self._ffi.NULL
             self._lib.xenevtchn_close(handle)
@@ -53,9 +56,9 @@ class XenEvents:
         self._ports = self._ffi.new("evtchn_port_t[]", bound)
 
     def drain(self) -> int:
-        """Take and unmask all that is pending, in two system calls; see EventPort.drain.
+        """Takes and unmasks all pending events in two system calls; see EventPort.drain.
 
-        Unmasking before the work is loss-free: an event for a slot that is being looked at comes again.
+        Unmasking before the work loses no event: one that arrives while its slot is looked at is delivered again.
         """
         fired = self._drain(self._fd, self._ports, len(self._bound))
         if fired < 0:

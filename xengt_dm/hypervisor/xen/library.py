@@ -1,4 +1,4 @@
-"""Finding the ``_xen`` extension, and the Xen below it: what must hold before a domain can be opened."""
+"""Finds the ``_xen`` extension and the running Xen, and checks what must hold before a domain can be opened."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 #: drivers/xen/sys-hypervisor.c; Documentation/ABI/stable/sysfs-hypervisor-xen.
 SYS_HYPERVISOR: Final = Path("/sys/hypervisor")
 
-#: Before 4.13 Xen crashes a domain whose device model changes a page's type while it answers a store to that page
-#: (xen commit 522a2f3c5c), and before 4.12 REP STOS and MOVS bypass the write trap (d7bff2bc00).
+#: The oldest Xen that is supported. Before 4.13 Xen crashes a domain whose device model changes a page's type while it
+#: answers a store to that page (xen commit 522a2f3c5c). Before 4.12 REP STOS and MOVS bypass the trap (d7bff2bc00).
 MINIMUM_VERSION: Final = (4, 13)
 
 
 class Binding(NamedTuple):
-    """The two objects of the extension module."""
+    """The two objects of the extension module ``_xen``."""
 
     ffi: FFI
     lib: _Lib
@@ -42,10 +42,10 @@ class XenVersion(NamedTuple):
 
 
 def load() -> Binding:
-    """The ``_xen`` extension.
+    """Returns the ``_xen`` extension.
 
-    Raises HostError: ENOSYS when this installation was built without it, ELIBACC when it, or a library of Xen that it
-    needs, cannot be loaded.
+    Raises HostError: ENOSYS if this installation was built without it, ELIBACC if the extension, or a library of Xen
+    that it needs, cannot be loaded.
     """
     try:
         from xengt_dm._xen import ffi, lib
@@ -60,7 +60,7 @@ def load() -> Binding:
 
 
 def read_version(sys_hypervisor: Path | None = None) -> XenVersion | None:
-    """The running Xen's version, from sysfs; None where the kernel does not tell, or there is no Xen."""
+    """Returns the version of the running Xen from sysfs, or None if there is no Xen or the kernel does not tell."""
     folder = (SYS_HYPERVISOR if sys_hypervisor is None else sys_hypervisor) / "version"
     try:
         major, minor, extra = ((folder / name).read_text().strip() for name in ("major", "minor", "extra"))
@@ -70,11 +70,11 @@ def read_version(sys_hypervisor: Path | None = None) -> XenVersion | None:
 
 
 def require_version() -> None:
-    """Refuse a Xen on which a guest could be harmed.
+    """Raises HostError if the running Xen is too old, because it could harm the guest.
 
-    The version hypercall needs libxencall and is refused to a confined handle, so the version comes from sysfs. A
-    kernel without that (CONFIG_XEN_SYS_HYPERVISOR) passes here, and is caught by the next step: only Xen 4.15 and
-    later answer xendevicemodel_nr_vcpus.
+    The version comes from sysfs: the version hypercall needs libxencall and is refused to a restricted handle. A kernel
+    without that part of sysfs (CONFIG_XEN_SYS_HYPERVISOR) passes this check. The next step detects an old Xen then:
+    only Xen 4.15 and later answer xendevicemodel_nr_vcpus.
     """
     version = read_version()
     if version is not None and not version.supported:

@@ -1,4 +1,4 @@
-"""libxenforeignmemory for one domain: guest frames and the ioreq pages in our address space."""
+"""libxenforeignmemory for one domain: maps guest frames and the ioreq page into our address space."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from typing import NamedTuple
 
 from xengt_dm.hypervisor.xen.errors import failure
 from xengt_dm.hypervisor.xen.library import Binding
-from xengt_dm.units import CData
-
-FRAME_SIZE = 4096
+from xengt_dm.units import PAGE_SIZE, CData
 
 
 class Resource(NamedTuple):
-    """A mapped resource: the library's handle for it, and its address."""
+    """A mapped resource: the library's handle and the address of the mapping."""
 
     handle: CData
     address: int
 
 
 class ForeignMemory:
-    """A foreign-memory handle and the domain it is for; errors as in DeviceModel.
+    """A handle of libxenforeignmemory, and the domain that it is used for. Errors are those of DeviceModel.
 
-    A foreign mapping outlives this handle, holds a reference on the domain's memory, and does not survive a fork.
+    A foreign mapping outlives this handle, holds a reference to the domain's memory, and does not survive a fork.
     """
 
     def __init__(self, binding: Binding, domid: int) -> None:
@@ -39,13 +37,13 @@ class ForeignMemory:
             self._lib.xenforeignmemory_close(handle)
 
     def map_frames(self, first_gfn: int, count: int, errors: CData, address: int = 0) -> int:
-        """Map frames; see DomainPort.map_frames.
+        """Maps frames; see DomainPort.map_frames.
 
-        ``address`` with ``count`` must cover the whole of what earlier calls mapped there, or memory of our own. Linux
-        has one list of pages for a foreign mapping (drivers/xen/privcmd.c privcmd_close), which a mapping cut in two
-        would free twice in a control domain of type PVH; newer kernels refuse the cut, with ENOMEM (6.1) or EINVAL
-        (6.12) here and EINVAL in :meth:`unmap_frames`. After that refusal all is as before; after any other failure
-        the range is reserved.
+        ``address`` and ``count`` must cover whole mappings of earlier calls, or memory of our own. Reason: Linux has
+        one list of pages for each foreign mapping (drivers/xen/privcmd.c privcmd_close). If a mapping were cut in two,
+        a control domain of type PVH would free that list twice. Newer kernels refuse the cut, with ENOMEM (6.1) or
+        EINVAL (6.12) here and EINVAL in :meth:`unmap_frames`. After that refusal everything is as before. After any
+        other failure the range is reserved.
         """
         assert self._handle != self._ffi.NULL, "map_frames on a closed handle"
         mapped = self._lib.xd_xen_map_frames(self._handle, self._domid, first_gfn, count, address, errors, self._error)
@@ -59,7 +57,7 @@ class ForeignMemory:
             raise failure("xenforeignmemory_unmap", self._domid, self._ffi.errno)
 
     def map_ioreq_page(self, server: int) -> Resource:
-        """The first page of the server's synchronous slots, 128 of them: as many as a domain can have vCPUs."""
+        """Maps the first page of the server's slots. It holds 128 slots, as many as a domain can have vCPUs."""
         address = self._ffi.new("void **")
         handle = self._lib.xenforeignmemory_map_resource(
             self._handle,
@@ -81,8 +79,8 @@ class ForeignMemory:
             raise failure("xenforeignmemory_unmap_resource", self._domid, self._ffi.errno)
 
     def resource_frames(self, resource: int, resource_id: int) -> int:
-        """How many frames a resource (the binding's XENMEM_resource_*) has at most."""
+        """Returns how many frames a resource (the binding's XENMEM_resource_*) has at most."""
         size = self._ffi.new("size_t *")
         if self._lib.xenforeignmemory_resource_size(self._handle, self._domid, resource, resource_id, size) != 0:
             raise failure("xenforeignmemory_resource_size", self._domid, self._ffi.errno)
-        return int(size[0]) // FRAME_SIZE
+        return int(size[0]) // PAGE_SIZE

@@ -1,10 +1,11 @@
-"""The hypervisor port on a real Xen."""
+"""The hypervisor port on real Xen."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from errno import EINVAL, ENOENT
-from typing import Self
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from errno import EINVAL, ENOENT, ERANGE, ESRCH
+from typing import Final, Self
 
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.port import MemType, WriteTrap
@@ -12,22 +13,26 @@ from xengt_dm.hypervisor.xen import library
 from xengt_dm.hypervisor.xen.devicemodel import DeviceModel
 from xengt_dm.hypervisor.xen.errors import failure
 from xengt_dm.hypervisor.xen.events import XenEvents
-from xengt_dm.hypervisor.xen.memory import FRAME_SIZE, ForeignMemory, Resource
-from xengt_dm.units import CData
+from xengt_dm.hypervisor.xen.memory import ForeignMemory, Resource
+from xengt_dm.units import PAGE_SIZE, CData
 from xengt_dm.xenstore import XenStore
 
-FRAMES_BELOW_4G = (4 << 30) // FRAME_SIZE
+FRAMES_BELOW_4G = (4 << 30) // PAGE_SIZE
+#: What Xen says of an MSI because of what the guest wrote as its address and data: no such delivery mode, no vector, no
+#: local APIC that takes it (xen/arch/x86/hvm/irq.c hvm_inject_msi, vmsi.c vmsi_deliver).
+MSI_REFUSED: Final = frozenset({EINVAL, ERANGE, ESRCH})
 
 
 def frame_limit_of(store: XenStore, domid: int) -> int:
-    """No frame at or above this number is RAM of the domain.
+    """Returns a frame number such that no frame at or above it is RAM of the domain.
 
-    Facts: a stable interface that tells a domain's highest frame does not exist; the toolstack writes the most memory
-    that the domain can ever have into the store, in KiB (libxl, xenopsd). RAM fills the addresses from 0, and what the
-    MMIO hole below 4 GiB displaces continues at 4 GiB. So the highest frame lies below that memory plus the whole of
-    the first 4 GiB. Cost: the bound is loose by up to 4 GiB of frames, for each of which Xen itself refuses a mapping.
+    Facts: no stable interface tells a domain's highest frame. The toolstack (libxl, xenopsd) writes to xenstore how
+    much memory the domain can have at most, in KiB. RAM begins at address 0; the part that the MMIO hole below 4 GiB
+    displaces continues at 4 GiB.
+    What follows: the highest frame is below that memory plus the whole of the first 4 GiB.
+    Cost: the limit is too high by up to 4 GiB of frames. Xen refuses to map those.
 
-    Raises DomainGoneError when the store has no such domain, HostError when it does not tell.
+    Raises DomainGoneError if xenstore has no such domain, and HostError if it does not have the value.
     """
     path = f"/local/domain/{domid}/memory/static-max"
     try:
@@ -40,16 +45,16 @@ def frame_limit_of(store: XenStore, domid: int) -> int:
         raise HostError("xenstore read", domid, ENOENT, f"no {path}: give the frame limit by hand") from error
     if not text.isdigit() or int(text) > 1 << 54:
         raise HostError("xenstore read", domid, EINVAL, f"{path} is {text[:40]!r}, not a number of KiB")
-    return int(text) * 1024 // FRAME_SIZE + FRAMES_BELOW_4G
+    return int(text) * 1024 // PAGE_SIZE + FRAMES_BELOW_4G
 
 
 class XenPort:
-    """One domain of a real Xen. Implements DomainPort.
+    """One domain of real Xen. Implements DomainPort.
 
-    ``frame_limit`` overrides what the store says, and then the store is not needed. With ``restrict`` the process ends
-    up confined to this domain before the constructor returns; see :meth:`restrict`.
+    ``frame_limit`` overrides the limit in xenstore; xenstore is then not needed. With ``restrict`` the constructor
+    restricts the process to this domain before it returns; see :meth:`restrict`.
 
-    Raises HostError when this host cannot serve the domain, with the reason; DomainGoneError when there is no such
+    Raises HostError, with the reason, if this host cannot serve the domain, and DomainGoneError if there is no such
     domain.
     """
 
@@ -72,7 +77,7 @@ class XenPort:
             stack.callback(self.memory.close)
             self._events = XenEvents(binding, domid)
             stack.callback(self._events.close)
-            # The first question to the domain: it fails here, and not midway, when there is none.
+            # The first call that names the domain: if there is no such domain it fails here.
             self._vcpu_count = self.device_model.vcpu_count()
             if restrict:
                 self.restrict()
@@ -80,11 +85,11 @@ class XenPort:
             self._stack = stack.pop_all()
 
     def restrict(self) -> None:
-        """Confine every handle that Xen's libraries hold in this process, of other ports too, to this domain.
+        """Restricts all handles that Xen's libraries hold in this process, those of other ports too, to this domain.
 
-        For good, and not for handles opened later. A connection to the store that was made by libxenstore is dead
-        afterwards; our own client is not, and should be closed by then. Raises HostError; some handles may then be
-        confined and others not, so that all that is left is to close.
+        The restriction is permanent. It does not affect handles that are opened later. A connection to xenstore that
+        libxenstore made is unusable afterwards; our own client's connection still works, but should be closed before.
+        Raises HostError. Some handles may then be restricted and others not, so the caller must close the port.
         """
         if self._binding.lib.xentoolcore_restrict_all(self._domid) != 0:
             raise failure("xentoolcore_restrict_all", self._domid, self._binding.ffi.errno)
@@ -102,8 +107,11 @@ class XenPort:
         return WriteTrap.CLAIM
 
     @property
-    def stores_must_end(self) -> bool:
-        """Because of ``rep stos``, and on newer Xen of every store; see :mod:`xengt_dm.traps.protection`."""
+    def retype_in_flight_is_fatal(self) -> bool:
+        """True: for ``rep stos`` and ``rep movs`` on every Xen, and for every store on newer ones.
+
+        See :mod:`xengt_dm.traps.state`.
+        """
         return True
 
     @property
@@ -142,10 +150,29 @@ class XenPort:
         self.device_model.map_range(server, first, last)
 
     def unmap_mmio(self, server: int, first: int, last: int) -> None:
-        try:
+        with self._asking_whether_gone(server):
             self.device_model.unmap_range(server, first, last)
+
+    def map_ports(self, server: int, first: int, last: int) -> None:
+        self.device_model.map_range(server, first, last, ports=True)
+
+    def unmap_ports(self, server: int, first: int, last: int) -> None:
+        with self._asking_whether_gone(server):
+            self.device_model.unmap_range(server, first, last, ports=True)
+
+    def map_pci(self, server: int, sbdf: int) -> None:
+        self.device_model.map_pci(server, sbdf)
+
+    def unmap_pci(self, server: int, sbdf: int) -> None:
+        with self._asking_whether_gone(server):
+            self.device_model.unmap_pci(server, sbdf)
+
+    @contextmanager
+    def _asking_whether_gone(self, server: int) -> Iterator[None]:
+        """ENOENT is a range that the server does not have, or no server: only asking tells which."""
+        try:
+            yield
         except HostError as error:
-            # ENOENT is a range that the server does not have, or no server: only asking tells which.
             if error.errno == ENOENT and not self.server_exists(server):
                 raise DomainGoneError(error.call, self._domid, ENOENT, "the ioreq server is gone") from error
             raise
@@ -158,7 +185,7 @@ class XenPort:
 
     def set_mem_types(self, mem_type: MemType, gfns: CData, count: int, errors: CData) -> int:
         failed = self.device_model.set_mem_types(mem_type, gfns, count, errors)
-        # A dying domain has no frames, and each is EINVAL: only the end of its servers tells that from a mistake.
+        # A dying domain has no frames, so each fails with EINVAL. Only the end of its servers tells this from an error.
         if failed and self._slots and not any(map(self.server_exists, self._slots)):
             raise DomainGoneError("xendevicemodel_set_mem_type", self._domid, ENOENT, "the ioreq server is gone")
         return failed
@@ -169,11 +196,23 @@ class XenPort:
     def unmap_frames(self, address: int, count: int) -> None:
         self.memory.unmap_frames(address, count)
 
-    def inject_msi(self, address: int, data: int) -> None:
-        self.device_model.inject_msi(address, data)
+    def inject_msi(self, address: int, data: int) -> bool:
+        try:
+            self.device_model.inject_msi(address, data)
+        except (HostError, DomainGoneError) as error:
+            if error.errno not in MSI_REFUSED:
+                raise
+            # ESRCH is also what Xen says of a domain that is gone. Then this raises that, too.
+            if error.errno == ESRCH:
+                self.device_model.vcpu_count()
+            return False
+        return True
+
+    def set_intx(self, sbdf: int, pin: int, asserted: bool) -> None:
+        self.device_model.set_intx(sbdf, pin, asserted)
 
     def close(self) -> None:
-        """Unmap the slots and close every handle. Mappings of guest frames are their maker's to undo, before this."""
+        """Unmaps the slots and closes every handle. The caller must unmap guest frames before."""
         self._stack.close()
 
     def __enter__(self) -> Self:

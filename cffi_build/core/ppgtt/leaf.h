@@ -1,0 +1,36 @@
+#ifndef XD_LEAF_H
+#define XD_LEAF_H
+#include <stdint.h>
+#include "need.h"
+#include "shadow.h"
+
+/*
+ * Leaf tables: 512 entries of 4 KiB, or 32 of 64 KiB that take 16 slots each.
+ *
+ * An update reads entries of the guest's page and writes the shadow entries that follow from them. The caller has
+ * write-protected the page before, so that what is read stays true until the next trapped store.
+ */
+
+/*
+ * Updates shadow entries `first`..`last` (0..511) of leaf table `number`.
+ *
+ * Returns 0; -EAGAIN if frames are listed in `need` (need.h); or -ENOENT or -EFAULT if the table's page is gone, and
+ * the table maps nothing now. An update of all 512 entries that returns 0 makes the table one of this epoch. Called by
+ * store.c, and by xd_leaf_update_many.
+ */
+int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, xd_need *need);
+/*
+ * Updates all entries of `count` leaf tables. A number that is none of a leaf table by now is skipped.
+ *
+ * Returns how many tables could not be updated because frames are unknown: their numbers are moved to the front of
+ * `numbers`. If `need` is full the rest is not tried. Called by ppgtt/tree.py.
+ */
+uint32_t xd_leaf_update_many(xd_shadow *shadow, uint32_t *numbers, uint32_t count, xd_need *need);
+
+/*
+ * Chooses vectors of 128, 256 or 512 bits for updates; without a call, the widest that the processor has are used.
+ * Returns 0, or -ENOTSUP if the processor has no such vectors. Called by tests.
+ */
+int xd_leaf_vectors(uint32_t bits);
+
+#endif

@@ -1,0 +1,24 @@
+#ifndef XD_STORE_H
+#define XD_STORE_H
+#include <stdint.h>
+#include "need.h"
+#include "shadow.h"
+
+/* What xd_guest_store did, and what is left to the caller. */
+enum {
+    XD_STORE_UNTRACKED = 0, /* stored to memory; the frame has no shadow table: a late store */
+    XD_STORE_DONE = 1,      /* stored to memory; its leaf tables are updated */
+    XD_STORE_DIRECTORY = 2  /* stored to memory; the frame serves as a directory, and the caller updates its tables */
+};
+
+/*
+ * Performs one store of a guest CPU that trapped: to guest memory first, then to the leaf tables of that frame.
+ *
+ * gpa, size: within one frame; 1, 2, 4 or 8 bytes. value: its low `size` bytes.
+ * Returns one of the above; -EAGAIN if frames are listed in `need`, and then the caller repeats the call, since storing
+ * the same value twice does no harm; or -ENOENT, -EFAULT, -EINVAL as xd_frames_store, and then the store is dropped.
+ * Called by ppgtt/tree.py, in the thread that serves the guest, before the request is answered.
+ */
+int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t size, xd_need *need);
+
+#endif

@@ -1,0 +1,57 @@
+#ifndef XD_TABLE_H
+#define XD_TABLE_H
+
+/*
+ * Inline access to shadow tables and their entries; shadow.h has the layout. For C files only: cffi does not read this
+ * header. `number` is that of a table in use.
+ */
+#include "entry_bits.h"
+#include "shadow.h"
+
+#include <stdbool.h>
+
+/* 4 (root of a 48-bit space) to 1 (leaf). */
+static inline unsigned xd_level(const xd_table *table)
+{
+    return table->kind & XD_LEVEL_MASK;
+}
+
+/* The table's XD_ENTRIES shadow entries. */
+static inline uint64_t *xd_page(const xd_shadow *shadow, uint32_t number)
+{
+    return shadow->pages + (uint64_t)number * XD_ENTRIES;
+}
+
+/* Whether a shadow entry of a directory points to another shadow table. */
+static inline bool xd_is_link(uint64_t entry)
+{
+    return (entry & (XD_PRESENT | XD_HUGE)) == XD_PRESENT;
+}
+
+/* The number of the table that a link points to. */
+static inline uint32_t xd_child(uint64_t entry)
+{
+    return (uint32_t)(entry >> XD_FRAME_SHIFT);
+}
+
+/* The shadow entry that points to table `number`. */
+static inline uint64_t xd_link(uint32_t number)
+{
+    return ((uint64_t)number << XD_FRAME_SHIFT) | XD_PRESENT | XD_WRITABLE;
+}
+
+/* Sets how many entries of the table are pending, and keeps shadow->pending_tables right. */
+static inline void xd_set_pending(xd_shadow *shadow, xd_table *table, uint16_t pending)
+{
+    shadow->pending_tables += (pending != 0) - (uint32_t)(table->pending != 0);
+    table->pending = pending;
+}
+
+/* Notes that every entry of the table was checked in this epoch, and keeps shadow->stale_tables right. */
+static inline void xd_set_checked(xd_shadow *shadow, xd_table *table)
+{
+    shadow->stale_tables -= table->epoch != shadow->epoch;
+    table->epoch = shadow->epoch;
+}
+
+#endif

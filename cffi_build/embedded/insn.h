@@ -1,0 +1,72 @@
+#ifndef XD_EMB_INSN_H
+#define XD_EMB_INSN_H
+#include "state.h"
+
+/*
+ * What one instruction of a vCPU does to memory: the hardware's look, and the emulator after it. The vCPU's own thread
+ * calls all of this.
+ */
+
+/* How an emulation pass ended; negative: -errno. */
+enum {
+    EMB_DONE = 0,
+    EMB_PENDING = 1, /* a request is posted, and the instruction is emulated again when it is answered */
+    EMB_RETRY = 2    /* nobody owns the type: the instruction starts again after a change of types or claim */
+};
+
+/* The part of an access that lies in one page. */
+typedef struct emb_part {
+    uint64_t gpa;
+    uint32_t offset; /* of this part in the access */
+    uint32_t size;
+    uint32_t done;   /* bytes that requests have taken care of, and will not be asked about again */
+    bool io;         /* it is in Xen's MMIO cache: no copy is tried any more */
+    bool copied;     /* the emulator has copied it, in some pass */
+} emb_part;
+
+/* One access of an instruction: up to 64 bytes, in one page or two. */
+typedef struct emb_access {
+    emb_vcpu *v;
+    uint8_t *bytes;      /* what is stored, or where a load goes */
+    emb_part parts[2];
+    uint32_t nr_parts;
+    uint32_t fault_part; /* the part whose page the hardware tripped over */
+    uint32_t chunk;      /* all requests are of this size; 0: each as large as can be */
+    bool write;
+    bool locked;         /* p2m is held */
+    bool lying;          /* there is an answer that the emulator has not asked for again */
+    bool no_copy;        /* the emulator does not look whether it is memory by now */
+    bool after_input;    /* the instruction reads a port before it stores: INS */
+    bool memory_first;   /* before 4.12: memory is tried before requests, even in the page at fault */
+} emb_access;
+
+/*
+ * Begin an instruction: enter the guest and look. Returns 1 if the access may be done on memory, with the vCPU in
+ * GUEST; 0 if the emulator must do it, with the vCPU in XEN and p2m held where the rules say so (a->locked); or -errno.
+ * *generation receives what emb_sleep_until_bumped wants if the emulator then says EMB_RETRY.
+ */
+int emb_begin(emb_access *a, uint64_t gpa, uint32_t size, uint32_t *generation);
+
+/* Emulate the access, in as many passes as it needs. Returns EMB_DONE, EMB_RETRY or -errno, with p2m released. */
+int emb_emulate(emb_access *a);
+
+/* Divide an access of `size` bytes at `gpa` into its parts. */
+void emb_split(emb_access *a, uint64_t gpa, uint32_t size);
+
+/* Release p2m if the access holds it. */
+void emb_unlock(emb_access *a);
+
+/* Returns what a mapping of all pages of the access finds (hvmemul_map_linear_addr): DIRECT, or what is in its way. */
+uint32_t emb_mapping_look(const emb_access *a);
+
+/* A whole store or load of 1 to 64 bytes. Return 0 or -errno. */
+int emb_store(emb_vcpu *v, uint64_t gpa, const uint8_t *from, uint32_t size);
+int emb_load(emb_vcpu *v, uint64_t gpa, uint8_t *to, uint32_t size);
+
+/*
+ * The store of an INS, which has read its port. Returns 0 or -errno. If the store needs a request, Xen crashes the domain
+ * when it is answered: the next pass begins with the port again, and meets the answer of the store (hvmemul_do_io).
+ */
+int emb_store_input(emb_vcpu *v, uint64_t gpa, const uint8_t *from, uint32_t size);
+
+#endif

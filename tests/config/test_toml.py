@@ -1,0 +1,124 @@
+"""Files that tomllib cannot take for other reasons than its grammar, and the lines of keys in those that it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from xengt_dm.config.files import read_file
+from xengt_dm.config.toml import key_lines
+from xengt_dm.errors import ConfigError
+
+#: What tomllib refuses with another error than its own, or takes long for, within the limit of a line and beyond it.
+HOSTILE = {
+    "an integer of many digits": "shadow.max_tables = {}\n".format("9" * 5000),
+    "an array of long integers": "[log]\nlevel = [" + "\n".join("9" * 990 + "," for _ in range(60)) + "]\n",
+    "a hexadecimal of many digits": "shadow.max_tables = 0x{}\n".format("f" * 900),
+    "a float without end": "shadow.max_tables = 1e{}\n".format("9" * 900),
+    "deep arrays": "x = " + "[" * 480 + "]" * 480 + "\n",
+    "deeper arrays": "x = " + "[\n" * 15_000 + "]\n" * 15_000,
+    "deep tables": "x = " + "{a=" * 200 + "1" + "}" * 200 + "\n",
+    "deep arrays of tables": "x = " + "[{a=\n" * 5000 + "1" + "}]\n" * 5000,
+    "deep keys": "a" + ".a" * 490 + " = 1\n",
+    "deeper keys": "a" + ".a" * 30_000 + " = 1\n",
+    "many deep keys": "".join(f"a{n}" + ".a" * 490 + " = 1\n" for n in range(64)),
+    "a deep heading": "[a" + ".a" * 490 + "]\n",
+    "many headings": "".join(f"[a{n}]\nb=1\n" for n in range(5000)),
+    "many keys": "".join(f"k{n}=1\n" for n in range(8000)),
+    "many keys in one table": "x = {" + ",".join(f"a{n}=1" for n in range(120)) + "}\n",
+    "blanks after a bracket": '[log]\nlevel = """\n[' + " " * 990 + '\n"""\n',
+    "many such lines": '[log]\nlevel = """\n' + ("[" + " " * 990 + "\n") * 60 + '"""\n',
+    "blanks in a key": '"' + " " * 990 + '"=1\n' + "a = '''\n" + (" " * 999 + "\n") * 60 + "'''\n",
+    "quotes": 'log.level = """\n' + ('"" ' * 330 + "\n") * 60 + '"""\n',
+    "backslashes": 'log.level = """\n' + ("\\\\" * 490 + "\n") * 60 + '"""\n',
+    "a string that does not end": 'log.level = """\n' + ('\\"' * 490 + "\n") * 60,
+    "dots": "." * 990,
+    "a NUL": 'log.level = "a\0b"\n',
+    "a bare carriage return": '[log]\rlevel = "info"\r',
+    "half a line": "[shadow]\nmode = \n",
+    "a date": "[shadow]\nmode = 1979-05-27\n",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=list(HOSTILE))
+def test_hostile_documents_are_refused_in_time(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "f"
+    path.write_text(text, newline="")
+    began = time.process_time()
+    with pytest.raises(ConfigError) as caught:
+        read_file(path)
+    assert time.process_time() - began < 3, "each takes well under 0.5 s on an idle machine"
+    assert all(line.startswith(str(path)) and len(line) < 300 for line in str(caught.value).split("\n"))
+
+
+def test_what_is_no_text_and_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+
+    def complaint(path: Path) -> str:
+        with pytest.raises(ConfigError) as caught:
+            read_file(path)
+        return str(caught.value).replace(str(path), "F")
+
+    path.write_bytes(b"#\n" * (1 << 15) + b"\n")
+    assert complaint(path) == "F: more than 65536 bytes; is it the right file?"
+    path.write_bytes(b"# one\n# " + b"x" * 999 + b"\n")
+    assert complaint(path) == "F:2: a line of more than 1000 bytes; is it the right file?"
+    path.unlink()
+    os.mkfifo(path)
+    assert complaint(path) == "F: cannot be read: not a regular file"
+    path.unlink()
+    path.symlink_to(path)
+    assert complaint(path) == "F: cannot be read: Too many levels of symbolic links"
+    assert complaint(Path("/dev/zero")) == "F: cannot be read: not a regular file"
+    assert complaint(Path("a\0b")) == "a\\x00b: cannot be read: embedded null byte"
+
+
+def test_complaints_end_somewhere(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("".join(f"k{n}=1\n" for n in range(1000)))
+    with pytest.raises(ConfigError) as caught:
+        read_file(path)
+    said = str(caught.value).splitlines()
+    assert (len(said), said[-1]) == (51, f"{path}: there may be more; is it the right file?")
+
+
+def test_lines_of_keys() -> None:
+    text = (
+        "# a = 1\n"
+        "a = 1\n"
+        "b.c = [ # [no.heading]\n"
+        "  [ 'x' ], { y = 2 },\n"
+        "  '[n]',\n"
+        "]\n"
+        'd = """\n'
+        "[no.heading]\n"
+        "e = 5\n"
+        '\\"""""" # """\n'
+        "[ s . 't.u' ] # x = 1\n"
+        "f = '''\n"
+        "g = 1''''\n"
+        '"h" . i = "j = 1" # k\n'
+        "[[v]]\n"
+        "w = 1\n"
+        "[[v]]\n"
+        "w = 2"
+    )
+    tomllib.loads(text)
+    assert key_lines(text) == {"a": 2, "b.c": 3, "d": 7, "s.t.u.f": 12, "s.t.u.h.i": 14, "v.w": 16}
+
+
+@pytest.mark.parametrize(
+    "unit", ["[ ", "[", ' "', "a.", "a = '''\n'''\n", '"""', "= ", "#\n", "\n", "{", "'", "]", "\\"]
+)
+def test_lines_of_keys_are_found_in_linear_time(unit: str) -> None:
+    """In any text, also such as no reader would take. A quadratic way takes minutes."""
+    text = unit * ((1 << 20) // len(unit))
+    began = time.process_time()
+    with contextlib.suppress(MemoryError):
+        key_lines(text)
+    assert time.process_time() - began < 20

@@ -1,0 +1,61 @@
+"""Which scenarios share a boot, and what each run of the emulator needs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+_SCENARIOS = Path(__file__).resolve().parents[1] / "scenarios"
+_CPUS = 2
+
+
+def names() -> list[str]:
+    """Every scenario there is."""
+    return sorted(path.stem for path in _SCENARIOS.glob("[a-z]*.py"))
+
+
+@dataclass(frozen=True)
+class Boot:
+    """Scenarios that run one after the other in one dom0, in this order."""
+
+    scenarios: tuple[str, ...]
+    cpus: int
+    systemd: bool
+
+    @property
+    def guests(self) -> list[str]:
+        """The guest programs of all of them."""
+        return sorted({guest for module in self._modules() for guest in module.GUESTS})
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders of tests/ that dom0 has."""
+        return sorted({folder for module in self._modules() for folder in getattr(module, "FOLDERS", ())})
+
+    def only(self, scenarios: Iterable[str]) -> Boot:
+        """The same machine with some of its scenarios."""
+        return boots([*scenarios])[0]
+
+    def _modules(self) -> list[ModuleType]:
+        return [_module(name) for name in self.scenarios]
+
+
+def boots(scenarios: Sequence[str]) -> list[Boot]:
+    """The boots for these scenarios, in their order: all that need the same number of processors share one.
+
+    systemd is dom0's init where one of them asks for it: the others do not care.
+    """
+    by_cpus: dict[int, list[str]] = {}
+    for name in dict.fromkeys(scenarios):
+        by_cpus.setdefault(getattr(_module(name), "CPUS", _CPUS), []).append(name)
+    return [
+        Boot(tuple(sharing), cpus, any(getattr(_module(name), "SYSTEMD", False) for name in sharing))
+        for cpus, sharing in by_cpus.items()
+    ]
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"scenarios.{name}")

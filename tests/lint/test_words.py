@@ -1,0 +1,251 @@
+"""Words that the project no longer uses, and those that it uses instead: docs/glossary.md has the meanings.
+
+The table below is data: what a word was, what it is today, regular expressions that find it, and a text in which they
+must find it. Common English stays allowed: one may open a file, cover a case and learn a fact; the expressions look for
+the retired senses only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.lint.test_text import ROOT, files
+
+#: Between two words: blanks, a line's end, or the underscore of an identifier.
+W = r"[\s_]+"
+#: A word begins, and ends, where no letter stands beside it; `_` may.
+B, E = r"(?<![a-z])", r"(?![a-z])"
+A_TABLE = rf"((an?|the|its|this|that|these|those|one|any|every|all|other|guest|leaf|of){W})*(tables?|frames?)"
+
+
+@dataclass(frozen=True)
+class Word:
+    """``patterns`` are searched without regard to case; each must find ``examples`` at the same place."""
+
+    retired: str
+    today: str
+    patterns: tuple[str, ...]
+    examples: tuple[str, ...]
+
+
+WORDS = (
+    Word(
+        "let go (of a frame, a reference, a vCPU)",
+        "unprotect (a frame), unref (a table), release (a vCPU)",
+        (rf"{B}let(s|ting)?{W}((it|them|all|everything|an?|the|every|any|frames?|pages?){W})*go(es)?{E}",),
+        ("lets the frame go", "xd_let_go(shadow)", "Let everything go", "letting go of"),
+    ),
+    Word(
+        "open, close (a table)",
+        "unsync, resync",
+        (
+            rf"{B}(re)?open(s|ed|ing)?{W}{A_TABLE}{E}",
+            rf"{B}open(s|ed|ing)?{W}((a|the){W})?ones?{E}",
+            rf"{B}(tables?|frames?){W}((that|which|it|they|is|are|was|were|be|been|stays?|may|not|still){W})+open(ed)?{E}",
+            rf"{B}clos(e|es|ed|ing){W}{A_TABLE}{E}",
+            rf"{B}close_leaves|{B}frames_closed|{B}open_(waiting|no_more|tries|before|after)|{B}to_open{E}|{B}(set|table|first|last)_open{E}",
+        ),
+        ("open_frame", "opens its leaf table", "the open ones", "a table that is open", "close_leaves", "OPEN_TRIES"),
+    ),
+    Word(
+        "in line, out of line, bring in line",
+        "in sync, out of sync, sync",
+        (
+            rf"{B}out{W}of{W}line{E}|_in_line{E}",
+            r"\b(bring(s|ing)?|brought|is|are|was|were|be|been|stays?|keeps?)\b[^.:;()\"']{0,60}?\sin\s+line\b(?! \d)",
+        ),
+        ("brought in line", "is by now in\nline", "out of line", "_bring_in_line("),
+    ),
+    Word(
+        "cover, uncover (a frame)",
+        "guard range, drop guard ranges",
+        (
+            rf"{B}uncover(s|ed|ing)?{E}",
+            rf"{B}max_covers{E}|(?<!\w)_cover{E}",
+            rf"{B}(an?|the|no|such|without|whose|as){W}covers?{E}(?!{W}(of|all))",
+            rf"{B}(frames?|page|it|they|stays?|kept){W}((is|are|was|were|be|stays?){W})*covered{E}",
+        ),
+        ("uncover(self)", "MAX_COVERS = 64", "without covers", "the frame is covered"),
+    ),
+    Word("straggler", "late store", (r"straggl",), ("stragglers",)),
+    Word("linger", "deferred unprotect", (r"linger(s|ed|ing)",), ("_lingering", "it lingers")),
+    Word(
+        "bury, dying (tables)",
+        "free, free_unreferenced",
+        (
+            rf"{B}bur(y|ies|ied|ial|ying){E}",
+            rf"{B}dying{W}tables?{E}|{B}table{W}dying{E}|shadow(->|\.)dying|{B}the{W}dying(?!{W}(domain|guest))",
+        ),
+        ("xd_bury(", "shadow->dying", "a dying table", "XD_TABLE_DYING", "joins the dying."),
+    ),
+    Word(
+        "adopt (tables)",
+        "create tables; a server is still adopted",
+        (rf"{B}adopt(s|ed|ing)?{W}{A_TABLE}{E}", r"xd_adopt|\._adopt\("),
+        ("adopts the tables", "lib.xd_adopt(", "self._adopt(wanted"),
+    ),
+    Word("era", "epoch", (rf"{B}eras?{E}",), ("xd_new_era", "an earlier era")),
+    Word(
+        "attended, seen, traversal (of a table)",
+        "synced_in, visited",
+        (rf"{B}attend(s|ed|ing)?{E}", r"->seen\b|\].seen\b|->traversal\b"),
+        ("table->attended", "table->seen"),
+    ),
+    Word(
+        "waiting (entry)",
+        "pending entry",
+        (
+            rf"{B}(entry|entries){W}(that{W})?wait(s|ing)?{E}|{B}waiting{W}(entry|entries|tables?){E}",
+            r"xd_waiting|xd_set_waiting|table(->|\.)waiting",
+        ),
+        ("entries that wait", "XD_WAITING", "waiting_tables", "table->waiting"),
+    ),
+    Word("doubt, doubtful (frames)", "invalidate", (r"doubt",), ("doubt_holes", "doubtful")),
+    Word(
+        "learn, learnt (frames)",
+        "query",
+        (rf"{B}learnt{E}|[_.>]learn{E}|{B}learn_",),
+        ("frames_learnt", "xd_frames_learn(", "self._frames.learn(chunk)", "must be learnt"),
+    ),
+    Word(
+        "asked, whole (of a chunk)",
+        "queried_at, all_ram",
+        (r"->(asked|whole)\b|frames\.(asked|whole)\b",),
+        ("frames->asked[chunk]", "frames->whole"),
+    ),
+    Word("stores_must_end", "retype_in_flight_is_fatal", (r"stores_must_end",), ("port.stores_must_end",)),
+    Word("on_unseen, stores_unseen", "trap gap", (r"on_unseen|stores_unseen",), ("self.on_unseen()",)),
+    Word(
+        "ours, anew, inherited (of a server)",
+        "owned, adopted, left_protected",
+        (r"\b(self|server|it)\.ours\b|\banew(: bool|=)|\.inherit(ed)?\b|def inherit\b",),
+        ("self.ours = True", "claim(anew=True)", "server.inherited"),
+    ),
+    Word(
+        "twice, released (functions)",
+        "retry_once, best_effort",
+        (r"\btwice\(|import .*\b(twice|released)$|\breleased\(|callback\(released\b",),
+        ("twice(port.unmap_mmio", "callback(released, f)"),
+    ),
+    Word("LeftOut, farewell", "PageProblem, end mark", (r"\bLeftOut\b|farewell",), ("LeftOut.STALE", "_say_farewell")),
+)
+#: Names that other programs rely on keep an old word. Name: why.
+CONTRACTS = {
+    "xengt_straggler_stores_total": "a metric",
+    "straggler_stores": "a counter, in answers on the control socket and of replay",
+    "xengt_opens_total": "a metric",
+    "opened_pages": "a counter, in answers on the control socket and of replay; docs/trace-format.md",
+}
+#: What the words must stay in: the history, this table, and the table of the glossary.
+EXEMPT = ("CHANGELOG.md", "tests/lint/test_words.py")
+#: Folders and files that still have retired words. One that has none any more must be taken out.
+NOT_CONVERTED = (
+    "tests/support/",
+)
+
+begin, end = "<!-- table -->\n", "<!-- end of table -->\n"
+_SEARCH = {word: re.compile("|".join(word.patterns), re.IGNORECASE) for word in WORDS}
+_CONTRACT = re.compile("|".join(rf"\b{name}\b" for name in sorted(CONTRACTS, key=len, reverse=True)))
+#: A line's end with what a comment of Python, C or a configuration file begins the next line with.
+_LINE_END = re.compile(r"\n[ \t]*(#:?|\*|//)?(?=[ \t])")
+
+
+def found(text: str) -> Iterator[tuple[int, Word, str]]:
+    """Yields (line number, retired word, what was found). A phrase may go over the end of a line, in a comment too."""
+    blanked = _CONTRACT.sub(lambda match: " " * len(match[0]), text)
+    joined = _LINE_END.sub(lambda match: " " * len(match[0]), blanked)
+    for word, expression in _SEARCH.items():
+        for match in expression.finditer(joined):
+            yield text.count("\n", 0, match.start()) + 1, word, " ".join(match[0].split())
+
+
+def content(path: Path) -> str:
+    """A file's name and text; of the glossary without the table of retired words, each line of which is left empty."""
+    name = str(path.relative_to(ROOT))
+    text = path.read_text("utf-8", "replace")
+    if name == "docs/glossary.md":
+        before, _, rest = text.partition(begin)
+        table, _, after = rest.partition(end)
+        text = before + "\n" * (table.count("\n") + 2) + after
+    return f"{text}\n{name}\n"
+
+
+def complaints(path: Path) -> list[str]:
+    name = str(path.relative_to(ROOT))
+    return [f"{name}:{line}: {said!r}: say {word.today}" for line, word, said in found(content(path))]
+
+
+def searched() -> list[Path]:
+    return [path for path in files() if str(path.relative_to(ROOT)) not in EXEMPT]
+
+
+def test_no_retired_words() -> None:
+    bad = [
+        complaint
+        for path in searched()
+        if not str(path.relative_to(ROOT)).startswith(NOT_CONVERTED)
+        for complaint in complaints(path)
+    ]
+    if bad:
+        pytest.fail("\n".join(bad), pytrace=False)
+
+
+@pytest.mark.parametrize("room", NOT_CONVERTED)
+def test_a_room_that_is_not_converted_has_retired_words(room: str) -> None:
+    left = [path for path in searched() if str(path.relative_to(ROOT)).startswith(room) and complaints(path)]
+    assert left, f"{room} has none any more: take it out of NOT_CONVERTED"
+
+
+@pytest.mark.parametrize("word", WORDS, ids=[word.retired for word in WORDS])
+def test_the_expressions_find_the_word_and_nothing_in_plain_english(word: Word) -> None:
+    for example in word.examples:
+        assert word in [each for _, each, _ in found(example)], example
+    for innocent in INNOCENT:
+        assert word not in [each for _, each, _ in found(innocent)], innocent
+
+
+#: Plain English, and words of the field, that the expressions must not find.
+INNOCENT = (
+    "opens a file and closes it again; open Xen's devices; the file is open",
+    "a write that covers all four bytes; the cover of all cases; covered by the tests",
+    "line by line, in lines, inline; is wrong in line 3; for each in line; assert 'x' in line; b not in line",
+    "close leaves the ports bound; whether it leaves that open; SO_LINGER; not self.is_open",
+    "the domain is dying; a dying domain; the dying domain's servers",
+    "a successor adopts the server; adopt a server's slots",
+    "operators learn of it; people learn which",
+    "a vCPU waits; the waiting vCPU; slots.waiting; wait for an answer",
+    "shadowed anew; ours; twice as long; a released version; inherited descriptors",
+    "a gallop; going on",
+    "the whole page; asked for; seen on 4.17",
+    "xengt_straggler_stores_total, straggler_stores, xengt_opens_total and opened_pages",
+)
+
+
+def test_a_phrase_over_the_end_of_a_line_is_found() -> None:
+    for text in ("# it was let\n    # go then", "/* brought\n * in line */", "a table that\nis open"):
+        assert [line for line, _, _ in found(text)] == [1], text
+
+
+def glossary_table() -> str:
+    lines = ["| retired | today |", "|---|---|", *(f"| {word.retired} | {word.today} |" for word in WORDS)]
+    return "\n".join(lines) + "\n"
+
+
+def test_the_glossary_has_the_table() -> None:
+    path = ROOT / "docs" / "glossary.md"
+    before, _, rest = path.read_text().partition(begin)
+    written, _, after = rest.partition(end)
+    if os.environ.get("XENGT_WRITE"):
+        path.write_text(before + begin + glossary_table() + end + after)
+    assert written == glossary_table(), "XENGT_WRITE=1 tests/run lint writes it anew"
+
+
+def test_contracts_are_still_there() -> None:
+    text = "\n".join(content(path) for path in searched())
+    assert not [name for name in CONTRACTS if not re.search(rf"\b{name}\b", text)]

@@ -1,0 +1,104 @@
+"""Engine.check(): it finds what it must, whichever record of a healthy engine is damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.guest import FRAME, FakeGuest, make_engine
+from xengt_dm._core import lib
+from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.space import Mode
+from xengt_dm.units import CData
+
+ROOT, PDP, PD, PT, WIDE, OTHER = 1, 2, 3, 4, 5, 6
+HOLE = 9
+
+
+def healthy() -> Engine:
+    """A space with every kind of entry; two leaf tables are unsynced, one of them in both kinds."""
+    guest = FakeGuest(1024)
+    guest.holes.add(HOLE)
+    for table, child in ((ROOT, PDP), (PDP, PD)):
+        guest.put(table, 0, child << 12 | 3)
+    for slot, entry in enumerate((PT << 12 | 3, PT << 12 | 0x803, OTHER << 12 | 3, 0x83, HOLE << 12 | 3)):
+        guest.put(PD, slot, entry)
+    guest.put(PT, 0, HOLE << 12 | 3)
+    engine = make_engine(guest, sync=Sync.RELAXED, generation=9)
+    engine.set_64k_pages(True)
+    for roots in ((ROOT << 12,), (PDP << 12,)):
+        engine.create_space(Mode.L4, roots)
+        engine.submit(Mode.L4, roots)
+    engine.destroy_space(Mode.L4, (PDP << 12,))  # leaves numbers that are free
+    for table in (PT, OTHER):
+        assert guest.store(engine, table * FRAME + 8, 8, 20 << 12 | 3)
+    return engine
+
+
+def table(engine: Engine, gfn: int, kind: int) -> CData:
+    number = lib.xd_find(engine.shadow, gfn, kind)
+    assert number
+    return engine.shadow.tables[number]
+
+
+def entries(engine: Engine, gfn: int, kind: int) -> CData:
+    return engine.shadow.pages + lib.xd_find(engine.shadow, gfn, kind) * 512
+
+
+def damage_entry(engine: Engine, slot: int, entry: int) -> None:
+    entries(engine, PD, 2)[slot] = entry
+
+
+def add(owner: CData, name: str, value: int = 1) -> None:
+    setattr(owner, name, getattr(owner, name) + value)
+
+
+DAMAGES: dict[str, Callable[[Engine], None]] = {
+    "live": lambda engine: add(engine.shadow, "live"),
+    "quota": lambda engine: setattr(engine.shadow, "max_tables", 3),
+    "stale": lambda engine: add(table(engine, ROOT, 4), "epoch"),
+    "stale tables": lambda engine: add(engine.shadow, "stale_tables"),
+    "pending": lambda engine: add(table(engine, PD, 2), "pending"),
+    "pending of a leaf": lambda engine: setattr(table(engine, PT, 1), "pending", 0),
+    "pending tables": lambda engine: add(engine.shadow, "pending_tables"),
+    "refs": lambda engine: add(table(engine, PDP, 3), "refs"),
+    "no refs": lambda engine: setattr(table(engine, PDP, 3), "refs", 0),
+    "root": lambda engine: engine.spaces[0].numbers.__setitem__(0, 0),
+    "a link to nothing": lambda engine: damage_entry(engine, 5, 500 << 12 | 3),
+    "a link removed": lambda engine: damage_entry(engine, 2, 0),
+    "a link to another level": lambda engine: damage_entry(engine, 2, lib.xd_find(engine.shadow, ROOT, 4) << 12 | 3),
+    "parent": lambda engine: setattr(table(engine, PD, 2), "parent", lib.xd_find(engine.shadow, ROOT, 4)),
+    "gfn": lambda engine: setattr(table(engine, OTHER, 1), "gfn", 77),
+    "kind": lambda engine: setattr(table(engine, OTHER, 1), "kind", 2),
+    "order of a frame's tables": lambda engine: setattr(
+        table(engine, ROOT, 4), "next_of_frame", lib.xd_find(engine.shadow, PDP, 3)
+    ),
+    "free list": lambda engine: setattr(engine.shadow, "first_free", 0),
+    "unreferenced": lambda engine: setattr(engine.shadow, "first_unreferenced", 1),
+    "unsynced": lambda engine: setattr(table(engine, OTHER, 1), "flags", 0),
+    "unsynced in one kind": lambda engine: setattr(table(engine, PT, 9), "flags", 0),
+    "unsynced directory": lambda engine: setattr(table(engine, PD, 2), "flags", lib.XD_TABLE_UNSYNCED),
+    "unsynced tables": lambda engine: add(engine.shadow, "unsynced_tables"),
+    "last unsynced": lambda engine: setattr(engine.shadow, "last_unsynced", engine.shadow.first_unsynced),
+    "previous unsynced": lambda engine: setattr(table(engine, OTHER, 1), "previous_unsynced", 0),
+    "counted tables": lambda engine: add(engine.counters, "tables"),
+    "counted spaces": lambda engine: add(engine.counters, "spaces"),
+    "counted protected": lambda engine: add(engine.counters, "protected_pages"),
+}
+
+
+def test_a_healthy_engine_has_nothing_wrong() -> None:
+    engine = healthy()
+    assert engine.check() == []
+    assert engine.shadow.first_free
+    assert engine.shadow.unsynced_tables == 3
+    engine.close()
+    assert engine.check() == []
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_damage_is_found(what: str) -> None:
+    engine = healthy()
+    DAMAGES[what](engine)
+    assert engine.check() != []

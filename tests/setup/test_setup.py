@@ -1,0 +1,220 @@
+"""What the programs that run the tests make of names, of changes, and of programs that hang."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# They are programs beside each other, started before there is anything to install.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import command
+import main
+import outcomes
+import projects
+import rooms
+from parts import PYTEST_PARTS, SCENARIOS, Part
+
+FILES = {
+    "xengt_dm/units.py": "",
+    "xengt_dm/ppgtt/__init__.py": "",
+    "xengt_dm/ppgtt/engine.py": "",
+    "xengt_dm/sim/demo.py": "",
+    "cffi_build/core/ppgtt/leaf.c": "",
+    "cffi_build/build_core.py": "",
+    "docs/metrics.md": "",
+    "tests/__init__.py": "",
+    "tests/support/__init__.py": "",
+    "tests/support/guest.py": "from xengt_dm.ppgtt.engine import Engine",
+    "tests/support/more.py": "from tests.support import guest",
+    "tests/ppgtt/test_leaf.py": "from tests.support import more",
+    "tests/core/test_guard.py": "",
+    "tests/embedded/test_life.py": "import xengt_dm.units",
+    "tests/xen/test_port.py": "from xengt_dm import units",
+    "tests/trace/test_replay.py": "import xengt_dm.sim.demo",
+    "tests/daemon/test_main.py": "from tests.support.more import anything",
+    "tests/stats/test_table.py": "TABLE = ROOT / 'docs' / 'metrics.md'",
+    "tests/lint/test_text.py": "",
+    "tests/lab/run": "",
+    "tests/fakexen/control.h": "",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A checkout in which it is plain who uses what."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("changed", "whole", "single"),
+    [
+        ("xengt_dm/ppgtt/engine.py", ["ppgtt"], ["tests/daemon/test_main.py"]),
+        ("xengt_dm/ppgtt/__init__.py", ["ppgtt"], ["tests/daemon/test_main.py"]),
+        ("xengt_dm/units.py", [], ["tests/embedded/test_life.py", "tests/xen/test_port.py"]),
+        ("xengt_dm/sim/demo.py", [], ["tests/trace/test_replay.py"]),
+        ("xengt_dm/hypervisor/port.py", ["embedded", "xen"], []),
+        ("xengt_dm/hypervisor/xen/port.py", ["xen"], []),
+        ("cffi_build/core/ppgtt/leaf.c", ["ppgtt"], []),
+        ("cffi_build/build_core.py", ["core", "embedded", "xen"], []),
+        ("tests/ppgtt/test_leaf.py", ["ppgtt"], []),
+        ("tests/support/guest.py", [], ["tests/daemon/test_main.py", "tests/ppgtt/test_leaf.py"]),
+        ("tests/fakexen/control.h", ["xen"], []),
+        ("docs/metrics.md", [], ["tests/stats/test_table.py"]),
+        ("tests/lint/test_text.py", [], []),
+        ("tests/lab/run", [], []),
+        ("tests/gone/test_gone.py", [], []),
+        ("LICENSE", [], []),
+    ],
+)
+def test_what_a_change_touches(tree: Path, changed: str, whole: list[str], single: list[str]) -> None:
+    found = rooms.touched([changed], tree)
+    assert ([*found.rooms], [*found.files]) == (whole, single)
+
+
+def test_what_changes_touch_together(tree: Path) -> None:
+    found = rooms.touched(
+        ["cffi_build/core/ppgtt/leaf.c", "cffi_build/core/ppgtt/gone.c", "xengt_dm/ppgtt/engine.py"], tree
+    )
+    assert found.c_files == ("cffi_build/core/ppgtt/leaf.c",)
+    assert found.arguments == ["tests/ppgtt", "tests/daemon/test_main.py"]
+
+
+def test_every_folder_of_tests_is_a_room_or_a_part(checkout: Path) -> None:
+    folders = {path.parent.name for path in checkout.glob("tests/*/test_*.py")}
+    assert folders - set(rooms.PARTS) == set(rooms.rooms())
+    assert {"ppgtt", "ioreq", "xen"} <= set(rooms.rooms())
+
+
+def test_every_home_is_a_room(checkout: Path) -> None:
+    for beginning, homes in rooms.ELSEWHERE.items():
+        assert (checkout / beginning).is_dir(), beginning
+        assert set(homes) <= set(rooms.rooms())
+
+
+@pytest.mark.parametrize("room", ["cli", "config", "control", "ioreq", "ppgtt", "service", "stats", "trace", "vgpu"])
+def test_a_change_of_a_room_touches_the_tests_of_that_name(checkout: Path, room: str) -> None:
+    module = next((checkout / "xengt_dm" / room).glob("[a-z]*.py")).relative_to(checkout).as_posix()
+    assert room in rooms.touched([module], checkout).rooms
+
+
+def test_the_floor_runs_every_room_that_uses_a_dependency(checkout: Path) -> None:
+    """But cffi, which all of C is called through."""
+    uses = re.compile(r"^\s*(import|from) (click|trio|structlog|prometheus_client)\b", re.MULTILINE)
+    users = {path for path in (checkout / "xengt_dm").rglob("*.py") if uses.search(path.read_text())}
+    names = {path.relative_to(checkout / "xengt_dm").parts[0] for path in users}
+    assert {"cli", "stats"} <= names
+    assert {f"tests/{name}" for name in names & set(rooms.rooms())} <= set(PYTEST_PARTS[Part.FLOOR].arguments)
+
+
+def git(where: Path, *words: str) -> None:
+    who = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org", "-c", "init.defaultBranch=main"]
+    subprocess.run(["git", *who, *words], cwd=where, check=True, capture_output=True, env={**os.environ})
+
+
+def test_what_has_changed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "CHECKOUT", tree)
+    git(tree, "init")
+    git(tree, "add", ".")
+    git(tree, "commit", "-m", "All")
+    assert rooms.changed_files() == []
+    git(tree, "checkout", "-b", "work")
+    (tree / "docs/metrics.md").write_text("committed")
+    git(tree, "commit", "-a", "-m", "One")
+    (tree / "xengt_dm/units.py").write_text("not committed")
+    (tree / "tests/core/test_guard.py").unlink()
+    (tree / "new.py").write_text("not known")
+    all_of_it = ["docs/metrics.md", "new.py", "tests/core/test_guard.py", "xengt_dm/units.py"]
+    assert rooms.changed_files() == all_of_it
+    assert rooms.changed_files("HEAD") == all_of_it[1:]
+    with pytest.raises(command.SetupError):
+        rooms.changed_files("no-such-commit")
+
+
+def test_names_on_the_command_line() -> None:
+    everything = main.wanted([])
+    assert everything.parts == [part for part in Part if part is not Part.BENCH]
+    assert everything.scenarios == list(SCENARIOS)
+    assert everything.rooms == []
+    found = main.wanted(["lint", "ppgtt", "tests/ioreq/", "stop", "service", "lab/service"])
+    assert found.parts == [Part.LINT, Part.LAB]
+    assert found.rooms == ["ppgtt", "ioreq", "service"]
+    assert found.scenarios == ["stop", "service"]
+    assert main.wanted(["lab"]).scenarios == list(SCENARIOS)
+    with pytest.raises(ValueError, match="lintt"):
+        main.wanted(["lintt"])
+
+
+def test_texts_and_litter_do_not_name_a_build(tree: Path) -> None:
+    sources = ("xengt_dm", "cffi_build")
+    before = projects.hashes(sources, tree)
+    assert set(before) == {name for name in FILES if name.startswith(sources)}
+    (tree / "xengt_dm" / "_core.c").write_text("left by an editable install")
+    (tree / "cffi_build" / "__pycache__").mkdir()
+    (tree / "cffi_build" / "__pycache__" / "build_core.cpython-311.pyc").write_text("")
+    assert projects.hashes(sources, tree) == before
+    (tree / "cffi_build/core/ppgtt/leaf.c").write_text("int x;")
+    assert projects.hashes(sources, tree) != before
+    assert not {"README.md", "LICENSE"} & {*projects.CODE, *projects.EXTENSIONS}
+
+
+def run(code: str, silent: float = 60, longest: float = 60) -> tuple[int, list[str]]:
+    said: list[str] = []
+    words: command.Words = [sys.executable, "-c", code]
+    limits = command.Limits(silent, longest)
+    status = command.in_sight(words, env=os.environ, cwd=Path.cwd(), limits=limits, say=said.append)
+    return status, said
+
+
+def test_a_program_in_sight() -> None:
+    assert run("print('one'); print('two', end=''); raise SystemExit(3)") == (3, ["one", "two"])
+
+
+def test_a_program_that_says_nothing_is_ended() -> None:
+    code = (
+        "import subprocess, sys; print('begun', flush=True);"
+        "subprocess.run([sys.executable, '-c', 'import signal; signal.pause()'])"
+    )
+    status, said = run(code, silent=0.5)
+    assert status != 0
+    assert said[:2] == ["begun", "ended: nothing came for 0 s"]
+
+
+def test_a_program_that_says_something_for_ever_is_ended() -> None:
+    status, said = run("while True: print('more', flush=True)", longest=0.5)
+    assert status != 0
+    assert "ended: not done after 0 s" in said
+
+
+REPORT = '<testsuites><testsuite tests="{}" failures="{}" errors="0" skipped="{}"/></testsuites>'
+
+
+@pytest.mark.parametrize(
+    ("tests", "failures", "skipped", "status", "failed"),
+    [(3, 0, 0, 0, 0), (3, 1, 0, 1, 1), (3, 0, 1, 0, 1), (0, 0, 0, 0, 1), (3, 0, 0, 2, 1)],
+)
+def test_a_report(tmp_path: Path, tests: int, failures: int, skipped: int, status: int, failed: int) -> None:
+    report = tmp_path / "report.xml"
+    report.write_text(REPORT.format(tests, failures, skipped))
+    outcome = outcomes.of_report("unit", report, status)
+    assert (outcome.passed, outcome.failed, outcome.skipped) == (tests - failures - skipped, failed, skipped)
+    if skipped:
+        assert outcomes.of_report("quick", report, status, may_skip=True).failed == 0
+
+
+def test_no_report(tmp_path: Path) -> None:
+    assert outcomes.of_report("unit", tmp_path / "none", 4).failed == 1
+
+
+def test_the_last_line_is_the_count(capsys: pytest.CaptureFixture[str]) -> None:
+    status = outcomes.sum_up([outcomes.Outcome("unit", 5), outcomes.Outcome("lab", 2, 1, 1, why="stop on 4.17")])
+    assert status == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "7 passed, 1 failed, 1 skipped"

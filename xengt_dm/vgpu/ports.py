@@ -1,0 +1,23 @@
+"""What the device needs of the rest of the program, as Protocols."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from xengt_dm.ppgtt.space import Mode
+
+
+class AddressSpaces(Protocol):
+    """The address spaces of the GPU, which the guest announces; :class:`xengt_dm.ppgtt.engine.Engine` has them."""
+
+    def create_space(self, mode: Mode, roots: tuple[int, ...]) -> None:
+        """The guest announces a space whose root tables are at these guest physical addresses."""
+
+    def destroy_space(self, mode: Mode, roots: tuple[int, ...]) -> bool:
+        """The guest is done with a space. Returns False if there is no such space."""
+
+    def set_64k_pages(self, enabled: bool) -> None:
+        """Whether a page directory can ask for 64 KiB pages from now on."""
+
+    def ignore_notification(self) -> None:
+        """The guest announced something that concerns no address space."""
