@@ -18,14 +18,18 @@ import os
 
 
 class ExitCode(enum.IntEnum):
-    """Exit statuses. They are those of sysexits.h where it has one that fits."""
+    """Exit statuses. They are those of sysexits.h where it has one that fits. Each has one meaning."""
 
     OK = 0
+    #: An audit, or the guest of `demo`, found that the shadow or the guest's memory is wrong.
+    DIFFERS = 1
     USAGE = 64
     DATA = 65
     NO_DOMAIN = 68
     UNAVAILABLE = 69
     INTERNAL = 70
+    #: What was asked for has to wait until something else ends.
+    BUSY = 75
     PERMISSION = 77
     CONFIG = 78
 
@@ -60,6 +64,12 @@ class ConfigError(XengtError):
     """The configuration is wrong."""
 
     exit_code = ExitCode.CONFIG
+
+
+class BusyError(XengtError):
+    """What was asked for cannot be done while something else goes on; the message says what, and how to end it."""
+
+    exit_code = ExitCode.BUSY
 
 
 class CallError(XengtError):

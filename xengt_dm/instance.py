@@ -161,7 +161,7 @@ def open_instance(
     ``record`` and ``ranges`` outlive this process, so that a successor can adopt the server; without them nobody can.
     ``directory`` takes the stats page; without one it is private. Raises CallError, OSError.
     """
-    with _saying_farewell(StatsPage(directory, port.domid)) as stats:
+    with _marking_an_orderly_end(StatsPage(directory, port.domid)) as stats:
         make_traps = write_traps[port.write_trap]  # refused here, where Xen does not show every store
         timing = ffi.addressof(stats.counters, "timing")
         server = attach(port, record or NoIdRecord(), ranges or NoRangeRecord(), timing)
@@ -251,7 +251,7 @@ def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int]) -> No
 
     # Make RAM of every frame but those of stores that are not over.
     traps.guard_pending()
-    if port.stores_must_end:
+    if port.retype_in_flight_is_fatal:
         channels.bind(range(server.slots.vcpus))
         _have_answers_taken(server)
         server.enable()  # a barrier: the instructions of those answers are over
@@ -333,8 +333,8 @@ def leave(server: IoreqServer, engine: Engine) -> None:
 
 
 @contextmanager
-def _saying_farewell(stats: StatsPage) -> Iterator[StatsPage]:
-    """Have the stats page say that the end was orderly, if it was."""
+def _marking_an_orderly_end(stats: StatsPage) -> Iterator[StatsPage]:
+    """Marks the stats page at the end, if the daemon stops in order or because its domain is gone."""
     try:
         yield stats
     except DomainGoneError:

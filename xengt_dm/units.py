@@ -1,4 +1,4 @@
-"""Units and types that every room uses. No module may define them again."""
+"""Units, types and the spelling of domain ids, as every room uses them. No module may define them again."""
 
 from typing import Any, Final, TypeAlias
 
@@ -21,3 +21,11 @@ def sbdf(bus: int, device: int, function: int, segment: int = 0) -> int:
     if not (0 <= segment <= 0xFFFF and 0 <= bus <= 0xFF and 0 <= device <= 31 and 0 <= function <= 7):
         raise ValueError(f"no PCI function {segment:04x}:{bus:02x}:{device:02x}.{function:x}")
     return segment << 16 | bus << 8 | device << 3 | function
+
+
+def parse_domid(text: str) -> int | None:
+    """Returns the domain id that ``text`` is in its usual spelling; None for ``007``, ``+7``, other digits and more."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= len(str(DOMID_FIRST_RESERVED))):
+        return None
+    domid = int(text)
+    return domid if domid < DOMID_FIRST_RESERVED and str(domid) == text else None

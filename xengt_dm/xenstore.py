@@ -41,6 +41,8 @@ RESTARTS: Final = 16
 #: xenstored's socket, and the kernel's own door to the store for a system whose xenstored is another domain.
 SOCKET: Final = Path("/run/xenstored/socket")
 XENBUS: Final = Path("/dev/xen/xenbus")
+#: What a kernel that runs on Xen has.
+SIGNS_OF_XEN: Final = (Path("/proc/xen"), Path("/sys/hypervisor/type"))
 
 
 #: A watch's name for itself; one connection of ours needs no more than one.
@@ -164,6 +166,8 @@ class XenStore:
             except OSError:
                 code = refused.errno or errno.ETIMEDOUT
                 meaning = f"neither {socket_path} nor {device} answers: is xenstored running, and may we talk to it?"
+                if not any(sign.exists() for sign in SIGNS_OF_XEN):
+                    meaning += " This machine does not seem to run Xen; `xengt-dm check` says what it lacks"
                 raise HostError("xenstore open", None, code, meaning) from refused
         self._socket = connection
         return connection.fileno()

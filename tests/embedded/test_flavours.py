@@ -92,7 +92,7 @@ def test_generated_on_v7(tmp_path: Path, kind: str, sync: Sync) -> None:
 
 
 TABLE, DATA, HOLE = 5, 9, 40
-#: A table that is unlinked, so that its frame is covered, and then given back.
+#: A table that is unlinked, so that its frame has a guard range, and then given back.
 GIVEN_BACK = [
     {"trace": 1, "generation": 9, "ram_frames": 64},
     *({"op": "store", "gpa": g * 4096, "size": 8, "value": (g + 1) * 4096 | 3} for g in (2, 3, 4, TABLE)),

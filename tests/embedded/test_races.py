@@ -140,7 +140,7 @@ def test_an_answered_slot_is_taken_back_later() -> None:
         assert lib.xd_slot_state(model.page, 0) == lib.XD_STATE_NONE
 
 
-def test_a_held_vcpu_of_a_destroyed_domain_is_let_go() -> None:
+def test_a_held_vcpu_of_a_destroyed_domain_is_released() -> None:
     domain, _ = opened("4.17", covered=False)
     with domain, Hold(domain, 0, Point.FETCH) as hold:
         domain.start(0, lambda v: v.store(0, 8, 1))

@@ -58,7 +58,7 @@ class Outcome:
     lost: list[int]
     mismatches: int
     turns: list[str]
-    #: How often tables were opened.
+    #: How often tables were unsynced.
     opened: int
 
 

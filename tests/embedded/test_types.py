@@ -13,8 +13,8 @@ from tests.support.device_model import FRAME, DeviceModel, Request, write
 from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
-from xengt_dm.hypervisor.embedded.p2m import CHANGES, CLASSES, FLAVOURS, LOOKS, HvmMem, P2mType, change, look, members
-from xengt_dm.hypervisor.port import WriteTrap
+from xengt_dm.hypervisor.embedded.p2m import CHANGES, CLASSES, FLAVOURS, LOOKS, P2mType, change, look, members
+from xengt_dm.hypervisor.port import MemType, WriteTrap
 
 T = P2mType
 PAGE = 5 * FRAME
@@ -56,22 +56,22 @@ V7 = {
 V47 = {old: (*row[:3], INVAL, INVAL) for old, row in V7.items()}
 TABLES = {"v7": V7, "4.7": V47, "4.9": SINCE_CLAIM, "4.12": SINCE_CLAIM, "4.17": SINCE_CLAIM, "4.20": SINCE_CLAIM}
 CASES = [
-    (flavour, old, new, row[new]) for flavour, table in TABLES.items() for old, row in table.items() for new in HvmMem
+    (flavour, old, new, row[new]) for flavour, table in TABLES.items() for old, row in table.items() for new in MemType
 ]
 
 
 @pytest.mark.parametrize(("flavour", "old", "new", "wanted"), CASES)
-def test_change(flavour: str, old: P2mType, new: HvmMem, wanted: int) -> None:
+def test_change(flavour: str, old: P2mType, new: MemType, wanted: int) -> None:
     with EmbeddedDomain(8, 1, flavour=flavour) as domain:
         model = DeviceModel(domain, claim=domain.flavour.claim)
         domain.set_type(5, 1, old)
         assert model.set_types(new, [5]) == [wanted]
         became = {
-            HvmMem.RAM_RW: T.RAM_RW,
-            HvmMem.RAM_RO: T.RAM_RO,
-            HvmMem.MMIO_DM: T.MMIO_DM,
-            HvmMem.MMIO_WRITE_DM: T.IOREQ_SERVER,
-            HvmMem.IOREQ_SERVER: T.IOREQ_SERVER,
+            MemType.RAM_RW: T.RAM_RW,
+            MemType.RAM_RO: T.RAM_RO,
+            MemType.MMIO_DM: T.MMIO_DM,
+            MemType.MMIO_WRITE_DM: T.IOREQ_SERVER,
+            MemType.IOREQ_SERVER: T.IOREQ_SERVER,
         }
         assert domain.type_of(5) == (old if wanted else became[new])
 
@@ -81,7 +81,7 @@ def test_every_type_has_one_row_in_every_flavour() -> None:
         for p2m_type in P2mType:
             assert sum(p2m_type in row.types and flavour.name in row.flavours for row in LOOKS) == 1
             assert look(flavour, p2m_type).source
-            for new in HvmMem:
+            for new in MemType:
                 assert change(flavour, p2m_type, new).source
     assert all(row.source for row in (*CLASSES, *CHANGES, *LOOKS))
     assert all(flavour.source for flavour in FLAVOURS.values())
@@ -99,7 +99,7 @@ def test_classes() -> None:
 def test_frames_that_do_not_exist() -> None:
     with EmbeddedDomain(8, 1, holes=[(2, 3)]) as domain:
         model = DeviceModel(domain)
-        assert model.set_types(HvmMem.IOREQ_SERVER, [1, 2, 4, 5, 7, 8, 1 << 60]) == [
+        assert model.set_types(MemType.IOREQ_SERVER, [1, 2, 4, 5, 7, 8, 1 << 60]) == [
             0,
             INVAL,
             INVAL,
@@ -212,7 +212,7 @@ def test_v7_has_no_claim() -> None:
         with pytest.raises(HostError, match="no claim") as caught:
             model.port.claim_writes(model.server)
         assert caught.value.errno == errno.EOPNOTSUPP
-        assert model.set_types(HvmMem.IOREQ_SERVER, [5]) == [INVAL]
+        assert model.set_types(MemType.IOREQ_SERVER, [5]) == [INVAL]
 
 
 def test_4_7_cannot_trap_at_all() -> None:

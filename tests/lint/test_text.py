@@ -99,3 +99,10 @@ def test_changelog_has_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert xengt_dm.__version__ == version
     assert re.search(rf"^## \[?{re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def test_paths_that_documents_name_are_there() -> None:
+    path = r"`((?:xengt_dm|cffi_build|tests|etc|systemd|debian|docs)/[\w./*@-]*)`"
+    named = {(document.name, name) for document in documents() for name in re.findall(path, document.read_text())}
+    assert ("README.md", "cffi_build/core/ppgtt/translate.h") in named
+    assert not [(document, name) for document, name in named if not list(ROOT.glob(name.rstrip("/")))]

@@ -146,12 +146,7 @@ CONTRACTS = {
 EXEMPT = ("CHANGELOG.md", "tests/lint/test_words.py")
 #: Folders and files that still have retired words. One that has none any more must be taken out.
 NOT_CONVERTED = (
-    "tests/embedded/",
     "tests/support/",
-    "tests/traps/",
-    "xengt_dm/hypervisor/",
-    "xengt_dm/ioreq/",
-    "xengt_dm/traps/",
 )
 
 begin, end = "<!-- table -->\n", "<!-- end of table -->\n"

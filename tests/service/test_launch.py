@@ -1,151 +1,27 @@
-"""`xengt-dm create` and the starting of instances, with stand-ins for xl, systemctl and the daemon."""
+"""The starting of instances and what is remembered for it, with stand-ins for systemctl and the daemon."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import pytest
 
+from tests.support.toolstack import DOMID, script
+from xengt_dm.cli import start
 from xengt_dm.cli.options import name_of
 from xengt_dm.config.files import assign
-from xengt_dm.errors import ConfigError, DomainGoneError, ExitCode, HostError
-from xengt_dm.service import instances, toolstack
+from xengt_dm.errors import DomainGoneError, ExitCode, HostError, UsageError
+from xengt_dm.service import instances
 from xengt_dm.service.instances import InstanceError, Spawner, Systemd
-from xengt_dm.service.toolstack import ToolstackError, Xl
 
 WRAPPER = Path(__file__).resolve().parents[2] / "etc" / "xl" / "qemu-wrapper"
-DOMID = 7
-
-
-def script(path: Path, text: str) -> Path:
-    path.write_text(f"#!{sys.executable}\n{text}")
-    path.chmod(0o755)
-    return path
-
-
-class Host:
-    """xl, and instances, that write down what they are asked to do; what is in ``fails`` fails."""
-
-    def __init__(self, folder: Path) -> None:
-        self.said = folder / "said"
-        self.fails = folder / "fails"
-        self.said.touch()
-        self.fails.touch()
-        program = script(
-            folder / "xl",
-            f"import sys\nopen({str(self.said)!r}, 'a').write(' '.join(['xl', *sys.argv[1:]]) + chr(10))\n"
-            f"if sys.argv[1] == 'domid': print({DOMID})\n"
-            f"sys.exit(1 if sys.argv[1] in open({str(self.fails)!r}).read().split() else 0)\n",
-        )
-        self.xl = Xl([str(program)])
-        self.config = folder / "guest.cfg"
-        self.config.write_text('name = "guest"\nxengt = [ "shadow.mode=relaxed" ]\n')
-
-    def start(self, domid: int) -> None:
-        self._note("start", domid)
-
-    def stop(self, domid: int) -> None:
-        self._note("stop", domid)
-
-    def _note(self, what: str, domid: int) -> None:
-        with self.said.open("a") as said:
-            said.write(f"{what} {domid}\n")
-        if what in self.fails.read_text().split():
-            raise InstanceError(f"{what} failed")
-
-    @property
-    def steps(self) -> list[str]:
-        return self.said.read_text().replace(str(self.config), "CONFIG").splitlines()
-
-
-@pytest.fixture
-def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where options for starts are kept."""
-    folder = tmp_path / "launch"
-    for function in (instances.remember, instances.forget, instances.remembered):
-        defaults = tuple(folder if each == instances.LAUNCH else each for each in function.__defaults__ or ())
-        monkeypatch.setattr(function, "__defaults__", defaults)
-    return folder
-
-
-@pytest.fixture
-def host(tmp_path: Path, launch: Path) -> Host:
-    return Host(tmp_path)
-
-
-CREATE = ["xl create -p CONFIG", "xl domid guest"]
-
-
-def create(host: Host, *, paused: bool = False) -> tuple[int, list[str]]:
-    complaints: list[str] = []
-    domid, _ = toolstack.create(host.config, host.xl, host, paused=paused, complain=complaints.append)
-    return domid, complaints
-
-
-def test_the_domain_runs_when_its_instance_serves(host: Host, launch: Path) -> None:
-    assert create(host) == (DOMID, [])
-    assert host.steps == [*CREATE, "start 7", "xl unpause 7"]
-    assert (launch / "7").read_text() == "XENGT_OPTIONS=--set shadow.mode=relaxed\n"
-
-
-def test_paused(host: Host) -> None:
-    create(host, paused=True)
-    assert host.steps == [*CREATE, "start 7"]
-
-
-def test_no_gpu_wanted(host: Host, launch: Path) -> None:
-    host.config.write_text("name = 'guest'\nxengt = 0\n")
-    create(host)
-    assert host.steps == [*CREATE, "xl unpause 7"]
-    assert not launch.exists()
-
-
-@pytest.mark.parametrize(
-    ("fails", "steps"),
-    [
-        ("create", CREATE[:1]),
-        ("domid", CREATE),
-        ("start", [*CREATE, "start 7", "stop 7", "xl destroy 7"]),
-        ("unpause", [*CREATE, "start 7", "xl unpause 7", "stop 7", "xl destroy 7"]),
-    ],
-)
-def test_undone_if_a_step_fails(host: Host, launch: Path, fails: str, steps: list[str]) -> None:
-    host.fails.write_text(fails)
-    with pytest.raises((ToolstackError, InstanceError), match=fails):
-        create(host)
-    assert host.steps == steps
-    assert not (launch / "7").exists()
-
-
-def test_the_first_failure_is_the_one_that_is_told(host: Host) -> None:
-    host.fails.write_text("start stop destroy")
-    complaints: list[str] = []
-    with pytest.raises(InstanceError, match="start failed"):
-        toolstack.create(host.config, host.xl, host, paused=False, complain=complaints.append)
-    assert host.steps == [*CREATE, "start 7", "stop 7", "xl destroy 7"]
-    assert complaints == [
-        "while undoing what was done: stop failed",
-        "while undoing what was done: xl destroy 7 ended with status 1",
-    ]
-
-
-def test_a_bad_file_creates_nothing(host: Host) -> None:
-    host.config.write_text('name = "guest"\nxengt = [ "shadow.mode=loose" ]\n')
-    with pytest.raises(ConfigError):
-        create(host)
-    assert host.steps == []
-
-
-def test_no_xl_here(tmp_path: Path) -> None:
-    with pytest.raises(ToolstackError, match="is this dom0"):
-        Xl([str(tmp_path / "xl")]).domid("guest")
 
 
 def test_remembering(launch: Path) -> None:
@@ -158,13 +34,14 @@ def test_remembering(launch: Path) -> None:
 
 
 class Manager:
-    """A systemctl that writes down what it is asked for."""
+    """A systemctl that writes down what it is asked for, and says that every unit is in this state."""
 
-    def __init__(self, folder: Path, status: int) -> None:
+    def __init__(self, folder: Path, status: int, state: str = "active") -> None:
         self.said = folder / "said"
         script(
             folder / "systemctl",
             f"import sys\nopen({str(self.said)!r}, 'a').write(' '.join(sys.argv[1:]) + chr(10))\n"
+            f"if sys.argv[1] == 'show': print({state!r} and 'ActiveState=' + {state!r})\n"
             f"print('Job for it failed.', file=sys.stderr)\nsys.exit({status})\n",
         )
 
@@ -181,6 +58,7 @@ def test_units(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> 
     Systemd().stop(DOMID)
     assert manager.said.read_text().splitlines() == [
         "start xengt-dm@7.service",
+        "show xengt-dm@7.service --property=ActiveState",
         "stop xengt-dm@7.service",
         "reset-failed xengt-dm@7.service",
     ]
@@ -290,3 +168,83 @@ def test_a_restart_after_the_domain_went_is_the_last(tmp_path: Path, monkeypatch
     with pytest.raises(DomainGoneError, match="there is no such domain") as caught:
         name_of(tmp_path, DOMID, None)
     assert caught.value.exit_code is ExitCode.NO_DOMAIN
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed", "activating", ""])
+def test_a_unit_that_was_skipped_is_no_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
+    """`systemctl start` ends with 0 where a condition of the unit does not hold."""
+    Manager(tmp_path, 0, state)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(InstanceError, match=f"the unit is {state or 'nothing'}, not active"):
+        Systemd().start(DOMID)
+
+
+def test_a_systemctl_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(tmp_path / "systemctl", "import signal\nsignal.pause()\n")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(instances, "START_SECONDS", 0.2)
+    with pytest.raises(InstanceError, match=r"systemctl start xengt-dm@7\.service did not end within 0\.2 s"):
+        Systemd().start(DOMID)
+
+
+# what create remembers, and for whom
+
+
+UUID = "0f8a3c1e-0000-4000-8000-00000000000a"
+OTHER = "0f8a3c1e-0000-4000-8000-00000000000b"
+OPTIONS = [assign("shadow.mode", "relaxed", "x")]
+
+
+def test_what_a_domain_was_launched_with_is_for_that_domain(launch: Path) -> None:
+    instances.remember(DOMID, OPTIONS, launch, UUID)
+    assert (launch / "7").read_text() == f"XENGT_OPTIONS=--set shadow.mode=relaxed\nXENGT_UUID={UUID}\n"
+    assert instances.launch_of(DOMID, launch) == (["--set", "shadow.mode=relaxed"], UUID)
+    for same in (UUID, None):
+        instances.forget_others(DOMID, same, launch)
+        assert instances.remembered(DOMID) == ["--set", "shadow.mode=relaxed"]
+    instances.forget_others(DOMID, OTHER, launch)
+    assert instances.launch_of(DOMID, launch) is None
+    instances.remember(DOMID, OPTIONS, launch)
+    instances.forget_others(DOMID, OTHER, launch)
+    assert instances.remembered(DOMID) == ["--set", "shadow.mode=relaxed"]
+
+
+def test_a_launch_without_options_is_remembered_too(launch: Path) -> None:
+    """So that the guest has its instance again when it reboots."""
+    instances.remember(DOMID, [], launch, UUID)
+    assert instances.launch_of(DOMID, launch) == ([], UUID)
+
+
+def test_options_that_a_unit_would_read_otherwise(launch: Path) -> None:
+    for word in ("a b", "$HOME", "'", "a\nb"):
+        with pytest.raises(UsageError, match="XENGT_OPTIONS"):
+            instances.remember_words(DOMID, ["--set", "x=$(date)", word], launch)
+    assert not launch.exists()
+
+
+def test_a_full_disk_leaves_no_half_of_a_launch(tmp_path: Path) -> None:
+    folder = tmp_path / "launch"
+    folder.mkdir()
+    (folder / "7").mkdir()  # what cannot be replaced
+    with pytest.raises(HostError, match=r"write .*/launch/7"):
+        instances.remember(DOMID, OPTIONS, folder)
+    assert [path.name for path in folder.iterdir()] == ["7"]
+
+
+def test_start_takes_over_what_create_hands_down(launch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the environment of xl, through a wrapper in QEMU's place. Another domain's options are dropped."""
+    monkeypatch.setattr("xengt_dm.service.domains.uuid_of", lambda *_: UUID)
+    monkeypatch.setattr("xengt_dm.xenstore.XenStore", contextlib.nullcontext)
+    instances.remember(DOMID, OPTIONS, launch, OTHER)
+    start._check_launch(DOMID)
+    assert instances.launch_of(DOMID, launch) is None
+    monkeypatch.setenv("XENGT_OPTIONS", "--set device.fences=4")
+    start._check_launch(DOMID)
+    assert instances.launch_of(DOMID, launch) == (["--set", "device.fences=4"], UUID)
+
+
+def test_an_interrupted_start_leaves_no_process(spawner: Callable[[str], Spawner], tmp_path: Path) -> None:
+    started = spawner("os.kill(os.getppid(), signal.SIGINT)\nsignal.pause()")
+    with pytest.raises(KeyboardInterrupt):
+        started.start(DOMID)
+    assert started._children == {}

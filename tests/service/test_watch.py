@@ -1,162 +1,220 @@
-"""The host watcher: which instances it starts and stops as domains come and go."""
+"""The host watcher: which instances it starts and stops as domains come, go, reboot and change their names."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from errno import ENOENT
-from pathlib import Path
+from errno import EACCES
 
 import pytest
 import trio
-import trio.testing
 
+from tests.support.watched import WatchedHost, until
+from xengt_dm.config.files import assign
 from xengt_dm.errors import HostError
-from xengt_dm.service.instances import InstanceError
-from xengt_dm.service.watch import EVENTS, Watcher, watch
+from xengt_dm.service import instances
+from xengt_dm.service import watch as module
+from xengt_dm.service.watch import watch
 
 
-class Host:
-    """A store, and the instances of a host."""
-
-    def __init__(self, folder: Path) -> None:
-        self.config = folder
-        (folder / "domains").mkdir()
-        self.names: dict[int, str | None] = {0: "Domain-0"}
-        self.serving: set[int] = set()
-        self.forgotten: list[int] = []
-        self.said: list[str] = []
-        self.broken: set[int] = set()
-        self.watched: list[str] = []
-        self._ours, self._theirs = socket.socketpair()
-        self._ours.setblocking(False)
-        self.watcher = Watcher(self, self, folder, lambda: self.serving, self.forgotten.append)
-
-    def configure(self, name: str) -> None:
-        (self.config / "domains" / f"{name}.toml").touch()
-
-    # the store
-
-    @property
-    def fd(self) -> int:
-        return self._ours.fileno()
-
-    def read(self, path: str) -> str:
-        name = self.names.get(int(path.split("/")[3]))
-        if name is None:
-            raise HostError("xenstore read", None, ENOENT)
-        return name
-
-    def directory(self, path: str) -> list[str]:
-        assert path == "/local/domain"
-        return [*map(str, self.names), "odd"]
-
-    def watch(self, path: str) -> None:
-        self.watched.append(path)
-
-    def fired(self) -> list[str]:
-        try:
-            return ["@"] if self._ours.recv(100) else []
-        except BlockingIOError:
-            return []
-
-    def fire(self) -> None:
-        self._theirs.send(b"@")
-
-    def close(self) -> None:
-        self._ours.close()
-        self._theirs.close()
-
-    # the instances
-
-    def start(self, domid: int) -> None:
-        self.said.append(f"start {domid}")
-        if domid in self.broken:
-            raise InstanceError("no")
-        self.serving.add(domid)
-
-    def stop(self, domid: int) -> None:
-        self.said.append(f"stop {domid}")
-        self.serving.discard(domid)
-
-    def look(self) -> list[str]:
-        self.said.clear()
-        self.watcher.look()
-        return self.said
+def test_domains_with_a_file_are_served(watched: WatchedHost) -> None:
+    watched.configure("win")
+    watched.names |= {3: "win", 4: "other"}
+    assert watched.look() == ["start 3"]
+    assert watched.look() == []
+    watched.names |= {5: "win"}
+    assert watched.look() == ["start 5"]
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host(tmp_path)
-    yield made
-    made.close()
+def test_an_instance_that_an_operator_stopped_stays_stopped(watched: WatchedHost) -> None:
+    watched.configure("win")
+    watched.names |= {3: "win"}
+    watched.look()
+    watched.serving.clear()
+    assert watched.look() == []
 
 
-def test_domains_with_a_file_are_served(host: Host) -> None:
-    host.configure("win")
-    host.names |= {3: "win", 4: "other"}
-    assert host.look() == ["start 3"]
-    assert host.look() == []
-    host.names |= {5: "win"}
-    assert host.look() == ["start 5"]
+def test_instances_of_domains_that_are_gone_are_stopped(watched: WatchedHost) -> None:
+    watched.names |= {3: "win", 4: "other"}
+    watched.serving = {3, 4}
+    assert watched.look() == []
+    del watched.names[4]
+    assert watched.look() == ["stop 4"]
+    assert watched.forgotten == [4]
+    watched.serving = {9}  # of a domain that went while nobody watched
+    assert watched.look() == ["stop 9"]
 
 
-def test_an_instance_that_an_operator_stopped_stays_stopped(host: Host) -> None:
-    host.configure("win")
-    host.names |= {3: "win"}
-    host.look()
-    host.serving.clear()
-    assert host.look() == []
+def test_a_domain_without_a_name_yet_is_looked_at_again(watched: WatchedHost) -> None:
+    watched.configure("win")
+    watched.names[3] = None
+    assert watched.look() == []
+    watched.names[3] = "win"
+    assert watched.look() == ["start 3"]
 
 
-def test_instances_of_domains_that_are_gone_are_stopped(host: Host) -> None:
-    host.names |= {3: "win", 4: "other"}
-    host.serving = {3, 4}
-    assert host.look() == []
-    del host.names[4]
-    assert host.look() == ["stop 4"]
-    assert host.forgotten == [4]
-    host.serving = {9}  # of a domain that went while nobody watched
-    assert host.look() == ["stop 9"]
+def test_names_that_no_file_can_have(watched: WatchedHost) -> None:
+    watched.names |= {3: "../win", 4: "", 5: ".hidden"}
+    assert watched.look() == []
 
 
-def test_a_domain_without_a_name_yet_is_looked_at_again(host: Host) -> None:
-    host.configure("win")
-    host.names[3] = None
-    assert host.look() == []
-    host.names[3] = "win"
-    assert host.look() == ["start 3"]
-
-
-def test_names_that_no_file_can_have(host: Host) -> None:
-    host.names |= {3: "../win", 4: "", 5: ".hidden"}
-    assert host.look() == []
-
-
-def test_one_failure_does_not_keep_others_from_being_served(host: Host) -> None:
+def test_one_failure_does_not_keep_others_from_being_served(watched: WatchedHost) -> None:
     for domid in (3, 4, 5):
-        host.configure(f"d{domid}")
-        host.names[domid] = f"d{domid}"
-    host.broken = {3}
-    assert host.look() == ["start 3", "start 4", "start 5"]
-    assert host.serving == {4, 5}
+        watched.configure(f"d{domid}")
+        watched.names[domid] = f"d{domid}"
+    watched.broken = {3}
+    assert watched.look() == ["start 3", "start 4", "start 5"]
+    assert watched.serving == {4, 5}
 
 
-def test_following(host: Host) -> None:
-    host.configure("win")
-    host.names[3] = "win"
+# names that change, files that come later
+
+
+def test_a_domain_that_is_migrated_in_is_served_from_the_start(watched: WatchedHost) -> None:
+    watched.configure("win")
+    watched.names[7] = "win--incoming"
+    assert watched.look() == ["start 7"]
+    watched.names[7] = "win"
+    assert watched.look() == []
+
+
+def test_a_renamed_domain_is_served(watched: WatchedHost) -> None:
+    watched.configure("win")
+    watched.names[7] = "other"
+    assert watched.look() == []
+    watched.names[7] = "win"
+    assert watched.look() == ["start 7"]
+
+
+def test_a_file_that_is_added_later_counts(watched: WatchedHost) -> None:
+    watched.names |= {7: "win", 8: "other"}
+    assert watched.look() == []
+    watched.configure("win")
+    assert watched.look() == ["start 7"]
+
+
+def test_a_rename_and_a_file_are_noticed_without_an_event(
+    watched: WatchedHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.05)
+    watched.names |= {7: "other", 8: "late"}
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(watch, host, host.watcher)
-            assert host.watched == [*EVENTS]
-            assert host.said == ["start 3"]
-            del host.names[3]
-            host.fire()
-            with trio.fail_after(10):
-                while len(host.said) < 2:
-                    await trio.testing.wait_all_tasks_blocked(0.01)
-            assert host.said == ["start 3", "stop 3"]
+            await nursery.start(watch, watched, watched.watcher)
+            await until(lambda: "/local/domain/7/vm" in watched.reads)
+            watched.configure("win")
+            watched.names[7] = "win"
+            await until(lambda: watched.said == ["start 7"])
+            watched.configure("late")
+            await until(lambda: watched.said == ["start 7", "start 8"])
             nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def test_without_an_event_only_domains_without_an_instance_are_asked_about(watched: WatchedHost) -> None:
+    watched.configure("win")
+    watched.names |= {3: "win", 4: "other"}
+    watched.uuids |= {3: UUID, 4: OTHER}
+    watched.look()
+    watched.reads.clear()
+    assert watched.watcher.steps(after_event=False) == []
+    assert watched.reads == ["/local/domain/4/name"]
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 300, "x" * 4000, "a\nb", "\udcff", "\ud800x", "-h", "../x", ".x", "%n", "", "\x1b[2J", "a\0b"]
+)
+def test_a_name_that_no_file_can_have_keeps_no_other_from_being_served(watched: WatchedHost, name: str) -> None:
+    watched.configure("good")
+    watched.names |= {3: name, 5: "good"}
+    assert watched.look() == ["start 5"]
+    del watched.names[3]
+    assert watched.look() == []
+
+
+def test_a_domain_that_cannot_be_asked_about_keeps_no_other_from_being_served(watched: WatchedHost) -> None:
+    watched.configure("good")
+    watched.names |= {3: "good", 5: "good"}
+    read = watched.read
+
+    def refuse(path: str) -> str:
+        if path.startswith("/local/domain/3/"):
+            raise HostError("xenstore read", None, EACCES)
+        return read(path)
+
+    watched.read = refuse  # type: ignore[method-assign]
+    assert watched.look() == ["start 5"]
+    watched.read = read  # type: ignore[method-assign]
+    assert watched.look() == ["start 3"]
+
+
+def test_more_domains_than_a_directory_holds(watched: WatchedHost) -> None:
+    watched.configure("guest-10005")
+    watched.names |= {domid: f"guest-{domid}" for domid in range(10_000, 10_700)}
+    assert watched.look() == ["start 10005"]
+
+
+# reboots, and ids that come again
+
+UUID = "0f8a3c1e-0000-4000-8000-00000000000a"
+OTHER = "0f8a3c1e-0000-4000-8000-00000000000b"
+
+
+def launch(watched: WatchedHost, domid: int, uuid: str) -> None:
+    """As `create` does it."""
+    watched.names[domid], watched.uuids[domid] = "guest", uuid
+    instances.remember(domid, [assign("shadow.mode", "relaxed", "x")], watched.launch, uuid)
+
+
+def test_a_guest_that_reboots_has_its_instance_with_its_options_again(watched: WatchedHost) -> None:
+    launch(watched, 7, UUID)
+    assert watched.look() == []
+    # @releaseDomain when it shuts down; then xl destroys it, and builds it anew
+    del watched.names[7]
+    instances.forget(7, watched.launch)
+    assert watched.look() == []
+    watched.names[8], watched.uuids[8] = "guest", UUID
+    assert watched.look() == ["start 8"]
+    assert instances.launch_of(8, watched.launch) == (["--set", "shadow.mode=relaxed"], UUID)
+    del watched.names[8]
+    watched.look()
+    watched.names[9], watched.uuids[9] = "guest", UUID
+    assert watched.look() == ["start 9"]
+
+
+def test_another_domain_has_not(watched: WatchedHost) -> None:
+    launch(watched, 7, UUID)
+    watched.look()
+    del watched.names[7]
+    watched.look()
+    watched.names[8], watched.uuids[8] = "guest", OTHER
+    assert watched.look() == []
+
+
+def test_a_reboot_is_not_waited_for_for_ever(watched: WatchedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch(watched, 7, UUID)
+    watched.look()
+    del watched.names[7]
+    watched.look()
+    monkeypatch.setattr(module, "REBOOT_SECONDS", 0.0)
+    watched.names[8], watched.uuids[8] = "guest", UUID
+    assert watched.look() == []
+
+
+def test_a_domain_id_that_comes_again_between_two_looks(watched: WatchedHost) -> None:
+    watched.configure("guest")
+    launch(watched, 7, UUID)
+    assert watched.look() == ["start 7"]
+    watched.names[7], watched.uuids[7] = "guest", OTHER
+    assert watched.look() == ["start 7"]
+    assert instances.launch_of(7, watched.launch) is None, "these options were for another domain"
+    assert watched.forgotten == [], "what is in its run directory may be the new one's"
+
+
+def test_restart_of_a_guest_whose_old_domain_is_kept(watched: WatchedHost) -> None:
+    """on_crash = "rename-restart": xl gives the crashed domain another name and uuid, and builds a new one."""
+    launch(watched, 7, UUID)
+    watched.look()
+    watched.names[7], watched.uuids[7] = "guest-1", OTHER
+    watched.names[8], watched.uuids[8] = "guest", UUID
+    assert watched.look() == ["start 8"]

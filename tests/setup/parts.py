@@ -45,10 +45,10 @@ PACKAGES = {
 _FOLDERS_OF_THEIR_OWN = ("tests/lint", "tests/builds", "tests/lab", "tests/setup")
 _ALL_OTHERS = ["tests", *(f"--ignore={folder}" for folder in _FOLDERS_OF_THEIR_OWN)]
 
-#: What another release of a dependency could change: rooms that use click, trio, structlog, prometheus-client or
-#: hypothesis' strategies of text; and of what uses cffi alone, the bindings, the embedded hypervisor's table, and the
-#: simplest of the engine, which pass every kind of value between Python and C. The kernels themselves are C, and the
-#: same C; that they are right on today's releases is what the unit part says.
+#: What another release of a dependency could change: the rooms whose code or tests use click, trio, structlog,
+#: prometheus-client, Xen's libraries or a host's programs; and of those that use cffi alone, what passes each kind of
+#: value between Python and C. The rest of the time of the unit part goes into C kernels, which are the same C here:
+#: that they are right is what the unit part says.
 _USES_DEPENDENCIES = (
     "cli",
     "config",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ import main
 import outcomes
 import projects
 import rooms
-from parts import SCENARIOS, Part
+from parts import PYTEST_PARTS, SCENARIOS, Part
 
 FILES = {
     "xengt_dm/units.py": "",
@@ -103,6 +104,15 @@ def test_every_home_is_a_room(checkout: Path) -> None:
 def test_a_change_of_a_room_touches_the_tests_of_that_name(checkout: Path, room: str) -> None:
     module = next((checkout / "xengt_dm" / room).glob("[a-z]*.py")).relative_to(checkout).as_posix()
     assert room in rooms.touched([module], checkout).rooms
+
+
+def test_the_floor_runs_every_room_that_uses_a_dependency(checkout: Path) -> None:
+    """But cffi, which all of C is called through."""
+    uses = re.compile(r"^\s*(import|from) (click|trio|structlog|prometheus_client)\b", re.MULTILINE)
+    users = {path for path in (checkout / "xengt_dm").rglob("*.py") if uses.search(path.read_text())}
+    names = {path.relative_to(checkout / "xengt_dm").parts[0] for path in users}
+    assert {"cli", "stats"} <= names
+    assert {f"tests/{name}" for name in names & set(rooms.rooms())} <= set(PYTEST_PARTS[Part.FLOOR].arguments)
 
 
 def git(where: Path, *words: str) -> None:

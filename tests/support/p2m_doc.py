@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from xengt_dm.hypervisor.embedded import p2m
-from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, Flavour, HvmMem, Look, P2mType
+from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, Flavour, Look, P2mType
+from xengt_dm.hypervisor.port import MemType
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "p2m.md"
 
@@ -30,7 +31,7 @@ def name(p2m_type: P2mType) -> str:
     return f"`{p2m_type.name.lower()}`"
 
 
-def hvm_name(hvmmem: HvmMem) -> str:
+def hvm_name(hvmmem: MemType) -> str:
     return f"`{hvmmem.name.lower()}`"
 
 
@@ -140,9 +141,9 @@ def changes() -> str:
 def _change_table(flavour: Flavour) -> str:
     rows: dict[tuple[str, ...], list[P2mType]] = {}
     for old in P2mType:
-        cells = tuple(error(p2m.change(flavour, old, new).errno) for new in HvmMem)
+        cells = tuple(error(p2m.change(flavour, old, new).errno) for new in MemType)
         rows.setdefault(cells, []).append(old)
-    return table(["from, to", *map(hvm_name, HvmMem)], [[names(types), *cells] for cells, types in rows.items()])
+    return table(["from, to", *map(hvm_name, MemType)], [[names(types), *cells] for cells, types in rows.items()])
 
 
 def rules() -> str:

@@ -100,8 +100,8 @@ class LazyGroup(click.Group):
 def main(context: click.Context) -> None:
     """Xen device model that shadows a virtual Intel GPU's page tables.
 
-    Exit status: 0 success, 64 wrong use, 65 bad data, 68 no such domain, 69 something is unavailable, 70 a shadow is
-    wrong or xengt-dm has a bug, 77 not permitted, 78 bad configuration.
+    Exit status: 0 success, 1 an audit found a difference, 64 wrong use, 65 bad data, 68 no such domain, 69 something is
+    unavailable, 70 a bug in xengt-dm, 75 busy, 77 not permitted, 78 bad configuration.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

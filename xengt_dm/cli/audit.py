@@ -22,11 +22,11 @@ def command(context: click.Context, sync: bool, domid: int, base: Path, as_json:
     UNSYNCED tables are left out: they are compared after the next submission, or with --sync. OVERDUE, with --sync, are
     directory entries that map nothing although nothing stands in their way.
 
-    Exit status: 0 if they agree and none is overdue, 70 if not.
+    Exit status: 0 if they agree and none is overdue, 1 if not.
     """
     audit = ask_and_show(base, domid, "audit", as_json, _show, sync=sync)
     if audit["audit_mismatches"] or audit["audit_overdue"]:
-        context.exit(ExitCode.INTERNAL)
+        context.exit(ExitCode.DIFFERS)
 
 
 def _show(audit: dict[str, Any]) -> None:

@@ -50,7 +50,10 @@ def instance_options(function: F) -> F:
 def ask_and_show(
     base: Path, domid: int, command: str, as_json: bool, show: Callable[[Any], None], **arguments: Any
 ) -> Any:
-    """Ask, and show the result as JSON or through ``show``; returns it. Raises as :func:`.control_client.ask`."""
+    """Asks a daemon, and shows the result as JSON or through ``show``. Returns the result.
+
+    Raises as :func:`xengt_dm.control.client.ask`.
+    """
     result = ask(base, domid, command, **arguments)
     if as_json:
         click.echo(json.dumps(result))

@@ -34,7 +34,7 @@ def command(ctx: click.Context, as_json: bool, seconds: float, flavour: str, see
     The guest announces its spaces, links and unlinks tables, inserts entries and clears ranges, as the i915 driver of
     Linux does. Each store to a page table traps, is performed and shadowed. At the end the shadows are audited.
 
-    Exit status: 70 if the audit or the guest itself finds anything wrong.
+    Exit status: 1 if the audit or the guest itself finds anything wrong.
     """
     terminal = not as_json and sys.stderr.isatty()
 
@@ -46,12 +46,12 @@ def command(ctx: click.Context, as_json: bool, seconds: float, flavour: str, see
         result = demo(seconds, flavour, seed, progress)
     except GuestFault as fault:
         click.echo(f"xengt-dm demo: the guest found its memory wrong: {fault} (seed {seed})", err=True)
-        ctx.exit(ExitCode.INTERNAL)
+        ctx.exit(ExitCode.DIFFERS)
     if terminal:
         click.echo("\r", nl=False, err=True)
     click.echo(_as_json(result) if as_json else _as_text(result))
     if result.mismatches or result.wrong:
-        ctx.exit(ExitCode.INTERNAL)
+        ctx.exit(ExitCode.DIFFERS)
 
 
 def _as_json(result: Result) -> str:

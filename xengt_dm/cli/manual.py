@@ -17,11 +17,14 @@ MANUAL: Final = "xengt-dm"
 #: The meaning of each exit status, for scripts.
 STATUSES: Final = {
     ExitCode.OK: "Success.",
+    ExitCode.DIFFERS: "An audit found that a shadow differs from the guest's tables, or the guest of `demo` found its "
+    "memory wrong.",
     ExitCode.USAGE: "Wrong use: an unknown option or argument, or a wrong value.",
     ExitCode.DATA: "Bad data: a file that is not a valid trace, or an address space that is not live.",
     ExitCode.NO_DOMAIN: "There is no such domain, or it ended before it was served.",
     ExitCode.UNAVAILABLE: "Something is unavailable: there is no daemon or no Xen, or it refused the request.",
-    ExitCode.INTERNAL: "A shadow table differs from the guest's table, or xengt-dm has a bug.",
+    ExitCode.INTERNAL: "xengt-dm has a bug; please report it with what it printed.",
+    ExitCode.BUSY: "The request has to wait: a daemon still serves the domain, or a recording goes on.",
     ExitCode.PERMISSION: "Not permitted.",
     ExitCode.CONFIG: "The configuration is wrong; the message says where.",
 }

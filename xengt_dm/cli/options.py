@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from errno import ENOENT
+from errno import ECONNREFUSED, ENOENT
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,3 +72,18 @@ def name_of(directory: Path, domid: int, name: str | None) -> str | None:
             if error.errno != ENOENT:
                 raise
             raise DomainGoneError("xenstore read", domid, ENOENT, "there is no such domain") from error
+
+
+def uuid_of(domid: int) -> str | None:
+    """The domain's uuid; None where xenstore has none, or there is no xenstore. Raises HostError if it is silent."""
+    from xengt_dm.service import domains
+    from xengt_dm.xenstore import XenStore
+
+    try:
+        store = XenStore()
+    except HostError as error:
+        if error.errno in (ENOENT, ECONNREFUSED):
+            return None
+        raise
+    with store:
+        return domains.uuid_of(store, domid)

@@ -2,50 +2,130 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import click
 
+from xengt_dm.cli import errors
 from xengt_dm.cli.client import domid_option, run_dir_option
 from xengt_dm.control.client import NotRunningError, ask
-from xengt_dm.errors import ConfigError
-from xengt_dm.run_dir.directory import instance_directory
+from xengt_dm.control.protocol import ControlError
+from xengt_dm.errors import BusyError, ExitCode, HostError
+from xengt_dm.printable import printable
+from xengt_dm.run_dir.directory import instance_directory, remove_directory
 from xengt_dm.run_dir.server_id import ServerIdFile
+
+#: $SERVICE_RESULT of systemd.exec(5) after an end that left the guest trapped, with no successor to release it.
+UNRELEASED = frozenset({"timeout"})
+ORDERLY = "success"
 
 
 @click.command("reap")
 @domid_option
+@click.option(
+    "--after",
+    metavar="RESULT",
+    help="What systemd says of the end ($SERVICE_RESULT). Unless it is `timeout`, a domain that is there keeps what a "
+    "successor adopts.",
+)
 @run_dir_option
-def command(domid: int, base: Path) -> None:
+def command(domid: int, after: str | None, base: Path) -> None:
     """Clean up after a daemon that died and will not be restarted.
 
-    The requests that wait are answered, the protected pages are unprotected, and the ioreq server is destroyed: the
-    guest continues without traps. If the domain is gone, the options that were remembered for its instance are removed.
-    After an orderly end there is nothing to do. If a daemon still serves the domain, the command fails.
+    Its ioreq server is released: the requests that wait are answered, the protected pages are unprotected, and the
+    server is destroyed, so the guest continues without traps. Then the files that the daemon left are removed and, if
+    the domain is gone, the options that it was launched with. The command prints what it finds and what it removes. If
+    a daemon still serves the domain, the command fails (75).
     """
-    from xengt_dm.service import instances
-    from xengt_dm.xenstore import XenStore
+    served = _serves(base, domid)
+    if served:
+        raise BusyError(f"domain {domid} is served; stop its daemon first: xengt-dm stop --domid {domid}")
+    found = [*(_clean(base, domid) if after is None else _clean_after(base, domid, after))]
+    for line in found or [f"domain {domid}: nothing of a daemon is left"]:
+        click.echo(line)
 
+
+def _serves(base: Path, domid: int) -> bool:
+    """Whether a daemon serves the domain. One that is stopped, stuck or lies is one, too."""
     try:
         ask(base, domid, "status")
-        raise ConfigError(f"domain {domid} is served: stop that first: xengt-dm stop --domid {domid}")
     except NotRunningError:
-        pass
+        return False
+    except ControlError as error:
+        raise BusyError(
+            f"{error}; if it is of no use, end it first: systemctl kill -s KILL xengt-dm@{domid}"
+        ) from error
+    return True
+
+
+def _clean(base: Path, domid: int) -> Iterator[str]:
+    """Do what there is to do, and tell it."""
+    from xengt_dm.service import domains
+    from xengt_dm.xenstore import XenStore
+
     with XenStore() as store:
-        gone = not store.exists(f"/local/domain/{domid}")
-    directory = instance_directory(base, domid)
+        gone = not store.exists(f"{domains.DOMAINS}/{domid}")
+        record = ServerIdFile(instance_directory(base, domid), None if gone else domains.uuid_of(store, domid))
     if gone:
-        instances.forget(domid)
-        click.echo(f"domain {domid} is gone; nothing of it is left")
-    elif ServerIdFile(directory).read() is None:
-        click.echo(f"nothing of a daemon is left in domain {domid}")
-    else:
+        yield from _forget(domid)
+    server = record.read()
+    if not gone and server is not None:
         _release(domid, base)
-        click.echo(f"released domain {domid} from what a daemon had left")
+        yield f"domain {domid}: released its ioreq server {server}, which a daemon had left"
+    elif record.is_of_another_domain():
+        yield f"domain {domid}: the ioreq server on record is that of an earlier domain with this id; left alone"
+    names = remove_directory(base, domid)
+    if names:
+        yield f"domain {domid}: removed {instance_directory(base, domid)} with {', '.join(map(printable, names))}"
+    if gone:
+        yield f"domain {domid} is gone; nothing of it is left"
+
+
+def _clean_after(base: Path, domid: int, result: str) -> Iterator[str]:
+    """As :func:`_clean`, but leave to a successor what it may want."""
+    from xengt_dm.service import domains
+    from xengt_dm.xenstore import XenStore
+
+    with XenStore() as store:
+        gone = not store.exists(f"{domains.DOMAINS}/{domid}")
+    released = result == ORDERLY and ServerIdFile(instance_directory(base, domid)).read() is None
+    if gone or released or result in UNRELEASED:
+        yield from _clean(base, domid)
+
+
+def _forget(domid: int) -> Iterator[str]:
+    from xengt_dm.service import instances
+
+    launch = instances.launch_of(domid)
+    try:
+        instances.forget(domid)
+    except OSError as error:
+        raise HostError(f"remove {instances.LAUNCH / str(domid)}", domid, error.errno or 0) from error
+    if launch is not None:
+        yield f"domain {domid}: forgot the options that it was launched with: {' '.join(launch.words) or 'none'}"
 
 
 def _release(domid: int, base: Path) -> None:
+    """Release the server in a process of its own, which gives up being root before it looks at what the guest wrote."""
+    child = os.fork()
+    if child == 0:
+        status: int = ExitCode.INTERNAL
+        try:
+            _release_confined(domid, base)
+            status = ExitCode.OK
+        except BaseException as error:
+            status = errors.report(error)
+        finally:
+            os._exit(status)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if ended != ExitCode.OK:
+        raise SystemExit(ended if ended > 0 else 128 - ended)
+
+
+def _release_confined(domid: int, base: Path) -> None:
     """Follow the dead daemon, and end in order at once."""
     from xengt_dm.config.merge import Config
     from xengt_dm.hypervisor.xen.port import XenPort

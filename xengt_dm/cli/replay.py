@@ -38,7 +38,7 @@ from xengt_dm.trace.read import read_trace
 def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, max_tables: int, flavour: str) -> None:
     """Run the trace FILE through the whole path, from a guest's store to the shadow, and audit at every dump.
 
-    Exit status: 65 if FILE is not a trace, 70 if an audit found a shadow table that differs from the guest's table.
+    Exit status: 65 if FILE is not a trace, 1 if an audit found a shadow table that differs from the guest's table.
     """
     header, events = read_trace(file)
     outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables, flavour=flavour)
@@ -57,4 +57,4 @@ def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, m
         f"{counters['audit_mismatches']} audit mismatches"
     )
     if counters["audit_mismatches"]:
-        ctx.exit(ExitCode.INTERNAL)
+        ctx.exit(ExitCode.DIFFERS)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from xengt_dm.cli.client import run_dir_option
-from xengt_dm.cli.options import config_dir_option, name_of, set_option, settings_of
+from xengt_dm.cli.options import config_dir_option, name_of, set_option, settings_of, uuid_of
 from xengt_dm.cli.types import Domid
 from xengt_dm.config.files import Assignment
 from xengt_dm.config.keys import KEYS, Key, show
@@ -81,6 +81,7 @@ def command(
     """
     options = [*settings_of(sets), *_from_short(short)]
     name = name_of(config_dir, domid, name)
+    uuid = uuid_of(domid)
     config = load(config_dir, name, options)
     log.configure(domid=domid, level=config.string("log.level"))
     log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)
@@ -92,7 +93,7 @@ def command(
     with closing(Notifier()) as notifier, closing(XenPort(domid, frame_limit=limit, restrict=True)) as port:
         file = None if record is None else open_trace_file(record)
         sandbox.enter(domid, open_directory(base, domid))
-        run(port, running, base, notifier, file)
+        run(port, running, base, notifier, file, uuid)
 
 
 def _from_short(short: dict[str, str | None]) -> Iterator[Assignment]:

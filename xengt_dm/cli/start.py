@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from xengt_dm.cli.client import domid_option, run_dir_option
 from xengt_dm.control.client import NotRunningError, ask
+from xengt_dm.errors import HostError
 
 
 @click.command("start")
@@ -24,5 +26,26 @@ def command(domid: int, base: Path) -> None:
     try:
         ask(base, domid, "status")
     except NotRunningError:
+        _check_launch(domid)
         instances.starter().start(domid)
     click.echo(f"domain {domid} is served")
+
+
+def _check_launch(domid: int) -> None:
+    """See to it that the instance gets the options that this domain was launched with, and those of no other domain.
+
+    `create` hands them down in the environment of xl, for a wrapper in QEMU's place to come here with.
+    """
+    from xengt_dm.service import domains, instances
+    from xengt_dm.xenstore import XenStore
+
+    try:
+        with XenStore() as store:
+            uuid = domains.uuid_of(store, domid)
+    except HostError:
+        uuid = None
+    words = os.environ.get(instances.VARIABLE, "").split()
+    if words:
+        instances.remember_words(domid, words, uuid=uuid)
+    elif uuid is not None:
+        instances.forget_others(domid, uuid)

@@ -6,7 +6,7 @@ operator. It may still be broken, slow or silent, and none of that may touch the
 * Sizes, connections and waiting are bounded. A request that cannot be read is answered; where the next one begins is
   known by its newline, so the connection stays, except after a line that is too long.
 * A handler runs in the loop that serves the guest, because the engine is not to be touched from two threads. What takes
-  long is made lazily (:mod:`.control_protocol`), and between its pieces the guest is served. The price: each piece of
+  long is made lazily (:mod:`.protocol`), and between its pieces the guest is served. The price: each piece of
   one reply says how things were at its own moment.
 * A handler that fails because of what it was asked (UsageError, DataError) is answered. A CallError, or a bug, is
   answered and raised on: the engine may have stopped half-way, and only the daemon can decide what that means.
@@ -60,7 +60,7 @@ async def serve_control(
 ) -> None:
     """Answer requests on a UNIX socket at ``path`` until cancelled; the socket is there once the task has started.
 
-    A handler gets the arguments of its command and returns what :func:`.control_protocol.reply_pieces` takes, or an
+    A handler gets the arguments of its command and returns what :func:`.protocol.reply_pieces` takes, or an
     awaitable of that, if it may have to wait: then the guest and everybody else is served meanwhile. End this
     task before what the handlers touch is closed. Raises ControlError if another process answers at ``path``, HostError
     if the socket cannot be made, and what a handler raises apart from UsageError and DataError; that may come in an

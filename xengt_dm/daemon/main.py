@@ -97,17 +97,18 @@ def run(
     base: Path,
     notifier: Notifier | None = None,
     record_to: TraceFile | None = None,
+    uuid: str | None = None,
 ) -> None:
     """Serve a domain until SIGTERM, SIGINT, a request to stop, or its end; on SIGHUP, reload the configuration.
 
     ``notifier``: to tell a service manager; without one it is told nothing. ``record_to``: record from the start.
-    Raises CallError, maybe in a group, and OSError.
+    ``uuid``: the domain's, so that a record of another domain with this id is not believed. Raises CallError, maybe in
+    a group, and OSError.
     """
     directory = open_directory(base, port.domid)
+    record = ServerIdFile(directory, uuid)
     settings = Settings.from_config(running.config)
-    opening = open_instance(
-        port, settings, record=ServerIdFile(directory), ranges=RangesFile(directory), directory=directory
-    )
+    opening = open_instance(port, settings, record=record, ranges=RangesFile(directory), directory=directory)
     with suppress(DomainGoneError), opening as instance:
         recording = Recording(instance.engine, instance.device, instance.bus, port.frame_limit)
         with closing(recording):

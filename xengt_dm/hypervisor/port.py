@@ -17,13 +17,14 @@ from xengt_dm.units import CData
 
 
 class MemType(enum.IntEnum):
-    """hvmmem_type_t, xen/include/public/hvm/hvm_op.h."""
+    """What a device model may ask for: hvmmem_type_t, xen/include/public/hvm/hvm_op.h."""
 
     RAM_RW = 0
     RAM_RO = 1
     MMIO_DM = 2
-    #: HVMMEM_mmio_write_dm of the 2014 series; a placeholder that Xen >= 4.7 refuses.
+    #: HVMMEM_mmio_write_dm of the 2014 series and Xen 4.6; a placeholder that Xen >= 4.7 refuses (c858e932c1).
     MMIO_WRITE_DM = 3
+    #: Since Xen 4.8 (cb34624af5).
     IOREQ_SERVER = 4
 
 
@@ -68,8 +69,11 @@ class DomainPort(Protocol):
         """Raises HostError if there is no way, or none that shows every store; the error says why and what to do."""
 
     @property
-    def stores_must_end(self) -> bool:
-        """Whether a frame that becomes plain memory in the middle of a store to it costs the domain its life."""
+    def retype_in_flight_is_fatal(self) -> bool:
+        """Returns whether the domain crashes if a frame becomes RAM while a store to it is in flight.
+
+        See :mod:`xengt_dm.traps.state`.
+        """
 
     @property
     def frame_limit(self) -> int:

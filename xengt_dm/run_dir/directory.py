@@ -9,9 +9,11 @@ The directory is ``<base>/<domid>``. These files can be in it:
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from xengt_dm.errors import HostError
+from xengt_dm.units import parse_domid
 
 DEFAULT_BASE = Path("/run/xengt-dm")
 
@@ -32,3 +34,31 @@ def open_directory(base: Path, domid: int) -> Path:
     except OSError as error:
         raise HostError(f"mkdir {directory}", domid, error.errno or 0) from error
     return directory
+
+
+def instance_domids(base: Path) -> list[int]:
+    """Returns the domains that have a run directory, in order. There is none if ``base`` does not exist.
+
+    Raises OSError if ``base`` cannot be listed.
+    """
+    try:
+        names = [entry.name for entry in base.iterdir()]
+    except FileNotFoundError:
+        return []
+    return sorted(domid for name in names if (domid := parse_domid(name)) is not None)
+
+
+def remove_directory(base: Path, domid: int) -> list[str]:
+    """Removes the run directory of an instance. Returns the names of what was in it, in order.
+
+    What the instance put there is not trusted: links are removed, not followed. Raises HostError if something remains.
+    """
+    directory = instance_directory(base, domid)
+    try:
+        names = sorted(entry.name for entry in directory.iterdir())
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HostError(f"remove {directory}", domid, error.errno or 0) from error
+    return names

@@ -1,42 +1,76 @@
 """The file in the run directory that records the id of the instance's ioreq server.
 
 A successor reads the id and adopts the server, so the file exists from before the first claim until the server is
-destroyed. It holds the id as a decimal number and a newline.
+destroyed. It holds one line: the id as a decimal number and, where it is known, the uuid of the domain after a space.
+
+Xen gives a domain id to another domain after 32,751 more domains, and at once to one that asks for it. A record that
+was left behind would then name a server of the new domain, which may be QEMU's. So a record with the uuid of another
+domain is not believed.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+from xengt_dm.errors import HostError
+
+_RECORD: Final = re.compile(r"([0-9]{1,5})(?: ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}))?\n?", re.ASCII)
+_SERVER_MAX: Final = 0xFFFF
+#: A record is far shorter.
+_READ_LIMIT: Final = 4096
 
 
 class ServerIdFile:
-    """The file ``server-id`` in a run directory.
+    """The file ``server-id`` in a run directory, of the domain with ``uuid``; None where the uuid is not known.
 
-    :meth:`write` replaces the file in one step, so a reader finds the whole id or no file. Its file operations raise
-    OSError.
+    :meth:`write` replaces the file in one step, so a reader finds the whole record or no file.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, uuid: str | None = None) -> None:
         self._path = directory / "server-id"
+        self._uuid = uuid
 
     def read(self) -> int | None:
-        """Returns the recorded id, or None if there is no readable file or it does not hold an id."""
+        """Returns the recorded id.
+
+        None if there is no readable file, if it holds no record, or if the record is of a domain with another uuid.
+        """
+        server, uuid = self._record()
+        return server if uuid is None or self._uuid in (None, uuid) else None
+
+    def is_of_another_domain(self) -> bool:
+        """Returns whether there is a record that :meth:`read` does not believe because of its uuid."""
+        return self.read() is None and self._record()[0] is not None
+
+    def _record(self) -> tuple[int | None, str | None]:
         try:
-            text = self._path.read_text(encoding="ascii").strip()
+            # The daemon of the domain owns the directory, and root reads the file: it may be anything.
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(descriptor, "rb") as file:
+                match = _RECORD.fullmatch(file.read(_READ_LIMIT).decode("ascii"))
         except (OSError, UnicodeDecodeError):
-            return None
-        return int(text) if text.isdecimal() and len(text) <= 5 and int(text) <= 0xFFFF else None
+            return None, None
+        if match is None or int(match[1]) > _SERVER_MAX:
+            return None, None
+        return int(match[1]), match[2]
 
     def write(self, server: int) -> None:
-        """Records ``server`` and waits until the file is on disk (fsync)."""
+        """Records ``server`` and waits until the file is on disk (fsync). Raises HostError if that fails."""
         new = self._path.with_suffix(".new")
-        with new.open("w", encoding="ascii") as file:
-            file.write(f"{server}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
+        try:
+            with new.open("w", encoding="ascii") as file:
+                file.write(f"{server}\n" if self._uuid is None else f"{server} {self._uuid}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._path)
+        except OSError as error:
+            with suppress(OSError):
+                new.unlink()
+            raise HostError(f"write {self._path}", None, error.errno or 0) from error
 
     def clear(self) -> None:
         """Removes the file. Does nothing if there is none."""

@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from xengt_dm.config.files import Assignment
-from xengt_dm.errors import ConfigError, ExitCode, HostError, XengtError
+from xengt_dm.errors import ConfigError, ExitCode, HostError, UsageError, XengtError
 
 UNIT: Final = "xengt-dm@{}.service"
 #: systemd's own sign that it is the manager, sd_booted(3).
@@ -24,8 +24,15 @@ BOOTED: Final = Path("/run/systemd/system")
 LAUNCH: Final = Path("/run/xengt-dm/launch")
 LOGS: Final = Path("/var/log/xengt-dm")
 VARIABLE: Final = "XENGT_OPTIONS"
+UUID_VARIABLE: Final = "XENGT_UUID"
 READY_SECONDS: Final = 60.0
-STOP_SECONDS: Final = 30.0
+#: More than the unit's own limits, TimeoutStartSec= and TimeoutStopSec=, allow systemctl to take.
+START_SECONDS: Final = 120.0
+STOP_SECONDS: Final = 60.0
+#: Without systemd: from SIGTERM to SIGKILL, as TimeoutStopSec= of the unit.
+END_SECONDS: Final = 20.0
+#: For what systemd only has to look up.
+ANSWER_SECONDS: Final = 30.0
 #: Of a log, to find its last line in.
 LAST_BYTES: Final = 4096
 
@@ -53,39 +60,98 @@ def starter(program: str = "xengt-dm") -> Starter:
     return Spawner([shutil.which(program) or program, "run"])
 
 
-def remember(domid: int, options: Sequence[Assignment], folder: Path = LAUNCH) -> None:
-    """Keep what the domain was launched with, for every start of its instance. Raises ConfigError, HostError."""
-    words = [f"--set {each.key.name}={each.value}" for each in options]
-    for each, word in zip(options, words, strict=True):
-        if len(word.split()) != 2 or not word.isprintable() or set(word) & set("\"'\\$"):
+def remember(domid: int, options: Sequence[Assignment], folder: Path = LAUNCH, uuid: str | None = None) -> None:
+    """Keeps what the domain was launched with, for every start of its instance.
+
+    ``uuid``: the domain's, if it is known. The options then apply to no other domain, but to the guest's next domain if
+    it reboots. Raises ConfigError, HostError.
+    """
+    words = words_of(options)
+    if words or uuid:
+        remember_words(domid, words, folder, uuid)
+    else:
+        try:
+            forget(domid, folder)
+        except OSError as error:
+            raise HostError(f"remove {folder / str(domid)}", domid, error.errno or 0) from error
+
+
+def words_of(options: Sequence[Assignment]) -> list[str]:
+    """Returns options as words of a command line. Raises ConfigError for one that a file of systemd cannot hold."""
+    words: list[str] = []
+    for each in options:
+        pair = f"{each.key.name}={each.value}"
+        if len(pair.split()) != 1 or not _is_plain(pair):
             raise ConfigError(f"{each.origin}: {each.key.name}: {each.value!r} can stand in a file of xengt-dm only")
+        words += ["--set", pair]
+    return words
+
+
+def remember_words(domid: int, words: Sequence[str], folder: Path = LAUNCH, uuid: str | None = None) -> None:
+    """Keeps options that are words of a command line.
+
+    Raises UsageError if a file of systemd cannot hold them, HostError if it cannot be written.
+    """
+    if not all(map(_is_plain, words)):
+        raise UsageError(f"{VARIABLE}: options must be of letters, digits and signs without a meaning to a shell")
+    text = f"{VARIABLE}={' '.join(words)}\n" + (f"{UUID_VARIABLE}={uuid}\n" if uuid else "")
+    new = folder / f".{domid}.new"
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if options:
-            (folder / str(domid)).write_text(f"{VARIABLE}={' '.join(words)}\n")
-        else:
-            forget(domid, folder)
+        new.write_text(text)
+        new.replace(folder / str(domid))
     except OSError as error:
+        with suppress(OSError):
+            new.unlink()
         raise HostError(f"write {folder / str(domid)}", domid, error.errno or 0) from error
 
 
-def remembered(domid: int, folder: Path = LAUNCH) -> list[str]:
-    """The words that :func:`remember` kept."""
+def _is_plain(word: str) -> bool:
+    """Whether systemd reads the word in an EnvironmentFile= as it stands."""
+    return word.isprintable() and not set(word) & set("\"'\\$")
+
+
+class Launch(NamedTuple):
+    """What :func:`remember` kept: options as words of a command line, and the domain's uuid."""
+
+    words: list[str]
+    uuid: str | None
+
+
+def launch_of(domid: int, folder: Path = LAUNCH) -> Launch | None:
+    """Returns what is kept of a domain's launch; None if there is nothing that can be read."""
     try:
-        text = (folder / str(domid)).read_text()
+        lines = (folder / str(domid)).read_text().splitlines()
     except (OSError, UnicodeDecodeError):
-        return []
-    return text.partition("=")[2].split()
+        return None
+    fields = dict(line.split("=", 1) for line in lines if "=" in line)
+    return Launch(fields.get(VARIABLE, "").split(), fields.get(UUID_VARIABLE))
+
+
+def remembered(domid: int, folder: Path = LAUNCH) -> list[str]:
+    """Returns the options that :func:`remember` kept, as words of a command line."""
+    launch = launch_of(domid, folder)
+    return launch.words if launch else []
 
 
 def forget(domid: int, folder: Path = LAUNCH) -> None:
+    """Removes what is kept of a domain's launch. Raises OSError."""
     with suppress(FileNotFoundError):
         (folder / str(domid)).unlink()
 
 
-def _systemctl(*words: str) -> subprocess.CompletedProcess[str]:
+def forget_others(domid: int, uuid: str | None, folder: Path = LAUNCH) -> None:
+    """Removes what is kept of the launch of another domain that had this id. Raises OSError."""
+    launch = launch_of(domid, folder)
+    if launch and uuid and launch.uuid not in (None, uuid):
+        forget(domid, folder)
+
+
+def _systemctl(*words: str, seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False)
+        return subprocess.run(["systemctl", *words], capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise InstanceError(f"systemctl {' '.join(words)} did not end within {seconds:g} s") from error
     except OSError as error:
         raise HostError("systemctl", None, error.errno or 0) from error
 
@@ -94,18 +160,30 @@ class Systemd:
     """Instances as units; the unit's Type=notify is what waits."""
 
     def start(self, domid: int) -> None:
-        self._do("start", domid)
+        self._do("start", domid, START_SECONDS)
+        # A unit with a condition that fails is skipped, and `systemctl start` ends with 0 all the same.
+        unit = UNIT.format(domid)
+        state = _systemctl("show", unit, "--property=ActiveState")
+        if "ActiveState=active" not in state.stdout.split():
+            told = state.stdout.strip().partition("=")[2] or "nothing"
+            raise InstanceError(
+                f"systemctl start {unit} ended well, but the unit is {told}, not active. {_log_of(domid)}"
+            )
 
     def stop(self, domid: int) -> None:
-        self._do("stop", domid)
+        self._do("stop", domid, STOP_SECONDS)
         _systemctl("reset-failed", UNIT.format(domid))
 
-    def _do(self, verb: str, domid: int) -> None:
+    def _do(self, verb: str, domid: int, seconds: float) -> None:
         unit = UNIT.format(domid)
-        done = _systemctl(verb, unit)
+        done = _systemctl(verb, unit, seconds=seconds)
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-            raise InstanceError(f"systemctl {verb} {unit}: {lines[0]} The log: journalctl XENGT_DOMID={domid}")
+            raise InstanceError(f"systemctl {verb} {unit}: {lines[0]} {_log_of(domid)}")
+
+
+def _log_of(domid: int) -> str:
+    return f"The log: journalctl XENGT_DOMID={domid}"
 
 
 class Spawner:
@@ -120,9 +198,11 @@ class Spawner:
     def start(self, domid: int) -> None:
         words = [*self._command, "--domid", str(domid), *remembered(domid, self._launch)]
         log = self._logs / f"{domid}.log"
+        step = f"open {log}"
         try:
             self._logs.mkdir(mode=0o750, parents=True, exist_ok=True)
-            with _notify_socket() as (manager, address), log.open("ab") as output:
+            with log.open("ab") as output, _notify_socket() as (manager, address):
+                step = f"start {words[0]}"
                 environment = {**os.environ, "NOTIFY_SOCKET": address}
                 child = subprocess.Popen(
                     words,
@@ -133,10 +213,15 @@ class Spawner:
                     cwd="/",
                     start_new_session=True,
                 )
+                self._children = {key: each for key, each in self._children.items() if each.poll() is None}
                 self._children[domid] = child
-                self._wait_ready(domid, child, manager, log)
+                try:
+                    self._wait_ready(domid, child, manager, log)
+                except BaseException:  # also if somebody would not wait any longer
+                    self.stop(domid)
+                    raise
         except OSError as error:
-            raise HostError(f"start {words[0]}", domid, error.errno or 0) from error
+            raise HostError(step, domid, error.errno or 0) from error
 
     def _wait_ready(self, domid: int, child: subprocess.Popen[bytes], manager: socket.socket, log: Path) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -147,9 +232,7 @@ class Spawner:
                 if manager.fileno() in ready and b"READY=1" in manager.recv(4096).split(b"\n"):
                     return
                 if ended in ready or not ready:
-                    child.kill()
-                    status = child.wait()
-                    why = f"ended with status {status}" if ready else f"does not serve after {READY_SECONDS:g} s"
+                    why = f"ended with status {child.wait()}" if ready else f"does not serve after {READY_SECONDS:g} s"
                     raise InstanceError(f"the instance of domain {domid} {why}; {_last_words(log)}")
         finally:
             os.close(ended)
@@ -158,9 +241,9 @@ class Spawner:
         """Only what this object started; `xengt-dm stop` reaches every other."""
         child = self._children.pop(domid, None)
         if child is not None:
-            child.terminate()
+            child.terminate()  # so that it releases its guest, if it can
             try:
-                child.wait(STOP_SECONDS)
+                child.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
-from xengt_dm.errors import ExitCode, XengtError
-from xengt_dm.service import instances, xlconfig
+from xengt_dm.errors import ExitCode, HostError, XengtError
+from xengt_dm.printable import printable
+from xengt_dm.service import domains, instances, xlconfig
+from xengt_dm.xenstore import XenStore
 
 STDERR: Final = 2
+#: Signals that ask a command to end.
+INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ToolstackError(XengtError):
@@ -26,13 +34,15 @@ class Xl:
     def __init__(self, program: Sequence[str] = ("xl",)) -> None:
         self._program = program
 
-    def create_paused(self, config: Path) -> None:
-        self._run("create", "-p", str(config))
+    def create_paused(self, config: Path, environment: dict[str, str] | None = None) -> None:
+        """``environment`` is added to that of xl and of what it starts, for as long as the domain lives."""
+        # In a session of its own: an interruption from the keyboard would end it in the middle and leave half a domain.
+        self._run("create", "-p", str(config), environment=environment, new_session=True)
 
     def domid(self, name: str) -> int:
-        text = self._run("domid", name, capture=True).strip()
+        text = self._run("domid", *_as_argument(name), capture=True).strip()
         if not text.isdecimal():
-            raise ToolstackError(f"xl domid {name}: {text!r} is no domain id")
+            raise ToolstackError(f"xl domid {printable(name)}: {printable(text[:80])!r} is no domain id")
         return int(text)
 
     def unpause(self, domid: int) -> None:
@@ -41,44 +51,151 @@ class Xl:
     def destroy(self, domid: int) -> None:
         self._run("destroy", str(domid))
 
-    def _run(self, *words: str, capture: bool = False) -> str:
+    def destroy_named(self, name: str) -> None:
+        """Destroys the domain with this name. xl takes a name of digits for an id, so that is looked up first."""
+        if name.isascii() and name.isdigit():
+            self.destroy(self.domid(name))
+        else:
+            self._run("destroy", *_as_argument(name))
+
+    def _run(
+        self,
+        *words: str,
+        capture: bool = False,
+        environment: dict[str, str] | None = None,
+        new_session: bool = False,
+    ) -> str:
         command = [*self._program, *words]
         try:
-            done = subprocess.run(command, stdout=subprocess.PIPE if capture else STDERR, text=True, check=False)
+            done = subprocess.run(
+                command,
+                stdout=subprocess.PIPE if capture else STDERR,
+                text=True,
+                errors="replace",
+                check=False,
+                env={**os.environ, **environment} if environment else None,
+                start_new_session=new_session,
+            )
         except OSError as error:
             raise ToolstackError(
-                f"{command[0]} cannot be run: {error.strerror}; is this dom0, and are Xen's utilities installed?"
+                f"{command[0]} cannot be run: {error.strerror}; is this dom0, and are Xen's utilities installed? "
+                "`xengt-dm check` says what this host lacks"
             ) from error
         if done.returncode != 0:
-            raise ToolstackError(f"xl {' '.join(words)} ended with status {done.returncode}")
+            raise ToolstackError(f"xl {printable(' '.join(words))} ended with status {done.returncode}")
         return done.stdout or ""
+
+
+def _as_argument(name: str) -> list[str]:
+    return ["--", name] if name.startswith("-") else [name]
 
 
 def create(
     config: Path, xl: Xl, starter: instances.Starter, *, paused: bool, complain: Callable[[str], None]
 ) -> tuple[int, xlconfig.Domain]:
-    """Create a domain with its instance serving before the domain's first instruction; its id, and what its file says.
+    """Creates a domain with its instance serving before the domain's first instruction.
 
-    If a step fails, those before it are undone; ``complain`` is told what of that fails. Raises XengtError.
+    Returns the domain's id, and what its file says. If a step fails or is interrupted, the steps before it are undone;
+    ``complain`` is told what of that fails. Raises XengtError.
     """
     domain = xlconfig.read(config)
+    options = instances.words_of(domain.options)
+    # For a wrapper in QEMU's place, which starts the instance within `xl create`, and again when the guest reboots.
+    environment = {instances.VARIABLE: " ".join(options)} if options else None
+    domid: int | None = None
 
     def undo(step: Callable[[int], None], domid: int) -> None:
-        try:
-            step(domid)
-        except XengtError as error:
-            complain(f"while undoing what was done: {error}")
+        with interruptions_held():
+            try:
+                step(domid)
+            except (XengtError, OSError) as error:
+                complain(f"while undoing what was done: {error}")
+
+    def destroy() -> None:
+        with interruptions_held():
+            try:
+                if domid is None:
+                    xl.destroy_named(domain.name)
+                else:
+                    xl.destroy(domid)
+            except XengtError as error:
+                complain(f"while undoing what was done: {error}")
+                complain(f"the domain {printable(domain.name)} may be left, and paused; look for it with: xl list")
 
     with ExitStack() as steps:
-        xl.create_paused(config)
+        with interruptions_held():
+            xl.create_paused(config, environment)
+            steps.callback(destroy)
         domid = xl.domid(domain.name)
-        steps.callback(undo, xl.destroy, domid)
         if domain.wanted:
             steps.callback(undo, instances.forget, domid)
-            instances.remember(domid, domain.options)
+            instances.remember(domid, domain.options, uuid=_uuid_of(domid))
             steps.callback(undo, starter.stop, domid)
             starter.start(domid)
         if not paused:
             xl.unpause(domid)
         steps.pop_all()
     return domid, domain
+
+
+def _uuid_of(domid: int) -> str | None:
+    """A domain's uuid, None if xenstore does not tell."""
+    try:
+        with XenStore() as store:
+            return domains.uuid_of(store, domid)
+    except HostError:
+        return None
+
+
+@contextmanager
+def interruptions_held() -> Iterator[None]:
+    """A block that is not interrupted in its middle: what a signal interrupts is raised at its end.
+
+    A second signal is raised at once. Raises KeyboardInterrupt or SystemExit, as :func:`interruptions_raised`.
+    """
+    came: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            raise _interruption(number)
+
+    with _handler(note):
+        yield
+    if came:
+        raise _interruption(came[0])
+
+
+@contextmanager
+def interruptions_raised() -> Iterator[None]:
+    """A block in which signals that ask to end are exceptions, so that what was done can be undone.
+
+    SIGINT is KeyboardInterrupt, SIGTERM and SIGHUP are SystemExit with the status that a shell gives them.
+    """
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise _interruption(number)
+
+    with _handler(stop):
+        yield
+
+
+def _interruption(number: int) -> BaseException:
+    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+
+
+@contextmanager
+def _handler(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """``handler`` for those of INTERRUPTIONS that are not ignored; only the main thread can have one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in INTERRUPTIONS}
+    changed = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    try:
+        for number in changed:
+            signal.signal(number, handler)
+        yield
+    finally:
+        for number, old in changed.items():
+            signal.signal(number, old)

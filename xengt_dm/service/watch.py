@@ -1,32 +1,53 @@
-"""The host watcher: an instance for each domain that has a file of its own, and none for a domain that is gone.
+"""The host watcher: an instance for each domain that is to have one, and none for a domain that is gone.
 
-xenstored fires ``@introduceDomain`` when the toolstack has built a domain, and ``@releaseDomain`` when one is dying or
-gone. Neither says which, so each time we look at all of them; what was missed while we did not run is found by the
-first look. A domain's name chooses its file, as for `xengt-dm run`.
+Facts: xenstored fires ``@introduceDomain`` when the toolstack has built a domain, and ``@releaseDomain`` when one shuts
+down or is gone. Neither says which. Nothing is fired when a domain is renamed, as xl does at the end of a migration,
+or when an operator writes a file. A guest that reboots is a new domain to Xen, with another id; xl gives it the uuid of
+the old one and lets it run at once. A start can take a minute if it fails.
+What follows: to act on the event alone, or on a domain's first name, misses domains; to act in the order of the events
+lets one instance hold up all others.
+Decision: look at all domains at each event and every few seconds. A domain gets an instance once: as soon as its name
+has a file, or its uuid is that of a domain that :mod:`.toolstack` launched here and that is gone. Each domain's steps
+run in a task of their own.
+Cost: xenstore is asked for the names of the domains without an instance every few seconds.
 
 An instance notices its domain's end by itself; the watcher is there for one that cannot, because it hangs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from errno import ENOENT
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import trio
 
-from xengt_dm.config.merge import domain_file
+from xengt_dm.config.merge import domain_file, domain_files
 from xengt_dm.errors import HostError, XengtError
 from xengt_dm.log.log import get_logger
-from xengt_dm.service.instances import Starter
+from xengt_dm.printable import printable
+from xengt_dm.service import domains
+from xengt_dm.service.instances import LAUNCH, Launch, Starter, forget_others, launch_of, remember_words
+from xengt_dm.service.threads import run_abandonable
 
 EVENTS: Final = ("@introduceDomain", "@releaseDomain")
-DOMAINS: Final = "/local/domain"
+#: Between two looks if no event comes.
+LOOK_SECONDS: Final = 5.0
+#: How long what a domain was launched with is kept after its end, for the case that its guest reboots.
+REBOOT_SECONDS: Final = 600.0
+#: Between two tries to reach a xenstore that was lost.
+RECONNECT_SECONDS: Final = 1.0
+#: Instances that are started or stopped at the same time.
+STEPS_AT_ONCE: Final = 16
 
 
 class Store(Protocol):
-    """What we need of :class:`xengt_dm.xenstore.XenStore`."""
+    """What is needed of :class:`xengt_dm.xenstore.XenStore`."""
 
     @property
     def fd(self) -> int: ...
@@ -36,8 +57,25 @@ class Store(Protocol):
     def fired(self) -> list[str]: ...
 
 
+class Step(NamedTuple):
+    """Something to be done about one domain. It is logged if it fails."""
+
+    domid: int
+    do: Callable[[], None]
+
+
+@dataclass
+class _Domain:
+    """What is known of a domain that is there: its uuid, and what it was launched with, once that is known."""
+
+    uuid: str | None = None
+    #: Whether it has had its instance. An operator who stops one means it.
+    served: bool = False
+    launch: Launch | None = None
+
+
 class Watcher:
-    """Looks at all domains, and starts and stops what has changed since its last look."""
+    """Looks at all domains, and tells what is to be done about them."""
 
     def __init__(
         self,
@@ -46,62 +84,197 @@ class Watcher:
         config: Path,
         serving: Callable[[], set[int]],
         forget: Callable[[int], None],
+        launch: Path = LAUNCH,
     ) -> None:
         """``config``: the directory of the configuration. ``serving``: the domains that have an instance now.
-        ``forget``: clears what is remembered of a domain that is gone.
+        ``forget``: clears what is left of a domain that is gone. ``launch``: where :func:`.instances.remember` writes.
         """
-        self._store = store
+        self.store = store
         self._starter = starter
         self._config = config
         self._serving = serving
         self._forget = forget
-        self._seen: set[int] = set()
+        self._launch = launch
+        self._domains: dict[int, _Domain] = {}
+        #: By uuid, of domains that are gone: what they were launched with, and since when they are gone.
+        self._gone: dict[str, tuple[Launch, float]] = {}
 
     def look(self) -> None:
-        """Follow what has changed. An instance that does not start or stop is logged, and is no reason to end."""
-        names = self._names()
-        for domid in sorted(self._serving() - names.keys()):
-            get_logger().info("watch.stopping", about=domid)
-            self._try(self._starter.stop, domid)
-        for domid in sorted(self._seen - names.keys()):
-            self._forget(domid)
-        for domid in sorted(names.keys() - self._seen):
-            path = domain_file(self._config, names[domid])
-            if path is not None and path.exists():
-                get_logger().info("watch.starting", about=domid, name=names[domid], file=str(path))
-                self._try(self._starter.start, domid)
-        self._seen = set(names)
+        """Does all that is to be done, one step after the other. Raises HostError if the store fails."""
+        for step in self.steps():
+            step.do()
 
-    def _try(self, step: Callable[[int], None], domid: int) -> None:
+    def steps(self, after_event: bool = True) -> list[Step]:
+        """Returns what is to be done now, in order for each domain. Raises HostError if the store fails.
+
+        Without an event no domain can have taken the id of another, so those that were served are not looked at.
+        """
+        return [*self._steps(after_event)]
+
+    def _steps(self, after_event: bool) -> Iterator[Step]:
+        now = time.monotonic()
+        self._gone = {uuid: each for uuid, each in self._gone.items() if now - each[1] < REBOOT_SECONDS}
+        there = domains.domids(self.store)
+        for domid in sorted(self._serving().difference(there)):
+            yield Step(domid, partial(self._stop, domid))
+        for domid in sorted(self._domains.keys() - set(there)):
+            self._remember_gone(domid, now)
+            yield Step(domid, partial(self._try, domid, self._forget))
+        files = self._has_files()
+        for domid in there:
+            try:
+                step = self._look_at(domid, files, after_event, now)
+            except HostError as error:
+                if error.errno in domains.CONNECTION_ERRORS:
+                    raise
+                self._complain(domid, error)
+                continue
+            if step is not None:
+                yield step
+
+    def _look_at(self, domid: int, files: bool, after_event: bool, now: float) -> Step | None:
+        domain = self._domains.get(domid)
+        if domain is None or domain.uuid is None or after_event:
+            uuid = domains.uuid_of(self.store, domid)
+            if domain is not None and None not in (domain.uuid, uuid) and domain.uuid != uuid:
+                self._remember_gone(domid, now)
+                domain = None
+            domain = domain or _Domain()
+            domain.uuid = uuid or domain.uuid
+            self._domains[domid] = domain
+        launch = launch_of(domid, self._launch)
+        if launch is not None and launch.uuid in (None, domain.uuid):
+            domain.launch = launch
+        if domain.served:
+            return None
+        why = self._why(domid, domain, files)
+        if why is None:
+            return None
+        domain.served = True
+        return Step(domid, partial(self._start, domid, domain, why))
+
+    def _why(self, domid: int, domain: _Domain, files: bool) -> dict[str, str] | None:
+        """Why a domain is to have an instance, as fields of the log; None if it is not, as far as can be told now."""
+        if domain.uuid is not None and domain.uuid in self._gone:
+            domain.launch, _ = self._gone.pop(domain.uuid)
+            return {"rebooted": domain.uuid}
+        name = domains.name_of(self.store, domid) if files else None
+        path = None if name is None else domain_file(self._config, name)
+        if name is None or path is None or not os.path.exists(path):
+            return None
+        return {"name": printable(name), "file": printable(str(path))}
+
+    def _has_files(self) -> bool:
+        try:
+            return bool(domain_files(self._config))
+        except XengtError as error:
+            get_logger().error("watch.unreadable", reason=str(error))
+            return False
+
+    def _remember_gone(self, domid: int, now: float) -> None:
+        domain = self._domains.pop(domid)
+        if domain.launch is not None and domain.uuid is not None:
+            self._gone[domain.uuid] = domain.launch, now
+
+    def _start(self, domid: int, domain: _Domain, why: dict[str, str]) -> None:
+        get_logger().info("watch.starting", about=domid, **why)
+
+        def start(domid: int) -> None:
+            forget_others(domid, domain.uuid, self._launch)
+            if domain.launch is not None:
+                remember_words(domid, domain.launch.words, self._launch, domain.uuid)
+            self._starter.start(domid)
+
+        self._try(domid, start)
+
+    def _stop(self, domid: int) -> None:
+        get_logger().info("watch.stopping", about=domid)
+        self._try(domid, self._starter.stop)
+
+    def _try(self, domid: int, step: Callable[[int], None]) -> None:
         try:
             step(domid)
-        except XengtError as error:
-            get_logger().error("watch.failed", about=domid, reason=str(error))
+        except (XengtError, OSError) as error:
+            self._complain(domid, error)
 
-    def _names(self) -> dict[int, str]:
-        """Every guest by its id. One whose name is not there yet is left for the next look."""
-        found = {}
-        for entry in self._store.directory(DOMAINS):
-            if entry.isdecimal() and entry != "0":
-                try:
-                    found[int(entry)] = self._store.read(f"{DOMAINS}/{entry}/name")
-                except HostError as error:
-                    if error.errno != ENOENT:
-                        raise
-        return found
+    def _complain(self, domid: int, error: Exception) -> None:
+        get_logger().error("watch.failed", about=domid, reason=str(error))
 
 
 async def watch(
-    store: Store, watcher: Watcher, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    store: Store,
+    watcher: Watcher,
+    reconnect: Callable[[], Store] | None = None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Follow the host's domains until cancelled; started after the first look. Raises HostError if the store fails."""
+    """Follows the host's domains until cancelled. It has started once xenstore tells of changes.
+
+    A connection that fails later is made anew by ``reconnect``, for as long as that takes; without one, and at the
+    beginning, that raises HostError, maybe in a group. A cancellation does not wait for what is being started.
+    """
+    await run_abandonable(_subscribe, store)
+    async with trio.open_nursery() as nursery:
+        queues = _Queues(nursery)
+        task_status.started()
+        event = True
+        while True:
+            try:
+                for step in await run_abandonable(watcher.steps, event):
+                    queues.add(step)
+                event = await _next_event(store)
+            except HostError as error:
+                if reconnect is None:
+                    raise
+                get_logger().error("watch.store_lost", reason=str(error))
+                watcher.store = store = await _reconnected(reconnect)
+                get_logger().info("watch.store_found")
+                event = True
+
+
+def _subscribe(store: Store) -> None:
     for event in EVENTS:
         store.watch(event)
-    await trio.to_thread.run_sync(watcher.look)
-    task_status.started()
-    while True:
+
+
+async def _next_event(store: Store) -> bool:
+    """Waits for an event; False if none comes in time."""
+    with trio.move_on_after(LOOK_SECONDS):
         # Looking reads the store, too, and an event may have come with an answer: so ask before waiting.
-        if store.fired():
-            await trio.to_thread.run_sync(watcher.look)
-        else:
+        while not store.fired():
             await trio.lowlevel.wait_readable(store.fd)
+        return True
+    return False
+
+
+async def _reconnected(reconnect: Callable[[], Store]) -> Store:
+    while True:
+        await trio.sleep(RECONNECT_SECONDS)
+        try:
+            store = await run_abandonable(reconnect)
+            await run_abandonable(_subscribe, store)
+        except HostError:
+            continue
+        return store
+
+
+class _Queues:
+    """The steps of each domain in order, those of different domains at the same time, in threads."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._limiter = trio.CapacityLimiter(STEPS_AT_ONCE)
+        self._waiting: dict[int, deque[Step]] = {}
+
+    def add(self, step: Step) -> None:
+        if step.domid in self._waiting:
+            self._waiting[step.domid].append(step)
+        else:
+            self._waiting[step.domid] = deque([step])
+            self._nursery.start_soon(self._work, step.domid)
+
+    async def _work(self, domid: int) -> None:
+        steps = self._waiting[domid]
+        while steps:
+            await run_abandonable(steps.popleft().do, limiter=self._limiter)
+        del self._waiting[domid]

@@ -35,7 +35,7 @@ class ClaimTraps:
         self._port = port
         self._server = server
         self._slots = slots
-        self._retype_in_flight_is_fatal = port.stores_must_end
+        self._retype_in_flight_is_fatal = port.retype_in_flight_is_fatal
         self._frames = Frames()
         self._guards = GuardRanges(port, server, record)
         self._retries = UnsyncRetries()

@@ -21,7 +21,7 @@ mapped. The shadows map frames by the chunk of 512, and again whenever they have
 
 What we do: the frames of a chunk that trap are RAM for the moment in which the chunk is mapped. A store of that moment
 is performed by the guest's CPU and seen by nobody. So it is a *trap gap*: it is counted in ``gaps``, and the engine
-reads every table again. XenGT mapped all of a guest's memory before it protected any frame, and so never learnt of
+reads every table again. XenGT mapped all of a guest's memory before it protected any frame, so it did not notice
 ballooning.
 
 Cost: two changes of type for each frame of the chunk that traps, and the next submission reads every table.

@@ -40,12 +40,12 @@ sent it.
 What follows: a frame must not become RAM while an instruction that stores to it is under way. While we answer a store,
 one always is. So the store that makes a table worth unsyncing can never unsync it.
 
-What we do where the port says ``stores_must_end`` (every real Xen): a frame that the last request of a vCPU names stays
-protected. If Xen has taken the answer already, a barrier tells whether the instruction is over. A request may come
-between our look at the slots and the change of the type; it was sent because of the old type. So we look again after
-the change, and protect such a frame again before we answer it. What could not be unprotected is tried again: an unsync
-after the answer and after the next ones (:class:`~xengt_dm.traps.retry.UnsyncRetries`), a *deferred unprotect* when
-there is time.
+What we do where the port says ``retype_in_flight_is_fatal`` (every real Xen): a frame that the last request of a vCPU
+names stays protected. If Xen has taken the answer already, a barrier tells whether the instruction is over. A request
+may come between our look at the slots and the change of the type; it was sent because of the old type. So we look again
+after the change, and protect such a frame again before we answer it. What could not be unprotected is tried again: an
+unsync after the answer and after the next ones (:class:`~xengt_dm.traps.retry.UnsyncRetries`), a *deferred unprotect*
+when there is time.
 
 Example: a guest clears table 5 by ``rep stosq``; each of its 512 elements is one request. In relaxed mode the first one
 asks us to unsync 5; we wait. After the answer the slot is NONE. We pause the domain: if the slot is still NONE, the

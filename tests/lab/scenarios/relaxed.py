@@ -7,7 +7,7 @@ with a sync, which is what a submission does.
 
 import time
 
-from dom0.checks import Patience, require, say
+from dom0.checks import Patience, require, say, sized
 from dom0.compare import compare
 from dom0.daemon import ask_at_once, serving
 from dom0.guest import Guest, created
@@ -18,8 +18,8 @@ GUESTS = ("relaxed",)
 _ANNOUNCED, _FINISHED = 1, 2
 _ORDER_FINISH = 0x80000000
 _STEP_SECONDS = 180
-_STORES = 200_000
-_SUBMISSIONS = 60
+_STORES = sized(100_000, 200_000)
+_SUBMISSIONS = sized(30, 60)
 _SUBMISSIONS_AN_AUDIT = 10
 _POLL_SECONDS = 0.0005
 _SAY_SECONDS = 10

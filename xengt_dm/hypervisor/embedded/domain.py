@@ -42,7 +42,7 @@ class EmbeddedDomain:
     ``flavour`` names the Xen that it behaves as, a key of :data:`~xengt_dm.hypervisor.embedded.p2m.FLAVOURS`.
     ``unlocked_looks`` widens a race that only Xen before 4.9 has to every flavour: a type may then change between the
     hardware's look at a store and the emulator's. ``rep_stores`` has every store be one of ``rep stos``; without it
-    none is, as in the programs of demo and replay. See :mod:`xengt_dm.traps.protection`. ``local_apics``: whether the
+    none is, as in the programs of demo and replay. See :mod:`xengt_dm.traps.state`. ``local_apics``: whether the
     guest has enabled the local APICs of its vCPUs.
     """
 

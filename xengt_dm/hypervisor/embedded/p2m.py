@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from xengt_dm._embedded import ffi, lib
+from xengt_dm.hypervisor.port import MemType
 
 
 class P2mType(enum.IntEnum):
@@ -36,18 +37,6 @@ class P2mType(enum.IntEnum):
     MAP_FOREIGN = 14
     #: p2m_mmio_write_dm up to 4.7, p2m_ioreq_server since 4.8 (b4986813c5, cb34624af5).
     IOREQ_SERVER = 15
-
-
-class HvmMem(enum.IntEnum):
-    """hvmmem_type_t, xen/include/public/hvm/hvm_op.h: what a device model may ask for."""
-
-    RAM_RW = 0
-    RAM_RO = 1
-    MMIO_DM = 2
-    #: HVMMEM_mmio_write_dm in 4.6, HVMMEM_unused since 4.7 (c858e932c1).
-    MMIO_WRITE_DM = 3
-    #: Since 4.8 (cb34624af5).
-    IOREQ_SERVER = 4
 
 
 class Look(enum.IntEnum):
@@ -114,17 +103,17 @@ def members(predicate: str, claim: bool) -> Types:
     raise KeyError(predicate)
 
 
-def reported(p2m_type: P2mType, claim: bool) -> HvmMem:
+def reported(p2m_type: P2mType, claim: bool) -> MemType:
     """What HVMOP_get_mem_type says of a frame (xen/arch/x86/hvm/hvm.c hvmop_get_mem_type)."""
     if p2m_type in members("p2m_is_mmio", claim):
-        return HvmMem.MMIO_DM
+        return MemType.MMIO_DM
     if p2m_type == T.IOREQ_SERVER:
-        return HvmMem.IOREQ_SERVER if claim else HvmMem.MMIO_WRITE_DM
+        return MemType.IOREQ_SERVER if claim else MemType.MMIO_WRITE_DM
     if p2m_type in members("p2m_is_readonly", claim):
-        return HvmMem.RAM_RO
+        return MemType.RAM_RO
     if any(p2m_type in members(predicate, claim) for predicate in ("p2m_is_ram", "p2m_is_pod", "p2m_is_grant")):
-        return HvmMem.RAM_RW
-    return HvmMem.MMIO_DM
+        return MemType.RAM_RW
+    return MemType.MMIO_DM
 
 
 class Straddle(enum.IntEnum):
@@ -147,7 +136,7 @@ class Again(enum.IntEnum):
 
 
 _NEVER, _FIRST, _ALWAYS = Again.NEVER, Again.FIRST, Again.ALWAYS
-_WRITE_DM, _IOREQ = HvmMem.MMIO_WRITE_DM, HvmMem.IOREQ_SERVER
+_WRITE_DM, _IOREQ = MemType.MMIO_WRITE_DM, MemType.IOREQ_SERVER
 
 
 @dataclass(frozen=True)
@@ -158,7 +147,7 @@ class Flavour:
     #: Where the source column's paths are to be read.
     tree: str
     #: The hvmmem type that traps writes, or None.
-    trap: HvmMem | None
+    trap: MemType | None
     #: XEN_DMOP_map_mem_type_to_ioreq_server exists.
     claim: bool
     #: hvm_hap_nested_page_fault dropped the p2m lock before it emulated.
@@ -285,7 +274,7 @@ class ChangeRow:
     """
 
     old: Types
-    new: HvmMem | None
+    new: MemType | None
     flavours: frozenset[str]
     errno: int
     source: str
@@ -299,22 +288,22 @@ _OP = "hvm/hvm.c do_hvm_op HVMOP_set_mem_type"
 
 #: That the type must be claimed before a page can get it is checked first of all, and not here.
 CHANGES: Final = (
-    ChangeRow(_ALL, HvmMem.MMIO_WRITE_DM, _EVERY - _V7, errno.EINVAL, f"{_DM}: HVMMEM_unused; c858e932c1"),
-    ChangeRow(_ALL, HvmMem.IOREQ_SERVER, _EVERY - _CLAIM, errno.EINVAL, f"{_OP}: ARRAY_SIZE(memtype)"),
+    ChangeRow(_ALL, MemType.MMIO_WRITE_DM, _EVERY - _V7, errno.EINVAL, f"{_DM}: HVMMEM_unused; c858e932c1"),
+    ChangeRow(_ALL, MemType.IOREQ_SERVER, _EVERY - _CLAIM, errno.EINVAL, f"{_OP}: ARRAY_SIZE(memtype)"),
     ChangeRow(members("p2m_is_paging", True), None, _EVERY, errno.EAGAIN, f"{_DM}: p2m_is_paging; {_OP}"),
     ChangeRow(members("p2m_is_shared", True), None, _EVERY, errno.EAGAIN, f"{_DM}: p2m_is_shared; {_OP}"),
     # get_gfn_unshare populates the frame before its type is looked at.
     ChangeRow(_only(T.RAM_RW, T.POPULATE_ON_DEMAND), None, _EVERY, 0, f"{_ALLOW}: old == p2m_ram_rw; {_OP}"),
-    ChangeRow(_ALL, HvmMem.IOREQ_SERVER, _CLAIM, errno.EINVAL, f"{_ALLOW}: old == p2m_ram_rw"),
-    ChangeRow(_only(T.IOREQ_SERVER), HvmMem.RAM_RW, _EVERY, 0, f"{_ALLOW}: new == p2m_ram_rw; {_OP}"),
+    ChangeRow(_ALL, MemType.IOREQ_SERVER, _CLAIM, errno.EINVAL, f"{_ALLOW}: old == p2m_ram_rw"),
+    ChangeRow(_only(T.IOREQ_SERVER), MemType.RAM_RW, _EVERY, 0, f"{_ALLOW}: new == p2m_ram_rw; {_OP}"),
     ChangeRow(_only(T.IOREQ_SERVER), None, _EVERY, errno.EINVAL, f"{_ALLOW}: new == p2m_ram_rw; {_OP}"),
     ChangeRow(_RAM_BUT_TRAP, None, _EVERY, 0, f"{_ALLOW}: p2m_is_ram(old); {_OP}"),
-    ChangeRow(members("p2m_is_hole", True), HvmMem.MMIO_DM, _EVERY, 0, f"{_ALLOW}: p2m_is_hole(old); {_OP}"),
+    ChangeRow(members("p2m_is_hole", True), MemType.MMIO_DM, _EVERY, 0, f"{_ALLOW}: p2m_is_hole(old); {_OP}"),
     ChangeRow(_ALL, None, _EVERY, errno.EINVAL, f"{_ALLOW}; {_OP}"),
 )
 
 
-def change(flavour: Flavour, old: P2mType, new: HvmMem) -> ChangeRow:
+def change(flavour: Flavour, old: P2mType, new: MemType) -> ChangeRow:
     """The rule that decides a change of type."""
     for row in CHANGES:
         if flavour.name in row.flavours and old in row.old and row.new in (None, new):
@@ -339,7 +328,7 @@ def why_unusable(flavour: Flavour) -> str:
     remedy = "run the guest on Xen 4.13 or later"
     if flavour.trap is None:
         return f"Xen {flavour.name} has no page type that traps stores (HVMMEM_mmio_write_dm was withdrawn); {remedy}"
-    if flavour.trap is HvmMem.IOREQ_SERVER and not flavour.claim:
+    if flavour.trap is MemType.IOREQ_SERVER and not flavour.claim:
         return f"Xen {flavour.name} lets no ioreq server claim HVMMEM_ioreq_server; {remedy}"
     if look(flavour, P2mType.IOREQ_SERVER).copy_store is Look.DIRECT:
         return f"the emulator of Xen {flavour.name} stores to trapped pages unseen (rep stos, movs); {remedy}"
@@ -356,16 +345,16 @@ def compile_rules(flavour: Flavour) -> Any:
     """The tables as ``xd_emb_rules *``, which is what C consults."""
     rules = ffi.new("xd_emb_rules *")
     targets = {
-        HvmMem.RAM_RW: T.RAM_RW,
-        HvmMem.RAM_RO: T.RAM_RO,
-        HvmMem.MMIO_DM: T.MMIO_DM,
-        HvmMem.MMIO_WRITE_DM: T.IOREQ_SERVER,
-        HvmMem.IOREQ_SERVER: T.IOREQ_SERVER,
+        MemType.RAM_RW: T.RAM_RW,
+        MemType.RAM_RO: T.RAM_RO,
+        MemType.MMIO_DM: T.MMIO_DM,
+        MemType.MMIO_WRITE_DM: T.IOREQ_SERVER,
+        MemType.IOREQ_SERVER: T.IOREQ_SERVER,
     }
     for new, target in targets.items():
         rules.change_to[new] = target
     for old in P2mType:
-        for new in HvmMem:
+        for new in MemType:
             rules.change_errno[old][new] = change(flavour, old, new).errno
         row = look(flavour, old)
         rules.store[old] = row.store

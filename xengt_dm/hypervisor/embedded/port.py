@@ -98,7 +98,7 @@ class EmbeddedPort:
         return WriteTrap.CLAIM if flavour.claim else WriteTrap.RANGES
 
     @property
-    def stores_must_end(self) -> bool:
+    def retype_in_flight_is_fatal(self) -> bool:
         return self._domain.rep_stores or self._domain.flavour.looks_again is not Again.NEVER
 
     @property

@@ -107,8 +107,11 @@ class XenPort:
         return WriteTrap.CLAIM
 
     @property
-    def stores_must_end(self) -> bool:
-        """Because of ``rep stos``, and on newer Xen of every store; see :mod:`xengt_dm.traps.protection`."""
+    def retype_in_flight_is_fatal(self) -> bool:
+        """True: for ``rep stos`` and ``rep movs`` on every Xen, and for every store on newer ones.
+
+        See :mod:`xengt_dm.traps.state`.
+        """
         return True
 
     @property
