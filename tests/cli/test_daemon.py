@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from tests.support import daemon_process
 from tests.support.daemon_process import DOMID, FRAME, FRAMES, PT, ROOT, SOME
 from xengt_dm import __version__
-from xengt_dm.cli import main
+from xengt_dm.cli import client, main
 from xengt_dm.errors import ExitCode
 
 
@@ -116,6 +116,75 @@ def test_audit(base: Path) -> None:
     audit = told(base, "audit")
     assert audit["audit_mismatches"] == 0
     assert "the shadow says what the guest's tables say" in run(base, "audit").output
+
+
+@pytest.mark.parametrize("words", [("walk", "0"), ("dump",), ("audit",)])
+def test_looking_changes_nothing_unless_told_to_sync(base: Path, words: tuple[str, ...]) -> None:
+    def counters() -> dict[str, int]:
+        counted: dict[str, int] = told(base, "status")["counters"]
+        return {name: value for name, value in counted.items() if not name.startswith("audit")}
+
+    before = counters()
+    told(base, *words)
+    assert counters() == before
+    told(base, *words, "--sync")
+    assert counters() == {**before, "submissions": before["submissions"] + 1}
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, answer: object) -> list[dict[str, Any]]:
+    """Have a daemon give this answer to whatever is asked; what was asked."""
+    asked: list[dict[str, Any]] = []
+
+    def ask(base: Path, domid: int, command: str, **arguments: Any) -> object:
+        asked.append({"command": command, **arguments})
+        return answer
+
+    monkeypatch.setattr(client, "ask", ask)
+    return asked
+
+
+def test_an_audit_says_how_many_tables_were_left_out(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = {"mode": "l4", "root": 4096, "mismatches": 0, "overdue": 0, "unsynced": 3}
+    totals = {"audit_mismatches": 0, "audit_overdue": 0, "audit_unsynced": 3}
+    asked = answering(monkeypatch, {"spaces": [space], **totals})
+    text = run(base, "audit").output
+    assert text.splitlines() == [
+        "MODE  ROOT    MISMATCHES  OVERDUE  UNSYNCED",
+        "l4    0x1000           0        0         3",
+        "3 unsynced tables left out; --sync compares them, too",
+        "1 space: the shadow says what the guest's tables say",
+    ]
+    run(base, "audit", "--sync")
+    assert asked == [{"command": "audit", "sync": False}, {"command": "audit", "sync": True}]
+
+
+def test_an_audit_by_a_daemon_that_knows_no_unsynced_tables(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = {"mode": "l4", "root": 4096, "mismatches": 1, "overdue": 2}
+    answering(monkeypatch, {"spaces": [space], "audit_mismatches": 1, "audit_overdue": 2})
+    result = run(base, "audit", "--sync")
+    assert result.exit_code == ExitCode.INTERNAL
+    assert result.output.splitlines()[1:] == [
+        "l4    0x1000           1        2         0",
+        "1 entry of the shadow and the guest's tables differ",
+        "2 entries of the shadow should map something by now",
+    ]
+
+
+@pytest.mark.parametrize("key", ["unsynced", "open"])
+def test_protected_says_which_tables_are_unsynced(base: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Under its name of today, and by a daemon that has the older name only."""
+    tables = [
+        {"gfn": gfn, "level": level, "refs": 1, "open": unsynced, key: unsynced}
+        for gfn, level, unsynced in ((3, 2, False), (4, 1, True), (5, 1, False))
+    ]
+    answering(monkeypatch, {"tables": tables})
+    assert run(base, "protected").output.splitlines() == [
+        "GFN  LEVEL  REFS  STATE",
+        "0x3      2     1  protected",
+        "0x4      1     1  unsynced",
+        "0x5      1     1  protected",
+        "3 tables in 3 frames: 2 protected, 1 unsynced",
+    ]
 
 
 def test_tables_are_protected(base: Path) -> None:

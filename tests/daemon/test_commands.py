@@ -14,6 +14,7 @@ import pytest
 from tests.support.faults import Call, fail_nth
 from tests.support.guest import FRAME
 from tests.support.live import Live, handlers_of, with_live
+from tests.support.snapshots import snapshot
 from xengt_dm.control.commands import COMMANDS
 from xengt_dm.control.protocol import ErrorCode, RefusedError, reply_pieces
 from xengt_dm.daemon.recording import Recording
@@ -165,9 +166,59 @@ def test_the_mode_is_told_and_switched() -> None:
     with_live(body, Settings(sync=Sync.RELAXED))
 
 
+LOOKS = {"walk": {"va": 0}, "dump": {}, "audit": {}, "spaces": {}, "protected": {}, "status": {}}
+
+
+@pytest.mark.parametrize("command", LOOKS)
+def test_looking_changes_nothing(command: str) -> None:
+    async def body(live: Live) -> None:
+        console = Console(live)
+        await make_space(live)
+        await live.announce(30)
+        for slot in (1, 2):  # the first store unsyncs the table, the second one is not seen
+            await live.store(L1, slot, (8 + slot) * FRAME | 3)
+        protected = live.domain.protected()
+        assert L1 not in protected
+        before = snapshot(live.instance.engine)
+        await console(command, **LOOKS[command])
+        after = snapshot(live.instance.engine)
+        assert [part for part in before if before[part] != after[part]] == []
+        assert live.domain.protected() == protected
+
+    with_live(body, Settings(sync=Sync.RELAXED))
+
+
+@pytest.mark.parametrize("command", ["walk", "dump", "audit"])
+def test_looking_after_a_sync_sees_all_stores(command: str) -> None:
+    async def body(live: Live) -> None:
+        console = Console(live)
+        await make_space(live)
+        for slot in (1, 2):
+            await live.store(L1, slot, (8 + slot) * FRAME | 3)
+        va = 2 * FRAME
+        arguments = {"va": va} if command == "walk" else {}
+        found = await console(command, **arguments)
+        synced = await console(command, **arguments, sync=True)
+        if command == "walk":
+            assert found["spaces"][0]["page"] is None
+            assert synced["spaces"][0]["page"]["gpa"] == 10 * FRAME
+        else:
+            assert (found["audit_unsynced"], synced["audit_unsynced"]) == (1, 0)
+            assert found["audit_mismatches"] == synced["audit_mismatches"] == 0
+        if command == "dump":
+            pages = [sum(run[1] for run in dump["spaces"][0]["mappings"]) // FRAME for dump in (found, synced)]
+            assert pages == [2, 3]
+        assert L1 in live.domain.protected()
+
+    with_live(body, Settings(sync=Sync.RELAXED))
+
+
 @pytest.mark.parametrize(
     ("command", "arguments"),
     [
+        ("audit", {"sync": 1}),
+        ("walk", {"va": 0, "sync": None}),
+        ("spaces", {"sync": True}),
         ("mode", {"mode": "lax"}),
         ("mode", {"mode": ["strict"]}),
         ("mode", {"x": 1}),

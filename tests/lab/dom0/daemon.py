@@ -60,11 +60,11 @@ class Daemon:
         self._process.kill()
         self._process.wait()
 
-    def ask(self, command: str) -> dict[str, Any]:
+    def ask(self, command: str, *options: str) -> dict[str, Any]:
         """The answer of `xengt-dm COMMAND --domid N --json`. Raises ScenarioError if it is an error or no JSON."""
         status = self._process.poll()
         require(status is None, f"the daemon ended with status {status}")
-        answer: dict[str, Any] = json.loads(run(_PROGRAM, command, "--domid", str(self.domid), "--json"))
+        answer: dict[str, Any] = json.loads(run(_PROGRAM, command, "--domid", str(self.domid), "--json", *options))
         return answer
 
     def extensions(self) -> set[str]:
@@ -82,7 +82,7 @@ def ask_at_once(domid: int, command: str, **arguments: object) -> dict[str, Any]
 
     Raises ScenarioError if the daemon refuses it or is gone.
     """
-    request = json.dumps({"v": 1, "cmd": command, **arguments})
+    request = json.dumps({"v": 2, "cmd": command, **arguments})
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_COMMAND_SECONDS)
         connection.connect(str(_RUN_DIRECTORIES / str(domid) / "control.sock"))

@@ -67,7 +67,7 @@ def run() -> dict[str, int | float | str]:
             guest.wait_stores(_STORES_BEFORE, _STEP_SECONDS, "under the last daemon")
             guest.order(_ORDER_FINISH)
             guest.reach(_FINISHED, _STEP_SECONDS)
-            dump = daemon.ask("dump")
+            dump = daemon.ask("dump", "--sync")
             figures: dict[str, int | float | str] = {
                 "kills": _KILLS,
                 "stores": sum(guest.stores()),

@@ -153,7 +153,7 @@ def _check_end(unit: str, domid: int) -> float:
 
 
 def _audit(guest: Guest) -> None:
-    audit = json.loads(command("xengt-dm", "audit", "--domid", str(guest.domid), "--json"))
+    audit = json.loads(command("xengt-dm", "audit", "--sync", "--domid", str(guest.domid), "--json"))
     require(len(audit["spaces"]) == guest.vcpus, f"{guest.program} has announced other spaces than: {audit}")
     require(audit["audit_mismatches"] == 0, f"the audit of {guest.program} found: {audit}")
 

@@ -18,7 +18,7 @@ _END_SECONDS = 60
 def _compare(guest: Guest, daemon: Daemon, when: str) -> tuple[int, int]:
     """Compare the daemon's shadow with the guest's intent, and both with its tables: pages mapped, stores trapped."""
     say(f"{when}: dump")
-    dump = daemon.ask("dump")
+    dump = daemon.ask("dump", "--sync")
     pages = compare(guest, dump, when)
     protected, reached = dump["counters"]["protected_pages"], guest.read("tables")
     require(protected == reached, f"{when}: {protected} pages are protected, the live spaces reach {reached}")
@@ -28,8 +28,9 @@ def _compare(guest: Guest, daemon: Daemon, when: str) -> tuple[int, int]:
 
 
 def _audit(daemon: Daemon) -> None:
-    mismatches = daemon.ask("audit")["audit_mismatches"]
-    require(mismatches == 0, f"the audit found {mismatches} mismatches")
+    for options in ((), ("--sync",)):
+        audit = daemon.ask("audit", *options)
+        require(audit["audit_mismatches"] == audit["audit_unsynced"] == 0, f"the audit {options} found {audit}")
 
 
 def run() -> dict[str, int | float | str]:
