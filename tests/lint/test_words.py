@@ -145,9 +145,7 @@ CONTRACTS = {
 #: What the words must stay in: the history, this table, and the table of the glossary.
 EXEMPT = ("CHANGELOG.md", "tests/lint/test_words.py")
 #: Folders and files that still have retired words. One that has none any more must be taken out.
-NOT_CONVERTED = (
-    "tests/support/",
-)
+NOT_CONVERTED = ("tests/support/",)
 
 begin, end = "<!-- table -->\n", "<!-- end of table -->\n"
 _SEARCH = {word: re.compile("|".join(word.patterns), re.IGNORECASE) for word in WORDS}
