@@ -116,6 +116,9 @@ class Side:
     def check(self) -> None:
         guest, shadow, counters = self.guest, self.shadow, self.engine.counters
         assert self.engine.check() == []
+        for space in self.engine.spaces:  # as it is, without a sync
+            found = self.engine.audit(space)
+            assert (found.mismatches, found.overdue) == (0, 0), key_of(space)
         frames = self.frames()
         is_open = {gfn for gfn, of_frame in frames.items() if of_frame[0].flags & lib.XD_TABLE_UNSYNCED}
         assert guest.unsynced_frames == is_open
