@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support import daemon_process
-from tests.support.daemon_process import DOMID, FRAME, FRAMES, PT, ROOT, SOME
+from tests.support.daemon_process import DOMID, FRAMES, PT, ROOT, SOME
+from tests.support.tables import FRAME
 from xengt_dm import __version__
 from xengt_dm.cli import client, main
 from xengt_dm.errors import ExitCode
