@@ -219,6 +219,6 @@ def test_a_daemon_that_was_killed_says_so(tmp_path: Path) -> None:
         process.communicate(timeout=60)
     result = run(tmp_path, "status")
     assert result.exit_code == ExitCode.UNAVAILABLE
-    assert f"xengt-dm run --domid {DOMID}" in result.output
+    assert f"xengt-dm start --domid {DOMID}" in result.output
     (found,) = told(tmp_path, "list")
     assert found["state"] == "dead"
