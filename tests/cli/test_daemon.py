@@ -13,7 +13,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support import daemon_process
-from tests.support.daemon_process import DOMID, FRAME, FRAMES, PT, ROOT, SOME
+from tests.support.daemon_process import DOMID, FRAMES, PT, ROOT, SOME
+from tests.support.tables import FRAME
 from xengt_dm import __version__
 from xengt_dm.cli import client, main
 from xengt_dm.errors import ExitCode
@@ -218,6 +219,6 @@ def test_a_daemon_that_was_killed_says_so(tmp_path: Path) -> None:
         process.communicate(timeout=60)
     result = run(tmp_path, "status")
     assert result.exit_code == ExitCode.UNAVAILABLE
-    assert f"xengt-dm run --domid {DOMID}" in result.output
+    assert f"xengt-dm start --domid {DOMID}" in result.output
     (found,) = told(tmp_path, "list")
     assert found["state"] == "dead"

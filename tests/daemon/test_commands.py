@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.live import Live, handlers_of, with_live
 
 from tests.support.faults import Call, fail_nth
-from tests.support.guest import FRAME
-from tests.support.live import Live, handlers_of, with_live
 from tests.support.snapshots import snapshot
+from tests.support.tables import FRAME, pte
 from xengt_dm.control.commands import COMMANDS
 from xengt_dm.control.protocol import ErrorCode, RefusedError, reply_pieces
 from xengt_dm.daemon.recording import Recording
@@ -43,7 +43,7 @@ class Console:
 
 async def make_space(live: Live) -> None:
     for table, child in zip(TABLES, [L3, L2, L1, DATA], strict=True):
-        await live.store(table, 0, child * FRAME | 3)
+        await live.store(table, 0, pte(child))
     await live.announce(L4)
 
 
@@ -68,7 +68,7 @@ def test_a_quiesced_domain_can_be_migrated_and_resumed() -> None:
         assert (live.domain.protected(), live.domain.owner) == ([], None)
         assert live.domain.log_dirty(True)
         traps = live.instance.engine.counters.store_traps
-        await live.store(L1, 1, 9 * FRAME | 3)
+        await live.store(L1, 1, pte(9))
         assert live.instance.engine.counters.store_traps == traps
 
         assert live.domain.log_dirty(False) is True
@@ -77,7 +77,7 @@ def test_a_quiesced_domain_can_be_migrated_and_resumed() -> None:
         assert (await console("status"))["state"] == "serving"
         assert live.domain.protected() == TABLES
         assert mappings(live) == [*MAPPED, [FRAME, FRAME, 9 * FRAME, 1, 0]]
-        await live.store(L1, 2, 11 * FRAME | 3)
+        await live.store(L1, 2, pte(11))
         assert len(mappings(live)) == 3
         assert live.audit() == 0
 
@@ -152,8 +152,8 @@ def test_the_mode_is_told_and_switched() -> None:
         console = Console(live)
         await make_space(live)
         assert await console("mode") == {"mode": "relaxed"}
-        await live.store(L1, 1, 9 * FRAME | 3)
-        await live.store(L1, 2, 11 * FRAME | 3)
+        await live.store(L1, 1, pte(9))
+        await live.store(L1, 2, pte(11))
         assert L1 not in live.domain.protected()
         tables = (await console("protected"))["tables"]
         assert {"gfn": L1, "level": 1, "refs": 1, "unsynced": True, "open": True} in tables
@@ -176,7 +176,7 @@ def test_looking_changes_nothing(command: str) -> None:
         await make_space(live)
         await live.announce(30)
         for slot in (1, 2):  # the first store unsyncs the table, the second one is not seen
-            await live.store(L1, slot, (8 + slot) * FRAME | 3)
+            await live.store(L1, slot, pte(8 + slot))
         protected = live.domain.protected()
         assert L1 not in protected
         before = snapshot(live.instance.engine)
@@ -194,7 +194,7 @@ def test_looking_after_a_sync_sees_all_stores(command: str) -> None:
         console = Console(live)
         await make_space(live)
         for slot in (1, 2):
-            await live.store(L1, slot, (8 + slot) * FRAME | 3)
+            await live.store(L1, slot, pte(8 + slot))
         va = 2 * FRAME
         arguments = {"va": va} if command == "walk" else {}
         found = await console(command, **arguments)

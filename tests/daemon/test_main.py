@@ -14,9 +14,10 @@ import pytest
 import trio
 
 from tests.support import daemon_process
-from tests.support.daemon_process import DOMID, FRAME
+from tests.support.daemon_process import DOMID
 from tests.support.device_model import PATIENCE, DeviceModel
 from tests.support.faults import wait_until_blocked
+from tests.support.tables import FRAME
 from xengt_dm.control.client import ask
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Settings, open_instance

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.support import daemon_process
-from tests.support.daemon_process import DOMID, FRAME, PD, PDP, PT, ROOT
+from tests.support.daemon_process import DOMID, PD, PDP, PT, ROOT
 from tests.support.recording import dumps_of
+from tests.support.tables import FRAME
 from xengt_dm.control.client import ask
 from xengt_dm.control.protocol import RefusedError
 from xengt_dm.errors import ExitCode

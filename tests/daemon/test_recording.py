@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import trio
-
-from tests.support.guest import FRAME
 from tests.support.live import Live, handlers_of, with_live
+
 from tests.support.recording import demo_recorded, dumps_of
+from tests.support.tables import FRAME, pte
 from xengt_dm.control.client import ask
 from xengt_dm.control.protocol import SOCKET_NAME, RefusedError
 from xengt_dm.control.server import serve_control
@@ -24,7 +24,7 @@ L4, L3, L2, L1, DATA = range(2, 7)
 
 async def make_space(live: Live) -> None:
     for table, child in ((L4, L3), (L3, L2), (L2, L1), (L1, DATA)):
-        await live.store(table, 0, child * FRAME | 3)
+        await live.store(table, 0, pte(child))
     await live.announce(L4)
 
 
@@ -55,7 +55,7 @@ def test_over_the_socket(tmp_path: Path) -> None:
             assert answer["recording"] == "the file.gz"
             with pytest.raises(RefusedError, match=r"recording to the file.gz already"):
                 await command(file="other")
-            await live.store(L1, 1, 9 * FRAME | 3)
+            await live.store(L1, 1, pte(9))
             answer = await command(stop=True)
             assert isinstance(answer, dict)
             assert (answer["recording"], answer["file"]) == (None, "the file.gz")
@@ -110,7 +110,7 @@ def test_a_disk_that_fills_up_ends_the_recording_and_nothing_else() -> None:
         recording.flush()
         assert recording.name is None
         assert live.instance.bus.observer is None
-        await live.store(L1, 1, 9 * FRAME | 3)
+        await live.store(L1, 1, pte(9))
         assert live.audit() == 0
 
     with_live(body)
@@ -124,7 +124,7 @@ def test_started_while_quiesced(tmp_path: Path) -> None:
         await make_space(live)
         live.instance.engine.quiesce()
         recording.start(open_trace_file(str(file)))
-        await live.store(L1, 1, 9 * FRAME | 3)
+        await live.store(L1, 1, pte(9))
         live.instance.engine.resume()
         recording.stop()
 

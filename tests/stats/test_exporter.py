@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from tests.support.scraping import get, serving_http
 from tests.support.served import announce, busy, serving
 from xengt_dm import __version__
 from xengt_dm._core import ffi, lib
@@ -264,25 +263,6 @@ def test_a_program_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
 # As a server
 
 
-@contextmanager
-def serving_http(base: Path, host: str = "127.0.0.1") -> Iterator[exporter.Server]:
-    with exporter.Server(base, (host, 0)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def get(port: int, path: str = "/metrics", host: str = "127.0.0.1", **headers: str) -> bytes:
-    request = urllib.request.Request(f"http://{host}:{port}{path}", headers=headers)
-    with urllib.request.urlopen(request, timeout=20) as reply:
-        body: bytes = reply.read()
-        return gzip.decompress(body) if reply.headers["Content-Encoding"] == "gzip" else body
-
-
 def loopbacks() -> Iterator[str]:
     """The second one only where the kernel has it."""
     yield "127.0.0.1"
@@ -330,20 +310,3 @@ def test_a_scrape_that_fails_says_why_and_the_next_may_work(tmp_path: Path) -> N
             assert f"list {base}" in error.read().decode()
         base.unlink()
         assert b"xengt_build_info" in get(server.server_port)
-
-
-def test_one_connection_too_many_is_closed(tmp_path: Path) -> None:
-    with serving_http(tmp_path) as server:
-        address = ("127.0.0.1", server.server_port)
-        silent = [socket.create_connection(address, 20) for _ in range(exporter.MAX_CONNECTIONS)]
-        try:
-            with socket.create_connection(address, 20) as one_more:
-                assert one_more.recv(1) == b""
-        finally:
-            for each in silent:
-                each.close()
-        for _ in range(1000):  # until a thread has found its silent peer gone
-            with suppress(OSError):
-                assert b"xengt_build_info" in get(server.server_port)
-                return
-        pytest.fail("no place became free")

@@ -12,6 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
+from tests.support.tables import pte
 from xengt_dm.config.files import read_setting
 from xengt_dm.config.merge import Config
 from xengt_dm.daemon import main as daemon
@@ -47,7 +48,7 @@ class Guest(Notifier):
 
     def program(self, vcpu: Vcpu) -> None:
         for table, child in ((ROOT, PDP), (PDP, PD), (PD, PT)):
-            vcpu.store(table * FRAME, 8, child * FRAME | 3)
+            vcpu.store(table * FRAME, 8, pte(child))
         vcpu.mmio_write(BAR + reg.PDP0, 8, ROOT * FRAME)
         vcpu.mmio_write(BAR + reg.G2V_NOTIFY, 4, reg.Notification.PPGTT_L4_CREATE)
         count = left = 0

@@ -13,14 +13,14 @@ from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim.demo import RAM_FRAMES, Guest
-from xengt_dm.sim.replay import BAR0, _Player, replay
+from xengt_dm.sim.replay import BAR0, Player, replay
 from xengt_dm.trace.events import Dump, Event
 from xengt_dm.trace.read import frame_limit, read_trace, vcpu_count
 
 Dumps = list[dict[str, Any]]
 
 
-class _RecordedPlayer(_Player):
+class _RecordedPlayer(Player):
     """Records from the ``start``-th event on; what is dumped before is of no account."""
 
     def __init__(self, domain: EmbeddedDomain, instance: Instance, path: Path, start: int) -> None:
@@ -31,23 +31,23 @@ class _RecordedPlayer(_Player):
 
     async def play_all(self, events: list[Event]) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._instance.loop.serve)
+            await nursery.start(self.instance.loop.serve)
             for event in events:
                 if self._left == 0:
                     await self._begin()
                 self._left -= 1
-                await self._play(event)
+                await self.play_one(event)
                 if isinstance(event, Dump) and self.recording.name:
                     self.recording.dump(event.id)
-            await self._flush()
+            await self.flush()
             if not self.recording.name:
                 await self._begin()
-            self.dumps.append({"id": LAST_DUMP, "spaces": report.dump_spaces(self._instance.engine)})
+            self.dumps.append({"id": LAST_DUMP, "spaces": report.dump_spaces(self.instance.engine)})
             self.recording.stop()
             nursery.cancel_scope.cancel()
 
     async def _begin(self) -> None:
-        await self._flush()
+        await self.flush()
         self.dumps.clear()
         self.recording.start(open_trace_file(str(self._path)))
 

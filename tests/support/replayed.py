@@ -8,8 +8,19 @@ from typing import Any
 from tests.oracle import Trace, compare, expected, save
 from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
-from xengt_dm.sim.replay import replay
+from xengt_dm.sim.replay import Player, replay
+from xengt_dm.trace.events import Dump, Event
 from xengt_dm.trace.read import read_trace
+
+
+class CheckedPlayer(Player):
+    """Looks at each dump for what must always hold of the shadows."""
+
+    async def play_one(self, event: Event) -> None:
+        await super().play_one(event)
+        if isinstance(event, Dump):
+            wrong = self.instance.engine.check()
+            assert wrong == [], f"at dump {event.id}: {wrong[:3]}"
 
 
 def differences(
@@ -21,7 +32,8 @@ def differences(
     """
     save(path, trace)
     header, events = read_trace(path)
-    outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables or DEFAULT_MAX_TABLES)
+    quota = max_tables or DEFAULT_MAX_TABLES
+    outcome = replay(header, events, sync=Sync(mode), max_tables=quota, player=CheckedPlayer)
     output: dict[str, Any] = {"dumps": outcome.dumps, "counters": outcome.counters}
     for dump in output["dumps"]:
         for space in dump["spaces"]:

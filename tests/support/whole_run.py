@@ -13,8 +13,9 @@ import select
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from tests.support.engine_bench import audit, mappings
 from tests.support.faults import wait_until_blocked
-from tests.support.guest import audit, mappings
+from tests.support.tables import pte
 from xengt_dm._embedded import lib
 from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
@@ -109,7 +110,7 @@ class Guest:
         self.store(gfn * FRAME + 8 * slot, value.to_bytes(8, "little"), vcpu)
 
     def link(self, gfn: int, slot: int, child: int) -> None:
-        self.entry(gfn, slot, child * FRAME | 3)
+        self.entry(gfn, slot, pte(child))
 
     def exchange(self, gfn: int, slot: int, value: int) -> None:
         held = self.memory.setdefault(gfn, bytearray(FRAME))
@@ -145,7 +146,7 @@ def _build(guest: Guest) -> None:
     guest.link(POINTERS, 0, DIRECTORY)
     for slot, leaf in enumerate((LEAF, SHARED)):
         guest.link(DIRECTORY, slot, leaf)
-        guest.entry(leaf, 0, (DATA + slot) * FRAME | 3)
+        guest.entry(leaf, 0, pte(DATA + slot))
     guest.link(OTHER_ROOT, 0, OTHER_POINTERS)
     guest.link(OTHER_POINTERS, 5, OTHER_DIRECTORY)
     guest.link(OTHER_DIRECTORY, 511, SHARED)
@@ -153,30 +154,30 @@ def _build(guest: Guest) -> None:
 
 
 def _change(guest: Guest) -> None:
-    guest.entry(LEAF, 1, (DATA + 2) * FRAME | 3)
+    guest.entry(LEAF, 1, pte(DATA + 2))
     guest.store(LEAF * FRAME + 512, bytes(range(64)), vcpu=1)
     guest.link(DIRECTORY, 2, FAR)
-    guest.entry(FAR, 511, (DATA + 3) * FRAME | 3)
-    guest.exchange(SHARED, 3, (DATA + 4) * FRAME | 3)
+    guest.entry(FAR, 511, pte(DATA + 3))
+    guest.exchange(SHARED, 3, pte(DATA + 4))
     guest.notify(OTHER_ROOT, reg.Notification.PPGTT_L4_CREATE)
     # The end of one table and the start of the next.
     guest.store(SHARED * FRAME - 3, b"\x03\x04\x05\x06\x07\x08\x09", vcpu=1)
 
 
 def _reuse(guest: Guest) -> None:
-    guest.entry(LEAF, 4, (DATA + 5) * FRAME | 3)
+    guest.entry(LEAF, 4, pte(DATA + 5))
     guest.entry(DIRECTORY, 0, 0)
     guest.store(LEAF * FRAME, b"\x5a" * 64)
     guest.link(DIRECTORY, 0, LEAF)
     guest.remove(DATA + 3)
     guest.remove(FAR)
     guest.add(FAR)
-    guest.entry(FAR, 7, (DATA + 6) * FRAME | 3)
+    guest.entry(FAR, 7, pte(DATA + 6))
 
 
 def _end_of_one(guest: Guest) -> None:
-    guest.entry(FAR, 8, (DATA + 7) * FRAME | 3)
-    guest.entry(SHARED, 9, (DATA + 8) * FRAME | 3, vcpu=1)
+    guest.entry(FAR, 8, pte(DATA + 7))
+    guest.entry(SHARED, 9, pte(DATA + 8), vcpu=1)
     guest.notify(OTHER_ROOT, reg.Notification.PPGTT_L4_DESTROY)
     guest.store(OTHER_ROOT * FRAME, b"\xa5" * 16)
 

@@ -33,6 +33,17 @@ class _Checker:
         self._tables: dict[int, CData] = {
             number: shadow.tables[number] for number in range(1, shadow.used + 1) if shadow.tables[number].kind
         }
+        #: By number: the entries of its page.
+        self._pages: dict[int, list[int]] = {
+            number: ffi.unpack(shadow.pages + number * ENTRIES, ENTRIES) for number in self._tables
+        }
+        #: By number: the tables that its entries point to, once for each entry.
+        self._children: dict[int, list[int]] = {
+            number: [entry >> PAGE_SHIFT for entry in self._pages[number] if entry & (PRESENT | HUGE) == PRESENT]
+            if table.kind & LEVEL_MASK > 1
+            else []
+            for number, table in self._tables.items()
+        }
 
     def violations(self) -> Iterator[str]:
         yield from self._counts()
@@ -90,26 +101,15 @@ class _Checker:
         counts: Counter[int] = Counter()
         for space in self._spaces.values():
             counts.update(number for number in space.numbers if number)
-        for number, table in self._tables.items():
-            counts.update(self._children(number, table))
+        for children in self._children.values():
+            counts.update(children)
         for number, table in self._tables.items():
             if table.refs != counts[number] or not table.refs:
                 yield f"table {number} says {table.refs} references, there are {counts[number]}"
-            parent = self._tables.get(table.parent)
-            if table.parent and (parent is None or number not in self._children(table.parent, parent)):
+            if table.parent and number not in self._children.get(table.parent, []):
                 yield f"table {number} is not named by its parent {table.parent}"
         for number in counts.keys() - self._tables.keys():
             yield f"{counts[number]} references lead to table {number}, which is not in use"
-
-    def _page(self, number: int) -> list[int]:
-        found: list[int] = ffi.unpack(self._shadow.pages + number * ENTRIES, ENTRIES)
-        return found
-
-    def _children(self, number: int, table: CData) -> list[int]:
-        """The tables that a table's entries point to, once for each entry."""
-        if table.kind & LEVEL_MASK == 1:
-            return []
-        return [entry >> PAGE_SHIFT for entry in self._page(number) if entry & (PRESENT | HUGE) == PRESENT]
 
     def _unsynced(self) -> Iterator[str]:
         """The list of unsynced tables is one list in both directions, of the leaf tables that say so."""
@@ -141,8 +141,8 @@ class _Checker:
         level = table.kind & LEVEL_MASK
         if table.kind & SPLIT:
             return
-        pending = self._page(number).count(lib.XD_PENDING)
-        for child in self._children(number, table):
+        pending = self._pages[number].count(lib.XD_PENDING)
+        for child in self._children[number]:
             below = self._tables.get(child)
             if below is None:
                 continue  # said by the references

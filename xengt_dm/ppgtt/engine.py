@@ -80,6 +80,8 @@ class Engine:
         self._protector = protector
         self._spaces: LiveSpaces = OrderedDict()
         self._tree = ShadowTree(self.frames, protector, counters, max_tables, self._spaces)
+        #: The ``xd_shadow *`` behind the shadow tables, for functions in C.
+        self.shadow: CData = self._tree.pointer
         self._reader = Reader(self.shadow)
         self._sync_times: CData = ffi.addressof(counters, "timing", "syncs")
         self._quiesced = False
@@ -92,11 +94,6 @@ class Engine:
         self._work.directories = self._directories
         self._work.leaves = self._leaves
         self._work.capacity = BATCH
-
-    @property
-    def shadow(self) -> CData:
-        """The ``xd_shadow *`` behind the shadow tables, for functions in C."""
-        return self._tree.pointer
 
     def observe(self, observer: Observer | None) -> None:
         """Tell ``observer`` of what happens from here on; None for nobody."""
@@ -195,7 +192,8 @@ class Engine:
         """The GPU is about to execute with this space."""
         if self._observer is not None:
             self._observer.submitted(mode, roots)
-        self._notice_gaps()
+        if self._protector.gaps != self._gaps:
+            self._notice_gaps()
         space = self._spaces.get(roots)
         if space is None or space.mode is not mode or not self._sync_leaves(space):
             with self._submitted(mode, roots):
@@ -293,8 +291,10 @@ class Engine:
         if leaves < 0:
             return False
         self._spaces.move_to_end(space.roots)
-        if leaves:
-            self._tree.resync_leaves(self._leaves, leaves)
+        if not leaves:
+            return True
+        self._tree.resync_leaves(self._leaves, leaves)
+        if self._protector.gaps != self._gaps:
             self._notice_gaps()
         return not lib.xd_sync_end_leaves(shadow, work)
 
@@ -312,7 +312,7 @@ class Engine:
         # has freed all that there was to free, so what has no room in the second one stays without.
         if change.out_of_room and self._tree.room:
             self._sync_pass(space, change)
-        return Synced(frozenset(change.refused))
+        return Synced(change.refused)
 
     def _sync_pass(self, space: Space, change: Change) -> None:
         """Shadow the roots, then sync what they reach until a look finds nothing left."""
@@ -321,7 +321,8 @@ class Engine:
         if not self._quiesced:
             self._tree.shadow(space, change)
         while True:
-            self._notice_gaps()
+            if self._protector.gaps != self._gaps:
+                self._notice_gaps()
             lib.xd_sync_collect(shadow, space.numbers, space.count, work)
             directories, leaves = work.directory_count, work.leaf_count
             if not directories and not leaves:
@@ -331,16 +332,15 @@ class Engine:
                 self._tree.verify(self._leaves, leaves)
             for i in range(directories):
                 number = self._directories[i]
-                if shadow.tables[number].kind & LEVEL_MASK > 1:  # else freed since it was collected
-                    self._tree.update_directory(number, change)
+                level = shadow.tables[number].kind & LEVEL_MASK
+                if level > 1:  # else it was freed since it was collected
+                    self._tree.update_directory(number, level, change)
             self._tree.resync_leaves(self._leaves, leaves)
 
     def _notice_gaps(self) -> None:
-        """After a trap gap, have every table read again."""
-        gaps = self._protector.gaps
-        if gaps != self._gaps:
-            self._gaps = gaps
-            lib.xd_new_epoch(self.shadow)
+        """There was a trap gap: have every table read again."""
+        self._gaps = self._protector.gaps
+        lib.xd_new_epoch(self.shadow)
 
     # Life
 

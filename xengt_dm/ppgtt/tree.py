@@ -14,7 +14,7 @@ to what.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES, GuestFrames
@@ -45,7 +45,7 @@ class Change:
 
     keep: Space | None = None
     #: Frames of tables that could not be write-protected, so that nothing is mapped through them.
-    refused: set[int] = field(default_factory=set)
+    refused: frozenset[int] = frozenset()
     #: Tables were left out because the quota has no room for them.
     out_of_room: bool = False
     #: How often room was made. The spaces that lost their shadow for it may have had tables that were counted on.
@@ -176,12 +176,14 @@ class ShadowTree:
             self._counters.protected_pages += to_protect - failures
             if failures:
                 self._remove_refused(scratch, count, to_protect, change)
-        if missing[0].kind & LEVEL_MASK == 1:
+        level = missing[0].kind & LEVEL_MASK
+        if level == 1:
             self.update_leaves(scratch.numbers, count)
-        else:
-            for i in range(count):
-                if missing[i].number:
-                    self.update_directory(missing[i].number, change)
+            return
+        for i in range(count):
+            number = scratch.numbers[i]
+            if number:
+                self.update_directory(number, level, change)
 
     def _protect_again(self, gfn: int) -> None:
         """Make sure that a frame which has a table already is write-protected, before it gets another one."""
@@ -208,10 +210,10 @@ class ShadowTree:
 
     # Updating tables
 
-    def update_directory(self, number: int, change: Change, first: int = 0, last: int = LAST) -> None:
-        """Update entries ``first``..``last`` of a directory's table from the guest's page, with all that follows."""
+    def update_directory(self, number: int, level: int, change: Change, first: int = 0, last: int = LAST) -> None:
+        """Update entries ``first``..``last`` of a directory from the guest's page, with all that follows from them."""
         shadow = self.pointer
-        scratch = self._scratch[shadow.tables[number].kind & LEVEL_MASK]
+        scratch = self._scratch[level]
         if not self._read_directory(number, scratch.entries):
             lib.xd_directory_clear(shadow, number)
             self._free_unreferenced()
@@ -221,7 +223,9 @@ class ShadowTree:
         while True:
             reclaims = change.reclaims
             count = self._find_missing(number, scratch, first, last)
-            self._make_room(count + self._splits[0], change)
+            needed = count + self._splits[0]
+            if needed:
+                self._make_room(needed, change)
             if count:
                 self._create_tables(scratch, count, change)
             self._need.count = 0
@@ -302,17 +306,20 @@ class ShadowTree:
         If the frame points to itself, the update of one may free another; so each is looked up again by its kind.
         """
         shadow = self.pointer
+        tables = shadow.tables
         kinds = []
         number = lib.xd_first_of_frame(shadow, gfn)
         while number:
-            kinds.append(shadow.tables[number].kind)
-            number = shadow.tables[number].next_of_frame
+            table = tables[number]
+            kinds.append(table.kind)
+            number = table.next_of_frame
         for kind in kinds:
             number = lib.xd_find(shadow, gfn, kind)
             if not number:
                 continue
-            if kind & LEVEL_MASK > 1:
-                self.update_directory(number, change, first, last)
+            level = kind & LEVEL_MASK
+            if level > 1:
+                self.update_directory(number, level, change, first, last)
             else:
                 self._one[0] = number
                 self.update_leaves(self._one, 1)

@@ -22,6 +22,7 @@ from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.sim.ending import Ending, ending_in_order
 from xengt_dm.stats.counters import read_counters
 from xengt_dm.trace.events import Add, Dump, Event, Fill, GpuStore, Header, Mmio, Remove, Root, Store, Submit
 from xengt_dm.trace.read import frame_limit, vcpu_count
@@ -44,8 +45,20 @@ class Outcome:
     counters: dict[str, int]
 
 
-def replay(header: Header, events: list[Event], *, sync: Sync, max_tables: int, flavour: str = "4.17") -> Outcome:
-    """Plays a trace from the state in its header to its end. Raises DataError if its guest has too many frames."""
+def replay(
+    header: Header,
+    events: list[Event],
+    *,
+    sync: Sync,
+    max_tables: int,
+    flavour: str = "4.17",
+    player: type[Player] | None = None,
+) -> Outcome:
+    """Plays a trace from the state in its header to its end.
+
+    ``player``: what plays the events, if not a :class:`Player`. Raises DataError if its guest has too many frames, and
+    KeyboardInterrupt or SystemExit if it is interrupted.
+    """
     limit = frame_limit(header, events)
     if limit > MOST_FRAMES:
         raise DataError(f"the trace's guest has frames up to {limit - 1}; replay plays guests of {MOST_FRAMES} frames")
@@ -53,20 +66,29 @@ def replay(header: Header, events: list[Event], *, sync: Sync, max_tables: int, 
     if limit > header.ram_frames:
         holes.append((header.ram_frames, limit - header.ram_frames))
     settings = Settings(bar0=BAR0, generation=header.generation, sync=sync, max_tables=max_tables)
-    with EmbeddedDomain(limit, vcpu_count(events), flavour, holes=holes) as domain:
+    with ending_in_order() as ending, EmbeddedDomain(limit, vcpu_count(events), flavour, holes=holes) as domain:
         port = domain.port()
         with open_instance(port, settings) as instance:
-            player = _Player(domain, instance)
-            trio.run(player.play, events)
+            playing = (player or Player)(domain, instance)
+            trio.run(_play, playing, events, domain, ending)
             counters = read_counters(instance.stats.counters)
-            counters["dropped_stores"] += domain.dropped_stores + player.dropped
-            return Outcome(player.dumps, counters)
+            counters["dropped_stores"] += domain.dropped_stores + playing.dropped
+            return Outcome(playing.dumps, counters)
 
 
-class _Player:
+async def _play(playing: Player, events: Iterable[Event], domain: EmbeddedDomain, ending: Ending) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(ending.watch, domain.destroy, nursery.cancel_scope)
+        await playing.play(events)
+        nursery.cancel_scope.cancel()
+
+
+class Player:
+    """Plays the events of a trace on a domain that ``instance`` serves."""
+
     def __init__(self, domain: EmbeddedDomain, instance: Instance) -> None:
+        self.instance = instance
         self._domain = domain
-        self._instance = instance
         self._ops: CData = ffi.new("xd_emb_op[]", BATCH)
         self._count = 0
         #: (vCPU, first operation, number of operations) of the operations that are collected but not executed yet.
@@ -76,14 +98,14 @@ class _Player:
 
     async def play(self, events: Iterable[Event]) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._instance.loop.serve)
+            await nursery.start(self.instance.loop.serve)
             for event in events:
-                await self._play(event)
-            await self._flush()
+                await self.play_one(event)
+            await self.flush()
             nursery.cancel_scope.cancel()
 
-    async def _play(self, event: Event) -> None:
-        engine = self._instance.engine
+    async def play_one(self, event: Event) -> None:
+        engine = self.instance.engine
         match event:
             case Store(gpa, size, value, vcpu):
                 if BAR0 - size < gpa < BAR0 + BAR0_SIZE:
@@ -100,13 +122,13 @@ class _Player:
                 await self._remove(gfn, count)  # so that a frame that is already RAM is replaced
                 await self._add(0, lib.XD_OP_ADD, gfn, 0, 0, count)
             case Submit(mode, root):
-                await self._flush()
+                await self.flush()
                 engine.submit(Mode(mode), _roots(root))
             case GpuStore(mode, root, va, value):
-                await self._flush()
+                await self.flush()
                 engine.gpu_store(Mode(mode), _roots(root), va, value)
             case Dump(name):
-                await self._flush()
+                await self.flush()
                 self.dumps.append({"id": name, "spaces": report.dump_spaces(engine)})
                 report.audit_spaces(engine)
 
@@ -117,7 +139,7 @@ class _Player:
 
     async def _add(self, vcpu: int, kind: int, gpa: int, size: int, value: int, count: int = 0) -> None:
         if self._count == BATCH:
-            await self._flush()
+            await self.flush()
         op = self._ops[self._count]
         op.kind = kind
         op.gpa = gpa
@@ -131,7 +153,7 @@ class _Player:
             self._runs.append((vcpu, self._count, 1))
         self._count += 1
 
-    async def _flush(self) -> None:
+    async def flush(self) -> None:
         """Has the vCPUs execute the collected operations while the other task serves."""
         if self._runs:
             await trio.to_thread.run_sync(self._execute)

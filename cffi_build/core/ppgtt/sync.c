@@ -103,7 +103,11 @@ int xd_sync_begin_leaves(xd_shadow *shadow, const uint64_t *gpas, const uint32_t
             return -1;
     shadow->submission++;
     xd_sync_collect(shadow, roots, count, work);
-    return work->leaf_count < work->capacity ? (int)work->leaf_count : -1;
+    if (work->leaf_count == work->capacity)
+        return -1;
+    if (!work->leaf_count)
+        xd_sync_end_leaves(shadow, work);
+    return (int)work->leaf_count;
 }
 
 int xd_sync_end_leaves(xd_shadow *shadow, const xd_sync_work *work)

@@ -34,8 +34,9 @@ void xd_sync_collect(xd_shadow *shadow, const uint32_t *roots, uint32_t count, x
  * Begins a submission that has only leaf tables to sync.
  *
  * gpas: the `count` root addresses of the space, 0 for none; roots: the numbers of their tables.
- * Returns how many leaf tables, in work->leaves, must be resynced and updated; or -1 if there may be more to do than
- * that: then a full sync must follow. Called by ppgtt/engine.py.
+ * Returns how many leaf tables, in work->leaves, must be resynced and updated before xd_sync_end_leaves is called; 0 if
+ * there are none, and then the submission has ended and is counted; -1 if there may be more to do than that, and then a
+ * full sync must follow. Called by ppgtt/engine.py.
  */
 int xd_sync_begin_leaves(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
                          xd_sync_work *work);

@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from tests.support.guest import FRAME
+from tests.support.tables import FRAME
 from xengt_dm.control import commands, report
 from xengt_dm.daemon.recording import Recording
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
