@@ -16,8 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 import trio
-from tests.support.live import handlers_of
 
+from tests.support.control import handlers_of
 from tests.support.faults import Call, counting, fail_nth, lose_domain_at, vanish
 from tests.support.tables import FRAME
 from tests.support.whole_run import FRAMES, TABLES, HostStep, Outcome, TrackedPort, run

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.engine_bench import audit
 from tests.support.schedule import Schedule, ScheduledPort, Store
-from tests.support.tables import pte
+from tests.support.tables import FRAME, pte
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
 from xengt_dm.hypervisor.port import WriteTrap
@@ -27,7 +27,6 @@ from xengt_dm.traps.state import Event
 
 pytestmark = pytest.mark.slow
 
-FRAME = 4096
 PATIENCE = 20.0
 ROOT, POINTERS, DIRECTORY = 4, 5, 6
 LEAVES = (8, 10, 11)

@@ -13,7 +13,7 @@ import pytest
 from tests.support.engine_bench import audit
 from tests.support.faults import Call, Hold, Point, fail_nth, wait_until_blocked
 from tests.support.schedule import Schedule, ScheduledPort, Store
-from tests.support.tables import pte
+from tests.support.tables import FRAME, pte
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
 from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
@@ -22,7 +22,6 @@ from xengt_dm.ioreq.bus import Kind, RangeError
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.vgpu.registers import BAR0_SIZE
 
-FRAME = 4096
 FRAMES = 64
 OLD, NEW = DEFAULT_BAR0, DEFAULT_BAR0 + BAR0_SIZE
 ROOT, POINTERS, DIRECTORY, LEAF = 4, 5, 6, 8
