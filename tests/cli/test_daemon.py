@@ -162,7 +162,7 @@ def test_an_audit_by_a_daemon_that_knows_no_unsynced_tables(base: Path, monkeypa
     space = {"mode": "l4", "root": 4096, "mismatches": 1, "overdue": 2}
     answering(monkeypatch, {"spaces": [space], "audit_mismatches": 1, "audit_overdue": 2})
     result = run(base, "audit", "--sync")
-    assert result.exit_code == ExitCode.INTERNAL
+    assert result.exit_code == ExitCode.DIFFERS
     assert result.output.splitlines()[1:] == [
         "l4    0x1000           1        2         0",
         "1 entry of the shadow and the guest's tables differ",
