@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# So that tests share code: `from tests.support.guest import ...`. Last, because the project that is tested is the
-# installed one, not the sources beside this folder.
+# So that tests share code: `from tests.support.machine import ...`. Last, because the code that is tested comes from
+# where the environment says, not from the folder beside this one (tests/setup/projects.py).
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 # Of one commit, every run tries the same examples. The time of one depends on who else uses the machine.

@@ -325,7 +325,8 @@ int emb_begin(emb_access *a, uint64_t gpa, uint32_t size, uint32_t *generation)
     }
 }
 
-static int run_access(emb_access *a, uint64_t gpa, uint32_t size)
+/* Inlined in each caller: a call more is a tenth of what a store to plain memory takes. */
+__attribute__((always_inline)) static inline int run_access(emb_access *a, uint64_t gpa, uint32_t size)
 {
     emb_vcpu *v = a->v;
     emb_point(v, XD_POINT_FETCH);

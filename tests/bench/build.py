@@ -11,7 +11,8 @@ import mmap
 from collections.abc import Iterator
 
 from tests.bench.measure import MICRO, Figure, best, cpu
-from tests.bench.world import FRAME, Guest
+from tests.bench.world import Guest
+from tests.support.tables import FRAME
 from xengt_dm._core import ffi
 from xengt_dm.units import CData
 

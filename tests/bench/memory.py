@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench.measure import Figure
-from tests.bench.world import ENTRIES, FRAME, TABLE, Guest
+from tests.bench.world import Guest
+from tests.support.tables import ENTRIES, FRAME, pte
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Settings, open_instance
 from xengt_dm.ppgtt.space import Mode
@@ -52,7 +53,7 @@ def _of_a_device_model(leaves: int) -> float:
 
     def page(first: int, count: int) -> bytes:
         """Entries that name frames from ``first`` on."""
-        return b"".join(((first + i) << 12 | TABLE).to_bytes(8, "little") for i in range(count)).ljust(FRAME, b"\0")
+        return b"".join(pte(first + i).to_bytes(8, "little") for i in range(count)).ljust(FRAME, b"\0")
 
     with (
         EmbeddedDomain(first_leaf + leaves, 1) as domain,

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.bench.measure import Figure, best, wall
+from tests.support.tables import FRAME, pte
 from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim.replay import replay
@@ -17,7 +18,6 @@ from xengt_dm.trace.events import Dump, Event, Header, Mmio, Store
 from xengt_dm.trace.read import read_trace
 from xengt_dm.vgpu import registers as reg
 
-FRAME = 4096
 RAM_FRAMES = 4096
 ROOT, LEAF = 1, 4
 TARGET = 20_000.0
@@ -44,9 +44,9 @@ def run(quick: bool) -> Iterator[Figure]:
 
 def _lines(stores: int) -> Iterator[str]:
     yield Header(generation=8, ram_frames=RAM_FRAMES).line()
-    events: list[Event] = [Store(gfn * FRAME, 8, (gfn + 1) * FRAME | 3) for gfn in range(ROOT, LEAF)]
+    events: list[Event] = [Store(gfn * FRAME, 8, pte(gfn + 1)) for gfn in range(ROOT, LEAF)]
     events += [Mmio(reg.PDP0, 8, ROOT * FRAME), Mmio(reg.G2V_NOTIFY, 4, reg.Notification.PPGTT_L4_CREATE)]
     yield from (event.line() for event in events)
     for i in range(stores):
-        yield Store(LEAF * FRAME + i % 512 * 8, 8, (i * 7 % RAM_FRAMES) * FRAME | 3).line()
+        yield Store(LEAF * FRAME + i % 512 * 8, 8, pte(i * 7 % RAM_FRAMES)).line()
     yield Dump("end").line()

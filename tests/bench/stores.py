@@ -18,13 +18,13 @@ import trio
 from tests.bench import reference
 from tests.bench.measure import MICRO, Figure, best, wall
 from tests.support.device_model import DeviceModel
+from tests.support.tables import FRAME, pte
 from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.units import CData
 
-FRAME = 4096
 RAM_FRAMES = 1024
 ROOT, LEAF = 1, 4
 
@@ -65,7 +65,7 @@ def _stores(count: int) -> CData:
                 "kind": lib.XD_OP_STORE,
                 "gpa": LEAF * FRAME + i % 512 * 8,
                 "size": 8,
-                "value": (i * 7 % RAM_FRAMES) << 12 | 3,
+                "value": pte(i * 7 % RAM_FRAMES),
             }
             for i in range(count)
         ],
@@ -74,7 +74,7 @@ def _stores(count: int) -> CData:
 
 def _make_tables(domain: EmbeddedDomain, instance: Instance) -> None:
     for gfn in range(ROOT, LEAF):
-        domain.write(gfn * FRAME, ((gfn + 1) * FRAME | 3).to_bytes(8, "little"))
+        domain.write(gfn * FRAME, pte(gfn + 1).to_bytes(8, "little"))
     instance.engine.create_space(Mode.L4, (ROOT * FRAME,))
 
 

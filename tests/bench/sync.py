@@ -12,7 +12,8 @@ from typing import Any
 
 from tests.bench import reference
 from tests.bench.measure import MICRO, Figure, best, cpu, line_through
-from tests.bench.world import ENTRIES, FRAME, Guest
+from tests.bench.world import Guest
+from tests.support.tables import ENTRIES, FRAME
 from xengt_dm.ppgtt.engine import Sync
 
 TARGET = 4.0

@@ -6,22 +6,18 @@ So what is measured is the engine, its kernels, and nothing that they ask for.
 from __future__ import annotations
 
 import array
-import mmap
 import random
 
+from tests.support.core_bench import CHUNK
+from tests.support.engine_bench import EngineBench
+from tests.support.tables import ENTRIES, FRAME, address, pte
 from xengt_dm._core import ffi
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.units import CData
 
-FRAME = 4096
-ENTRIES = 512
-CHUNK = 512
-#: Page-table entries: present and writable.
-TABLE = 3
 
-
-class Guest:
+class Guest(EngineBench):
     """A 4-level space with ``leaves`` full leaf tables, 2 MiB each; table frames come first, then ``ENTRIES * leaves``
     frames of data that exist only by name.
 
@@ -37,26 +33,24 @@ class Guest:
         self.first_directory = 3
         self.first_leaf = self.first_directory + directories
         self._backed = -(-(self.first_leaf + leaves) // CHUNK) * CHUNK
-        self.frames = self._backed + leaves * ENTRIES
-        self.memory = mmap.mmap(-1, self._backed * FRAME)
-        self.base = int(ffi.cast("uintptr_t", ffi.from_buffer(self.memory)))
+        super().__init__(self._backed + leaves * ENTRIES, backed=self._backed)
         self.words: CData = ffi.cast("uint64_t *", self.base)
         self._zeros = bytes(FRAME)
-        self._put(self.ROOT, 0, self.POINTERS)
+        self._link(self.ROOT, 0, self.POINTERS)
         for i in range(directories):
-            self._put(self.POINTERS, i, self.first_directory + i)
+            self._link(self.POINTERS, i, self.first_directory + i)
         for i in range(leaves):
-            self._put(self.first_directory + i // ENTRIES, i % ENTRIES, self.first_leaf + i)
+            self._link(self.first_directory + i // ENTRIES, i % ENTRIES, self.first_leaf + i)
         numbers = random.Random(1)
         for i in range(leaves):
             frames: range | list[int] = range(self._backed + i * ENTRIES, self._backed + (i + 1) * ENTRIES)
             if scattered:
                 frames = numbers.choices(range(self._backed, self.frames), k=ENTRIES)
-            page = array.array("Q", [frame << 12 | TABLE for frame in frames])
+            page = array.array("Q", [pte(frame) for frame in frames])
             ffi.memmove(self.leaf(i), page.tobytes(), FRAME)
 
-    def _put(self, gfn: int, slot: int, target: int) -> None:
-        self.words[gfn * ENTRIES + slot] = target << 12 | TABLE
+    def _link(self, gfn: int, slot: int, target: int) -> None:
+        self.words[gfn * ENTRIES + slot] = pte(target)
 
     def leaf(self, index: int) -> CData:
         """The page of a leaf table, and of those after it: ``uint64_t *``."""
@@ -65,14 +59,11 @@ class Guest:
     def directory_entry(self, index: int) -> tuple[int, int]:
         """gpa of the entry that links leaf ``index``, and its value."""
         gfn, slot = self.first_directory + index // ENTRIES, index % ENTRIES
-        return gfn * FRAME + slot * 8, (self.first_leaf + index) << 12 | TABLE
+        return address(gfn, slot), pte(self.first_leaf + index)
 
     def engine(self, *, sync: Sync = Sync.STRICT) -> Engine:
         """An engine that knows which frames are RAM; it was told when it first saw each 2 MiB."""
-        counters = ffi.new("xd_counters *")
-        engine = Engine(
-            self, self, counters, frame_limit=self.frames, sync=sync, max_tables=self.leaves + self.first_leaf + 1
-        )
+        engine = self.make_engine(sync=sync, max_tables=self.leaves + self.first_leaf + 1)
         for chunk in range(self.frames // CHUNK):
             engine.frames.query(chunk)
         return engine
@@ -102,8 +93,6 @@ class Guest:
 
     def unprotect(self, gfns: CData, count: int) -> int:
         return count
-
-    gaps = 0
 
     def unsync(self, gfn: int) -> bool:
         return True

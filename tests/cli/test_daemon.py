@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support import daemon_process
-from tests.support.daemon_process import DOMID, FRAME, FRAMES, PT, ROOT, SOME
+from tests.support.daemon_process import DOMID, FRAMES, SOME
+from tests.support.machine import L1, L4
+from tests.support.tables import FRAME
 from xengt_dm import __version__
 from xengt_dm.cli import client, main
 from xengt_dm.errors import ExitCode
@@ -30,8 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def started(base: Path) -> subprocess.Popen[str]:
-    program = [sys.executable, daemon_process.__file__, str(base), "strict", "quiet"]
-    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = daemon_process.start(base, "strict", "quiet", stderr=subprocess.DEVNULL)
     assert process.stdout is not None
     assert process.stdout.readline() == "storing\n"
     return process
@@ -73,11 +73,11 @@ def test_list(base: Path) -> None:
 
 
 def test_spaces(base: Path) -> None:
-    assert told(base, "spaces") == [{"mode": "l4", "root": ROOT * FRAME, "refs": 1}]
-    assert f"l4    {ROOT * FRAME:#x}" in run(base, "spaces").output
+    assert told(base, "spaces") == [{"mode": "l4", "root": L4 * FRAME, "refs": 1}]
+    assert f"l4    {L4 * FRAME:#x}" in run(base, "spaces").output
 
 
-@pytest.mark.parametrize("more", [[], ["--mode", "l4"], ["--root", hex(ROOT * FRAME)], ["--root", str(ROOT * FRAME)]])
+@pytest.mark.parametrize("more", [[], ["--mode", "l4"], ["--root", hex(L4 * FRAME)], ["--root", str(L4 * FRAME)]])
 def test_walk(base: Path, more: list[str]) -> None:
     va = ENTRY * FRAME + 0x123
     (space,) = told(base, "walk", hex(va), *more)["spaces"]
@@ -103,13 +103,13 @@ def test_walk_in_a_space_that_there_is_not(base: Path, more: list[str]) -> None:
 def test_dump(base: Path) -> None:
     dump = told(base, "dump")
     (space,) = dump["spaces"]
-    assert (space["mode"], space["root"]) == ("l4", ROOT * FRAME)
+    assert (space["mode"], space["root"]) == ("l4", L4 * FRAME)
     assert dump["audit_mismatches"] == 0
     first = space["mappings"][0]
     assert first == [FRAME, (FRAMES - 1) * FRAME, FRAME, 1, 0]
     assert sum(run[1] for run in space["mappings"]) == SOME * FRAME
     text = run(base, "dump").output
-    assert f"l4 {ROOT * FRAME:#x}" in text
+    assert f"l4 {L4 * FRAME:#x}" in text
 
 
 def test_audit(base: Path) -> None:
@@ -188,7 +188,7 @@ def test_protected_says_which_tables_are_unsynced(base: Path, monkeypatch: pytes
 
 
 def test_tables_are_protected(base: Path) -> None:
-    assert PT in range(ROOT, ROOT + 4)
+    assert L1 in range(L4, L4 + 4)
     assert told(base, "status")["counters"]["protected_pages"] == 4
 
 
@@ -218,6 +218,6 @@ def test_a_daemon_that_was_killed_says_so(tmp_path: Path) -> None:
         process.communicate(timeout=60)
     result = run(tmp_path, "status")
     assert result.exit_code == ExitCode.UNAVAILABLE
-    assert f"xengt-dm run --domid {DOMID}" in result.output
+    assert f"xengt-dm start --domid {DOMID}" in result.output
     (found,) = told(tmp_path, "list")
     assert found["state"] == "dead"

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
 import subprocess
 import sys
-import termios
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +12,9 @@ import pytest
 import trio
 
 from tests.support.control import with_server
+from tests.support.terminal import PATIENCE, Terminal
 from xengt_dm.cli.top import SPARED, Sample, _fitting, _lines
 from xengt_dm.control.protocol import SOCKET_NAME
-
-#: A test that waits longer than this hangs.
-PATIENCE = 60.0
 
 
 def instance(domid: int, pid: int = 1, **counters: int) -> dict[str, Any]:
@@ -55,7 +48,7 @@ def test_a_daemon_that_is_new_or_does_not_answer_has_no_rates() -> None:
 def test_a_narrow_terminal_has_whole_columns_and_what_is_wrong() -> None:
     sample = Sample(10.0, [instance(1, audit_mismatches=7, dropped_stores=12345)])
     widths = {}
-    for width in (120, 80, 40):
+    for width in (120, 80, 40, 30):
         table, spared = _fitting(Path("/none"), sample, sample, width)
         assert table[0].split()[-2:] == ["DROPPED", "BAD"]
         assert table[1].split()[-2:] == ["12,345", "7"]
@@ -64,6 +57,8 @@ def test_a_narrow_terminal_has_whole_columns_and_what_is_wrong() -> None:
     assert widths[120][1] == 0
     assert widths[80][0] <= 80
     assert 0 < widths[80][1] < widths[40][1] == len(SPARED)
+    assert widths[40][0] <= 40
+    assert widths[30] == (28, len(SPARED) + 1), "without the mode, too"
 
 
 def top(*arguments: str) -> list[str]:
@@ -77,41 +72,6 @@ def test_without_a_terminal_it_is_a_table_once(tmp_path: Path) -> None:
     words += ["--json", "--count", "2"]
     found = subprocess.run(words, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert found.stdout == "[]\n[]\n"
-
-
-class Terminal:
-    """A program on a terminal of its own."""
-
-    def __init__(self, *words: str) -> None:
-        self._fd, terminal = pty.openpty()
-        # The interpreter of a process of several threads must not go on in a fork.
-        self._process = subprocess.Popen(["setsid", "--ctty", *words], stdin=terminal, stdout=terminal, stderr=terminal)
-        os.close(terminal)
-        self.output = b""
-
-    def read_until(self, text: bytes) -> None:
-        while text not in self.output:
-            self._read()
-
-    def _read(self) -> bool:
-        assert select.select([self._fd], [], [], PATIENCE)[0], self.output
-        data = os.read(self._fd, 1 << 16)
-        self.output += data
-        return bool(data)
-
-    def settings(self) -> list[Any]:
-        return termios.tcgetattr(self._fd)
-
-    def type(self, keys: bytes) -> None:
-        os.write(self._fd, keys)
-
-    def end(self) -> int:
-        """Its exit status, after all that it wrote."""
-        with suppress(OSError):  # which says that the other end is closed
-            while self._read():
-                pass
-        os.close(self._fd)
-        return self._process.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("keys", [b"q", b"xQ", b"\x03"], ids=["q", "Q", "ctrl-C"])

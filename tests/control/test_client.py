@@ -96,7 +96,7 @@ def test_its_daemon_died(tmp_path: Path) -> None:
     error = failure(tmp_path, NotRunningError)
     assert error.exit_code is ExitCode.UNAVAILABLE
     assert "its daemon died" in str(error)
-    assert "xengt-dm run --domid 7" in str(error)
+    assert "xengt-dm start --domid 7" in str(error)
     assert isinstance(error, NotRunningError)
     assert error.stale
 

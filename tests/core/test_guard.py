@@ -16,10 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.examples import examples
+from tests.support.tables import FRAME
 from xengt_dm._core import ffi, lib
 from xengt_dm.units import CData
-
-FRAME = 4096
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.control import handlers_of
 from tests.support.faults import Call, fail_nth
-from tests.support.guest import FRAME
-from tests.support.live import Live, handlers_of, with_live
+from tests.support.machine import DATA, L1, L2, L3, L4, TABLES, Machine, play
 from tests.support.snapshots import snapshot
+from tests.support.tables import FRAME, pte
 from xengt_dm.control.commands import COMMANDS
 from xengt_dm.control.protocol import ErrorCode, RefusedError, reply_pieces
 from xengt_dm.daemon.recording import Recording
@@ -23,16 +24,13 @@ from xengt_dm.instance import Settings
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.vgpu import registers as reg
 
-L4, L3, L2, L1, DATA = range(2, 7)
-TABLES = [L4, L3, L2, L1]
-
 
 class Console:
     """The commands as the control socket has them."""
 
-    def __init__(self, live: Live) -> None:
-        instance = live.instance
-        self.recording = Recording(instance.engine, instance.device, instance.bus, live.domain.ram_frames)
+    def __init__(self, machine: Machine) -> None:
+        instance = machine.instance
+        self.recording = Recording(instance.engine, instance.device, instance.bus, machine.domain.ram_frames)
         self.handlers = handlers_of(instance, self.recording)
 
     async def __call__(self, command: str, **arguments: object) -> Any:
@@ -41,129 +39,123 @@ class Console:
         return json.loads(b"".join(pieces))["result"]
 
 
-async def make_space(live: Live) -> None:
-    for table, child in zip(TABLES, [L3, L2, L1, DATA], strict=True):
-        await live.store(table, 0, child * FRAME | 3)
-    await live.announce(L4)
-
-
 MAPPED = [[0, FRAME, DATA * FRAME, 1, 0]]
 
 
-def mappings(live: Live) -> list[list[int]]:
-    (space,) = live.dump()
+def mappings(machine: Machine) -> list[list[int]]:
+    (space,) = machine.dump()
     return [list(run) for run in space["mappings"]]
 
 
 def test_a_quiesced_domain_can_be_migrated_and_resumed() -> None:
-    async def body(live: Live) -> None:
-        console = Console(live)
-        await make_space(live)
-        assert live.domain.protected() == TABLES
-        assert not live.domain.log_dirty(True)
+    async def body(machine: Machine) -> None:
+        console = Console(machine)
+        await machine.make_space()
+        assert machine.domain.protected() == TABLES
+        assert not machine.domain.log_dirty(True)
 
         assert await console("quiesce") == {"state": "quiesced", "spaces": 1}
         assert await console("quiesce") == {"state": "quiesced", "spaces": 1}
         assert (await console("status"))["state"] == "quiesced"
-        assert (live.domain.protected(), live.domain.owner) == ([], None)
-        assert live.domain.log_dirty(True)
-        traps = live.instance.engine.counters.store_traps
-        await live.store(L1, 1, 9 * FRAME | 3)
-        assert live.instance.engine.counters.store_traps == traps
+        assert (machine.domain.protected(), machine.domain.owner) == ([], None)
+        assert machine.domain.log_dirty(True)
+        traps = machine.instance.engine.counters.store_traps
+        await machine.store(L1, 1, pte(9))
+        assert machine.instance.engine.counters.store_traps == traps
 
-        assert live.domain.log_dirty(False) is True
+        assert machine.domain.log_dirty(False) is True
         assert await console("resume") == {"state": "serving", "spaces": 1}
         assert await console("resume") == {"state": "serving", "spaces": 1}
         assert (await console("status"))["state"] == "serving"
-        assert live.domain.protected() == TABLES
-        assert mappings(live) == [*MAPPED, [FRAME, FRAME, 9 * FRAME, 1, 0]]
-        await live.store(L1, 2, 11 * FRAME | 3)
-        assert len(mappings(live)) == 3
-        assert live.audit() == 0
+        assert machine.domain.protected() == TABLES
+        assert mappings(machine) == [*MAPPED, [FRAME, FRAME, 9 * FRAME, 1, 0]]
+        await machine.store(L1, 2, pte(11))
+        assert len(mappings(machine)) == 3
+        assert machine.audit() == 0
 
-    with_live(body)
+    play(body)
 
 
 def test_notifications_count_while_quiesced() -> None:
-    async def body(live: Live) -> None:
-        console = Console(live)
-        await make_space(live)
+    async def body(machine: Machine) -> None:
+        console = Console(machine)
+        await machine.make_space()
         await console("quiesce")
-        await live.announce(L4, reg.Notification.PPGTT_L4_DESTROY)
-        await live.announce(L3)
+        await machine.announce(L4, reg.Notification.PPGTT_L4_DESTROY)
+        await machine.announce(L3)
         assert [space["root"] for space in await console("spaces")] == [L3 * FRAME]
-        assert live.domain.protected() == []
+        assert machine.domain.protected() == []
         await console("resume")
-        assert live.domain.protected() == [L3, L2, L1, DATA]  # each one level higher than before
+        assert machine.domain.protected() == [L3, L2, L1, DATA]  # each one level higher than before
 
-    with_live(body)
+    play(body)
 
 
 def test_it_may_end_while_quiesced() -> None:
-    async def body(live: Live) -> None:
-        await make_space(live)
-        await Console(live)("quiesce")
+    async def body(machine: Machine) -> None:
+        await machine.make_space()
+        await Console(machine)("quiesce")
 
-    with_live(body)
+    play(body)
 
 
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS if command.needs_shadows])
 def test_what_reads_shadows_is_refused_while_quiesced(command: str) -> None:
-    async def body(live: Live) -> None:
-        console = Console(live)
+    async def body(machine: Machine) -> None:
+        console = Console(machine)
         await console("quiesce")
-        with pytest.raises(RefusedError, match=f"xengt-dm resume --domid {live.domain.domid}$"):
+        with pytest.raises(RefusedError, match=f"xengt-dm resume --domid {machine.domain.domid}$"):
             await (console(command, va=0) if command == "walk" else console(command))
 
-    with_live(body)
+    play(body)
 
 
 def test_resuming_while_the_domain_is_migrated_is_refused_and_can_be_tried_again() -> None:
-    async def body(live: Live) -> None:
-        console = Console(live)
-        await make_space(live)
+    async def body(machine: Machine) -> None:
+        console = Console(machine)
+        await machine.make_space()
         await console("quiesce")
-        assert live.domain.log_dirty(True)
+        assert machine.domain.log_dirty(True)
         with pytest.raises(RefusedError, match=r"still quiesced, because Xen .* saved or migrated"):
             await console("resume")
         assert (await console("status"))["state"] == "quiesced"
-        assert (live.domain.protected(), live.domain.owner) == ([], None)
-        assert live.domain.log_dirty(False)
+        assert (machine.domain.protected(), machine.domain.owner) == ([], None)
+        assert machine.domain.log_dirty(False)
         assert (await console("resume"))["state"] == "serving"
-        assert mappings(live) == MAPPED
+        assert mappings(machine) == MAPPED
 
-    with_live(body)
+    play(body)
 
 
 def test_resuming_when_another_has_the_claim_is_refused() -> None:
-    async def body(live: Live) -> None:
-        console = Console(live)
+    async def body(machine: Machine) -> None:
+        console = Console(machine)
         await console("quiesce")
-        fail_nth(live.domain, 1, errno.EBUSY, Call.MAP_MEM_TYPE)
+        fail_nth(machine.domain, 1, errno.EBUSY, Call.MAP_MEM_TYPE)
         with pytest.raises(RefusedError, match=r"still quiesced, because Xen refused: .*EBUSY"):
             await console("resume")
         assert (await console("resume"))["state"] == "serving"
 
-    with_live(body)
+    play(body)
 
 
 def test_the_mode_is_told_and_switched() -> None:
-    async def body(live: Live) -> None:
-        console = Console(live)
-        await make_space(live)
+    async def body(machine: Machine) -> None:
+        console = Console(machine)
+        await machine.make_space()
         assert await console("mode") == {"mode": "relaxed"}
-        await live.store(L1, 1, 9 * FRAME | 3)
-        await live.store(L1, 2, 11 * FRAME | 3)
-        assert L1 not in live.domain.protected()
+        await machine.store(L1, 1, pte(9))
+        await machine.store(L1, 2, pte(11))
+        assert L1 not in machine.domain.protected()
         tables = (await console("protected"))["tables"]
         assert {"gfn": L1, "level": 1, "refs": 1, "unsynced": True, "open": True} in tables
         assert await console("mode", mode="strict") == {"mode": "strict"}
-        assert live.domain.protected() == TABLES
+        assert machine.domain.protected() == TABLES
         assert [table["open"] for table in (await console("protected"))["tables"]] == [False] * 4
-        assert len(mappings(live)) == 3
+        assert len(mappings(machine)) == 3
         assert (await console("status"))["mode"] == "strict"
 
-    with_live(body, Settings(sync=Sync.RELAXED))
+    play(body, Settings(sync=Sync.RELAXED))
 
 
 LOOKS = {"walk": {"va": 0}, "dump": {}, "audit": {}, "spaces": {}, "protected": {}, "status": {}}
@@ -171,30 +163,30 @@ LOOKS = {"walk": {"va": 0}, "dump": {}, "audit": {}, "spaces": {}, "protected": 
 
 @pytest.mark.parametrize("command", LOOKS)
 def test_looking_changes_nothing(command: str) -> None:
-    async def body(live: Live) -> None:
-        console = Console(live)
-        await make_space(live)
-        await live.announce(30)
+    async def body(machine: Machine) -> None:
+        console = Console(machine)
+        await machine.make_space()
+        await machine.announce(30)
         for slot in (1, 2):  # the first store unsyncs the table, the second one is not seen
-            await live.store(L1, slot, (8 + slot) * FRAME | 3)
-        protected = live.domain.protected()
+            await machine.store(L1, slot, pte(8 + slot))
+        protected = machine.domain.protected()
         assert L1 not in protected
-        before = snapshot(live.instance.engine)
+        before = snapshot(machine.instance.engine)
         await console(command, **LOOKS[command])
-        after = snapshot(live.instance.engine)
+        after = snapshot(machine.instance.engine)
         assert [part for part in before if before[part] != after[part]] == []
-        assert live.domain.protected() == protected
+        assert machine.domain.protected() == protected
 
-    with_live(body, Settings(sync=Sync.RELAXED))
+    play(body, Settings(sync=Sync.RELAXED))
 
 
 @pytest.mark.parametrize("command", ["walk", "dump", "audit"])
 def test_looking_after_a_sync_sees_all_stores(command: str) -> None:
-    async def body(live: Live) -> None:
-        console = Console(live)
-        await make_space(live)
+    async def body(machine: Machine) -> None:
+        console = Console(machine)
+        await machine.make_space()
         for slot in (1, 2):
-            await live.store(L1, slot, (8 + slot) * FRAME | 3)
+            await machine.store(L1, slot, pte(8 + slot))
         va = 2 * FRAME
         arguments = {"va": va} if command == "walk" else {}
         found = await console(command, **arguments)
@@ -208,9 +200,9 @@ def test_looking_after_a_sync_sees_all_stores(command: str) -> None:
         if command == "dump":
             pages = [sum(run[1] for run in dump["spaces"][0]["mappings"]) // FRAME for dump in (found, synced)]
             assert pages == [2, 3]
-        assert L1 in live.domain.protected()
+        assert L1 in machine.domain.protected()
 
-    with_live(body, Settings(sync=Sync.RELAXED))
+    play(body, Settings(sync=Sync.RELAXED))
 
 
 @pytest.mark.parametrize(
@@ -227,18 +219,18 @@ def test_looking_after_a_sync_sees_all_stores(command: str) -> None:
     ],
 )
 def test_wrong_arguments(command: str, arguments: Mapping[str, object]) -> None:
-    async def body(live: Live) -> None:
+    async def body(machine: Machine) -> None:
         with pytest.raises(UsageError):
-            await Console(live)(command, **arguments)
+            await Console(machine)(command, **arguments)
 
-    with_live(body)
+    play(body)
 
 
 def test_the_document_has_every_command_and_every_code() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "control.md").read_text()
 
-    async def body(live: Live) -> None:
-        assert set(re.findall(r"(?m)^\| `(\w+)` \|", text)) == {*Console(live).handlers}
+    async def body(machine: Machine) -> None:
+        assert set(re.findall(r"(?m)^\| `(\w+)` \|", text)) == {*Console(machine).handlers}
 
-    with_live(body)
+    play(body)
     assert all(f"`{code}`" in text for code in ErrorCode)

@@ -17,9 +17,10 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from tests.support.control import handlers_of
 from tests.support.faults import Call, counting, fail_nth, lose_domain_at, vanish
-from tests.support.live import handlers_of
-from tests.support.whole_run import FRAME, FRAMES, TABLES, HostStep, Outcome, TrackedPort, run
+from tests.support.tables import FRAME
+from tests.support.whole_run import FRAMES, TABLES, HostStep, Outcome, TrackedPort, run
 from xengt_dm._core import ffi
 from xengt_dm._embedded import lib
 from xengt_dm.cli import main

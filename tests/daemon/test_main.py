@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import pytest
 import trio
 
 from tests.support import daemon_process
-from tests.support.daemon_process import DOMID, FRAME
+from tests.support.daemon_process import DOMID
 from tests.support.device_model import PATIENCE, DeviceModel
 from tests.support.faults import wait_until_blocked
+from tests.support.tables import FRAME
 from xengt_dm.control.client import ask
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Settings, open_instance
@@ -28,8 +28,7 @@ MODES = ("strict", "relaxed")
 
 def life(base: Path, mode: str, end: Callable[[subprocess.Popen[str]], object], stores: int = 0) -> dict[str, Any]:
     """Start a daemon, end it while its guest stores; what it left behind."""
-    program = [sys.executable, daemon_process.__file__, str(base), mode, str(stores)]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with daemon_process.start(base, mode, str(stores)) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         try:

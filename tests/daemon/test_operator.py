@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,10 @@ from typing import Any
 import pytest
 
 from tests.support import daemon_process
-from tests.support.daemon_process import DOMID, FRAME, PD, PDP, PT, ROOT
+from tests.support.daemon_process import DOMID
+from tests.support.machine import L1, L2, L3, L4
 from tests.support.recording import dumps_of
+from tests.support.tables import FRAME
 from xengt_dm.control.client import ask
 from xengt_dm.control.protocol import RefusedError
 from xengt_dm.errors import ExitCode
@@ -26,8 +26,7 @@ class Daemon:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        words = [sys.executable, daemon_process.__file__, str(base), "strict"]
-        self.process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = daemon_process.start(base, "strict")
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "storing\n"
 
@@ -75,7 +74,7 @@ def test_switched_and_listed_while_the_guest_stores(daemon: Daemon) -> None:
         assert daemon.ask("mode", mode=mode) == {"mode": mode}
         assert daemon.ask("audit")["audit_mismatches"] == 0
     tables = daemon.ask("protected")["tables"]
-    assert {(table["gfn"], table["level"]) for table in tables} == {(ROOT, 4), (PDP, 3), (PD, 2), (PT, 1)}
+    assert {(table["gfn"], table["level"]) for table in tables} == {(L4, 4), (L3, 3), (L2, 2), (L1, 1)}
     assert not any(table["open"] for table in tables)
     left = daemon.end()
     assert (left["wrong"], left["dropped"]) == (0, 0)
@@ -93,7 +92,7 @@ def test_recorded_while_the_guest_stores(daemon: Daemon, tmp_path: Path) -> None
     for mode in ("strict", "relaxed"):
         (dump,) = dumps_of(file, mode)
         assert dump["id"] == "end"
-        assert [space["root"] for space in dump["spaces"]] == [ROOT * FRAME]
+        assert [space["root"] for space in dump["spaces"]] == [L4 * FRAME]
         assert sum(run[1] for run in dump["spaces"][0]["mappings"]) > 100 * FRAME
 
 

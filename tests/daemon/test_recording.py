@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.guest import FRAME
-from tests.support.live import Live, handlers_of, with_live
+from tests.support.control import handlers_of
+from tests.support.machine import DATA, L1, L4, Machine, play
 from tests.support.recording import demo_recorded, dumps_of
+from tests.support.tables import FRAME, pte
 from xengt_dm.control.client import ask
 from xengt_dm.control.protocol import SOCKET_NAME, RefusedError
 from xengt_dm.control.server import serve_control
@@ -19,27 +20,19 @@ from xengt_dm.daemon.recording import Recording, TraceFile, open_trace_file
 from xengt_dm.errors import DataError, UsageError
 from xengt_dm.sim.demo import Guest
 
-L4, L3, L2, L1, DATA = range(2, 7)
 
-
-async def make_space(live: Live) -> None:
-    for table, child in ((L4, L3), (L3, L2), (L2, L1), (L1, DATA)):
-        await live.store(table, 0, child * FRAME | 3)
-    await live.announce(L4)
-
-
-def recording_of(live: Live) -> Recording:
-    instance = live.instance
-    return Recording(instance.engine, instance.device, instance.bus, live.domain.ram_frames)
+def recording_of(machine: Machine) -> Recording:
+    instance = machine.instance
+    return Recording(instance.engine, instance.device, instance.bus, machine.domain.ram_frames)
 
 
 def test_over_the_socket(tmp_path: Path) -> None:
     file = tmp_path / "trace.jsonl.gz"
     (tmp_path / "5").mkdir()
 
-    async def body(live: Live) -> None:
-        instance = live.instance
-        handlers = handlers_of(instance, recording_of(live))
+    async def body(machine: Machine) -> None:
+        instance = machine.instance
+        handlers = handlers_of(instance, recording_of(machine))
 
         async def command(descriptor: int | None = None, **arguments: object) -> object:
             return await trio.to_thread.run_sync(lambda: ask(tmp_path, 5, "record", descriptor=descriptor, **arguments))
@@ -47,7 +40,7 @@ def test_over_the_socket(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(serve_control, tmp_path / "5" / SOCKET_NAME, handlers)
             assert await command() == {"recording": None, "events": 0}
-            await make_space(live)
+            await machine.make_space()
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
             answer = await command(descriptor, file="the file.gz")
             os.close(descriptor)
@@ -55,7 +48,7 @@ def test_over_the_socket(tmp_path: Path) -> None:
             assert answer["recording"] == "the file.gz"
             with pytest.raises(RefusedError, match=r"recording to the file.gz already"):
                 await command(file="other")
-            await live.store(L1, 1, 9 * FRAME | 3)
+            await machine.store(L1, 1, pte(9))
             answer = await command(stop=True)
             assert isinstance(answer, dict)
             assert (answer["recording"], answer["file"]) == (None, "the file.gz")
@@ -64,7 +57,7 @@ def test_over_the_socket(tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
 
     before = set(os.listdir("/proc/self/fd"))
-    with_live(body)
+    play(body)
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 2  # trio's own, at most
     (dump,) = dumps_of(file, "strict")
     assert dump["spaces"] == [
@@ -78,57 +71,57 @@ def test_over_the_socket(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [{"file": 3}, {"file": ""}, {"stop": 1}, {"stop": True, "file": "x"}, {"x": 1}])
 def test_wrong_arguments(arguments: Mapping[str, object]) -> None:
-    async def body(live: Live) -> None:
-        instance = live.instance
-        handlers = handlers_of(instance, recording_of(live))
+    async def body(machine: Machine) -> None:
+        instance = machine.instance
+        handlers = handlers_of(instance, recording_of(machine))
         with pytest.raises(UsageError):
             handlers["record"](arguments)
 
-    with_live(body)
+    play(body)
 
 
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Is a directory"):
         open_trace_file(str(tmp_path))
 
-    async def body(live: Live) -> None:
-        recording = recording_of(live)
+    async def body(machine: Machine) -> None:
+        recording = recording_of(machine)
         with pytest.raises(DataError, match="No space left"):
             recording.start(TraceFile(os.open("/dev/full", os.O_WRONLY), "full"))
         assert recording.name is None
 
-    with_live(body)
+    play(body)
 
 
 def test_a_disk_that_fills_up_ends_the_recording_and_nothing_else() -> None:
-    async def body(live: Live) -> None:
-        recording = recording_of(live)
+    async def body(machine: Machine) -> None:
+        recording = recording_of(machine)
         there, here = os.pipe()
         recording.start(TraceFile(here, "pipe"))
         os.close(there)
-        await make_space(live)
+        await machine.make_space()
         recording.flush()
         assert recording.name is None
-        assert live.instance.bus.observer is None
-        await live.store(L1, 1, 9 * FRAME | 3)
-        assert live.audit() == 0
+        assert machine.instance.bus.observer is None
+        await machine.store(L1, 1, pte(9))
+        assert machine.audit() == 0
 
-    with_live(body)
+    play(body)
 
 
 def test_started_while_quiesced(tmp_path: Path) -> None:
     file = tmp_path / "trace.jsonl"
 
-    async def body(live: Live) -> None:
-        recording = recording_of(live)
-        await make_space(live)
-        live.instance.engine.quiesce()
+    async def body(machine: Machine) -> None:
+        recording = recording_of(machine)
+        await machine.make_space()
+        machine.instance.engine.quiesce()
         recording.start(open_trace_file(str(file)))
-        await live.store(L1, 1, 9 * FRAME | 3)
-        live.instance.engine.resume()
+        await machine.store(L1, 1, pte(9))
+        machine.instance.engine.resume()
         recording.stop()
 
-    with_live(body)
+    play(body)
     (dump,) = dumps_of(file, "relaxed")
     assert [run[:3] for run in dump["spaces"][0]["mappings"]] == [[0, FRAME, DATA * FRAME], [FRAME, FRAME, 9 * FRAME]]
 
@@ -136,15 +129,15 @@ def test_started_while_quiesced(tmp_path: Path) -> None:
 def test_the_domain_may_be_gone_when_it_ends(tmp_path: Path) -> None:
     file = tmp_path / "trace.jsonl"
 
-    async def body(live: Live) -> None:
-        recording = recording_of(live)
+    async def body(machine: Machine) -> None:
+        recording = recording_of(machine)
         recording.start(open_trace_file(str(file)))
-        await make_space(live)
-        live.domain.destroy()
+        await machine.make_space()
+        machine.domain.destroy()
         recording.close()
         assert recording.name is None
 
-    with_live(body)
+    play(body)
     (dump,) = dumps_of(file, "strict")
     assert [space["root"] for space in dump["spaces"]] == [L4 * FRAME]
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.guest import FakeGuest, make_engine
+from tests.support.engine_bench import EngineBench
 from xengt_dm.config.files import read_setting
 from xengt_dm.config.merge import Config, load
 from xengt_dm.daemon.reload import Running, reload, reload_on_signal
@@ -41,7 +41,7 @@ def events(logged: io.StringIO) -> list[dict[str, object]]:
 
 
 def test_what_can_change_does_and_the_rest_is_told(logged: io.StringIO) -> None:
-    engine = make_engine(FakeGuest())
+    engine = EngineBench().make_engine()
     wanted = [read_setting(text) for text in ("shadow.mode=relaxed", "shadow.max_tables=9", "log.burst=1")]
     running = Running(Config([]), lambda: Config(wanted))
     reload(running, engine)
@@ -73,21 +73,21 @@ def test_a_bad_configuration_changes_nothing(logged: io.StringIO) -> None:
 
     config = Config([])
     running = Running(config, bad)
-    reload(running, make_engine(FakeGuest()))
+    reload(running, EngineBench().make_engine())
     assert running.config is config
     assert events(logged) == [{"event": "config.refused", "level": "error", "reason": "f:3: wrong"}]
 
 
 def test_the_level_of_the_log_follows(logged: io.StringIO) -> None:
     running = Running(Config([]), lambda: Config([read_setting("log.level=error")]))
-    reload(running, make_engine(FakeGuest()))
+    reload(running, EngineBench().make_engine())
     log.get_logger().warning("a.b")
     log.get_logger().error("c.d")
     assert [event["event"] for event in events(logged)] == ["c.d"]
 
 
 def test_what_an_operator_switched_stays_while_the_files_do(logged: io.StringIO) -> None:
-    engine = make_engine(FakeGuest())
+    engine = EngineBench().make_engine()
     engine.set_sync_mode(Sync.RELAXED)
     reload(Running(Config([]), lambda: Config([])), engine)
     assert engine.sync_mode is Sync.RELAXED
@@ -114,7 +114,7 @@ def test_a_file_of_any_kind_is_refused_while_running(tmp_path: Path, logged: io.
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(reload_on_signal, running, make_engine(FakeGuest()))
+            await nursery.start(reload_on_signal, running, EngineBench().make_engine())
             os.kill(os.getpid(), signal.SIGHUP)
             with trio.fail_after(30):
                 while not logged.getvalue():
@@ -139,7 +139,7 @@ def test_the_guest_is_served_while_a_file_is_read(logged: io.StringIO) -> None:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(reload_on_signal, running, make_engine(FakeGuest()))
+            await nursery.start(reload_on_signal, running, EngineBench().make_engine())
             os.kill(os.getpid(), signal.SIGHUP)
             with trio.fail_after(60):
                 while not reading.is_set():

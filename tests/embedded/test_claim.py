@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.device_model import FRAME, PATIENCE, DeviceModel, write
+from tests.support.device_model import PATIENCE, DeviceModel, write
+from tests.support.tables import FRAME
 from xengt_dm._embedded import lib
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.device_model import FRAME, PCI_CONFIG, PIO, DeviceModel, Request, write
+from tests.support.device_model import PCI_CONFIG, PIO, DeviceModel, Request, write
+from tests.support.tables import FRAME
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.hypervisor.port import DomainPort

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.device_model import FRAME, PATIENCE, DeviceModel
+from tests.support.device_model import PATIENCE, DeviceModel
 from tests.support.faults import (
     Call,
     Hold,
@@ -18,6 +18,7 @@ from tests.support.faults import (
     vanish,
     wait_until_blocked,
 )
+from tests.support.tables import FRAME
 from xengt_dm._core import ffi, lib
 from xengt_dm._embedded import lib as embedded
 from xengt_dm.errors import DomainGoneError, HostError

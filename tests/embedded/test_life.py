@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.device_model import FRAME, INVALIDATE, PATIENCE, DeviceModel, Request, write
+from tests.support.device_model import INVALIDATE, PATIENCE, DeviceModel, Request, write
 from tests.support.faults import wait_until_blocked, wait_until_out, wait_until_retrying
+from tests.support.tables import FRAME
 from xengt_dm._core import ffi, lib
 from xengt_dm._embedded import lib as embedded
 from xengt_dm.errors import DomainGoneError

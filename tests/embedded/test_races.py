@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.device_model import FRAME, PATIENCE, DeviceModel, write
+from tests.support.device_model import PATIENCE, DeviceModel, write
 from tests.support.faults import Hold, Point, wait_until_blocked
+from tests.support.tables import FRAME
 from xengt_dm._core import ffi, lib
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.hypervisor.embedded.p2m import P2mType

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.guest import audit
+from tests.support.engine_bench import audit
 from tests.support.schedule import Schedule, ScheduledPort, Store
+from tests.support.tables import FRAME, pte
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
 from xengt_dm.hypervisor.port import WriteTrap
@@ -26,7 +27,6 @@ from xengt_dm.traps.state import Event
 
 pytestmark = pytest.mark.slow
 
-FRAME = 4096
 PATIENCE = 20.0
 ROOT, POINTERS, DIRECTORY = 4, 5, 6
 LEAVES = (8, 10, 11)
@@ -48,7 +48,7 @@ def programs(rng: random.Random) -> dict[int, list[Store]]:
             if vcpu == 0 and rng.random() < 0.5:
                 slot = rng.randrange(len(LEAVES))
                 at = DIRECTORY * FRAME + 8 * slot
-                stores.extend((at, entry.to_bytes(8, "little")) for entry in (0, LEAVES[slot] * FRAME | 3))
+                stores.extend((at, entry.to_bytes(8, "little")) for entry in (0, pte(LEAVES[slot])))
         result[vcpu] = stores
     return result
 
@@ -78,7 +78,7 @@ def explore(
             (POINTERS, 0, DIRECTORY),
             *((DIRECTORY, slot, leaf) for slot, leaf in enumerate(LEAVES)),
         ):
-            domain.write(gfn * FRAME + 8 * slot, (child * FRAME | 3).to_bytes(8, "little"))
+            domain.write(gfn * FRAME + 8 * slot, pte(child).to_bytes(8, "little"))
         schedule = Schedule(domain, seed)
         port = ScheduledPort(domain, schedule)
         mismatches = 0

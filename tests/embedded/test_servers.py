@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.device_model import FRAME, PATIENCE, DeviceModel, Request, write
+from tests.support.device_model import PATIENCE, DeviceModel, Request, write
 from tests.support.faults import wait_until_blocked
+from tests.support.tables import FRAME
 from xengt_dm._core import ffi, lib
 from xengt_dm._embedded import lib as embedded
 from xengt_dm.errors import CallError

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.device_model import FRAME, DeviceModel, Request, write
+from tests.support.device_model import DeviceModel, Request, write
+from tests.support.tables import FRAME
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.hypervisor.embedded.p2m import P2mType
 

@@ -9,7 +9,8 @@ import errno
 
 import pytest
 
-from tests.support.device_model import FRAME, DeviceModel, Request, write
+from tests.support.device_model import DeviceModel, Request, write
+from tests.support.tables import FRAME
 from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu

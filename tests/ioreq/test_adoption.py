@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from tests.support.device_model import FRAME, PATIENCE, DeviceModel
+from tests.support.device_model import PATIENCE, DeviceModel
 from tests.support.faults import counting, fail_nth, wait_until_blocked
 from tests.support.records import IdRecord, RangeRecord
+from tests.support.tables import FRAME
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
 from xengt_dm.hypervisor.embedded.p2m import P2mType

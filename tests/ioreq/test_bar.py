@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from tests.support.engine_bench import audit
 from tests.support.faults import Call, Hold, Point, fail_nth, wait_until_blocked
-from tests.support.guest import audit
 from tests.support.schedule import Schedule, ScheduledPort, Store
+from tests.support.tables import FRAME, pte
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
 from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
@@ -21,7 +22,6 @@ from xengt_dm.ioreq.bus import Kind, RangeError
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.vgpu.registers import BAR0_SIZE
 
-FRAME = 4096
 FRAMES = 64
 OLD, NEW = DEFAULT_BAR0, DEFAULT_BAR0 + BAR0_SIZE
 ROOT, POINTERS, DIRECTORY, LEAF = 4, 5, 6, 8
@@ -203,7 +203,7 @@ def explore(seed: int, flavour: str = "4.17", kind: type[Bar] = Bar) -> Outcome:
     stores = programs(rng)
     with EmbeddedDomain(FRAMES, 2, flavour) as domain:
         for gfn, child in ((ROOT, POINTERS), (POINTERS, DIRECTORY), (DIRECTORY, LEAF)):
-            domain.write(gfn * FRAME, (child * FRAME | 3).to_bytes(8, "little"))
+            domain.write(gfn * FRAME, pte(child).to_bytes(8, "little"))
         schedule = Schedule(domain, seed)
         port: EmbeddedPort = ScheduledPort(domain, schedule)
         with open_instance(port, Settings()) as instance:

@@ -68,7 +68,9 @@ RULES = {
     "hypervisor.embedded": Rule(f"hypervisor.port _embedded {COMMON}", "", why="must run where there is no Xen"),
     "xenstore": Rule(COMMON, "", why="a protocol and its client"),
     "config": Rule("vgpu.registers errors printable", "", why="what can be set must not depend on what is set"),
-    "service": Rule(f"config log.log xenstore _core {COMMON}", "structlog trio", why="a host's life needs no device"),
+    "service": Rule(
+        f"config log.log run_dir.owner xenstore _core {COMMON}", "structlog trio", why="a host's life needs no device"
+    ),
     "run_dir": Rule(f"ioreq.ranges {COMMON}", "", why="files of an instance, whoever it serves"),
     "stats": Rule(f"run_dir.directory _core {COMMON}", "prometheus_client", why="needs no device"),
     "log": Rule(COMMON, "structlog", why="everybody may log, so it knows nobody"),

@@ -106,3 +106,23 @@ def test_paths_that_documents_name_are_there() -> None:
     named = {(document.name, name) for document in documents() for name in re.findall(path, document.read_text())}
     assert ("README.md", "cffi_build/core/ppgtt/translate.h") in named
     assert not [(document, name) for document, name in named if not list(ROOT.glob(name.rstrip("/")))]
+
+
+def test_modules_that_docstrings_name_are_there() -> None:
+    """A cross reference begins with a module: ``xengt_dm...``, or one in the folder of its file."""
+    reference = re.compile(r":(?:mod|class|func|meth|data|attr):`~?((?:xengt_dm)?\.[\w.]+)`")
+    found = [(path, name) for path in files() if path.suffix == ".py" for name in reference.findall(path.read_text())]
+    assert found
+    assert not [(path.name, name) for path, name in found if not leads_somewhere(path.parent, name)]
+
+
+def leads_somewhere(folder: Path, name: str) -> bool:
+    if name.startswith("xengt_dm"):
+        folder = ROOT
+    for part in name.lstrip(".").split("."):
+        if (folder / f"{part}.py").exists():
+            return True
+        folder /= part
+        if not folder.is_dir():
+            return False
+    return True

@@ -144,8 +144,6 @@ CONTRACTS = {
 }
 #: What the words must stay in: the history, this table, and the table of the glossary.
 EXEMPT = ("CHANGELOG.md", "tests/lint/test_words.py")
-#: Folders and files that still have retired words. One that has none any more must be taken out.
-NOT_CONVERTED = ("tests/support/",)
 
 begin, end = "<!-- table -->\n", "<!-- end of table -->\n"
 _SEARCH = {word: re.compile("|".join(word.patterns), re.IGNORECASE) for word in WORDS}
@@ -184,20 +182,9 @@ def searched() -> list[Path]:
 
 
 def test_no_retired_words() -> None:
-    bad = [
-        complaint
-        for path in searched()
-        if not str(path.relative_to(ROOT)).startswith(NOT_CONVERTED)
-        for complaint in complaints(path)
-    ]
+    bad = [complaint for path in searched() for complaint in complaints(path)]
     if bad:
         pytest.fail("\n".join(bad), pytrace=False)
-
-
-@pytest.mark.parametrize("room", NOT_CONVERTED)
-def test_a_room_that_is_not_converted_has_retired_words(room: str) -> None:
-    left = [path for path in searched() if str(path.relative_to(ROOT)).startswith(room) and complaints(path)]
-    assert left, f"{room} has none any more: take it out of NOT_CONVERTED"
 
 
 @pytest.mark.parametrize("word", WORDS, ids=[word.retired for word in WORDS])

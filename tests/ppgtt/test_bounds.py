@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.guest import FRAME, FakeGuest, audit, make_engine, mappings
+from tests.support.engine_bench import EngineBench, audit, mappings
+from tests.support.tables import FRAME, pte
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt import engine as engine_module
 from xengt_dm.ppgtt import tree as tables_module
@@ -35,12 +36,13 @@ def test_what_a_table_takes_is_bounded(quota: int) -> None:
 PROGRAM = """
 import sys
 sys.path.append(sys.argv[1])
-from tests.support.guest import FRAME, FakeGuest, audit, make_engine, mappings
+from tests.support.engine_bench import EngineBench, audit, mappings
+from tests.support.tables import FRAME
 from xengt_dm.ppgtt.space import Mode
 
 TABLES, FIRST = 20000, 100
 
-class Guest(FakeGuest):
+class Guest(EngineBench):
     "Keeps no books, so that what grows is the engine."
     def protect(self, gfns, count, errors):
         errors[0:count] = [0] * count
@@ -60,7 +62,7 @@ for slot in range(TABLES // 512 + 1):
     guest.put(2, slot, 10 + slot << 12 | 3)
 for i in range(TABLES):
     guest.put(10 + i // 512, i % 512, FIRST + i << 12 | 3)
-engine = make_engine(guest, max_tables=65536)
+engine = guest.make_engine(max_tables=65536)
 before = anonymous()
 engine.create_space(Mode.L4, (FRAME,))
 after = anonymous()
@@ -112,19 +114,19 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 ROOT, PDP, PD, PT = 1, 2, 3, 4
 
 
-def chain(guest: FakeGuest, references: int) -> None:
+def chain(guest: EngineBench, references: int) -> None:
     """Four tables; each names the next ``references`` times."""
     for table, child in ((ROOT, PDP), (PDP, PD), (PD, PT)):
         for slot in range(references):
-            guest.put(table, slot, child << 12 | 3)
+            guest.put(table, slot, pte(child))
 
 
 def test_512_references_cost_no_more_walks_than_one(counted: Counted) -> None:
     costs = []
     for references in (1, 512):
-        guest = FakeGuest()
+        guest = EngineBench()
         chain(guest, references)
-        engine = make_engine(guest)
+        engine = guest.make_engine()
         counted.calls.clear()
         engine.create_space(Mode.L4, (ROOT << 12,))
         costs.append(dict(counted.calls))
@@ -137,14 +139,14 @@ def test_512_references_cost_no_more_walks_than_one(counted: Counted) -> None:
 
 def test_one_reference_more_is_a_look_up_and_not_a_walk(counted: Counted) -> None:
     """A driver that fills a directory with its scratch table entry by entry."""
-    guest = FakeGuest()
+    guest = EngineBench()
     chain(guest, 1)
-    engine = make_engine(guest)
+    engine = guest.make_engine()
     engine.create_space(Mode.L4, (ROOT << 12,))
     costs = []
     for slot in range(1, 512):
         counted.calls.clear()
-        guest.store(engine, PD * FRAME + slot * 8, 8, PT << 12 | 3)
+        guest.store(engine, PD * FRAME + slot * 8, 8, pte(PT))
         costs.append(dict(counted.calls))
     assert all(cost == costs[0] for cost in costs)
     for walk in ("xd_leaf_update", "xd_leaf_update_many", "xd_create_tables", "xd_add"):
@@ -156,17 +158,17 @@ def test_a_change_costs_the_same_however_many_tables_there_are(counted: Counted)
     """Linking and unlinking a subtree of two tables, beside 3 others and beside 1,500."""
     costs = []
     for others in (1, 3 * 512):
-        guest = FakeGuest(4096)
+        guest = EngineBench(4096)
         chain(guest, 1)
         for i in range(others - 1):
-            guest.put(PDP, 1 + i // 512, 10 + i // 512 << 12 | 3)
-            guest.put(10 + i // 512, i % 512, 100 + i << 12 | 3)
-        guest.put(20, 0, 21 << 12 | 3)
-        engine = make_engine(guest, max_tables=4096)
+            guest.put(PDP, 1 + i // 512, pte(10 + i // 512))
+            guest.put(10 + i // 512, i % 512, pte(100 + i))
+        guest.put(20, 0, pte(21))
+        engine = guest.make_engine(max_tables=4096)
         engine.create_space(Mode.L4, (ROOT << 12,))
         assert engine.counters.tables >= others
         counted.calls.clear()
-        guest.store(engine, PDP * FRAME + 8 * 100, 8, 20 << 12 | 3)
+        guest.store(engine, PDP * FRAME + 8 * 100, 8, pte(20))
         linked = dict(counted.calls)
         counted.calls.clear()
         guest.store(engine, PDP * FRAME + 8 * 100, 8, 0)
@@ -177,14 +179,14 @@ def test_a_change_costs_the_same_however_many_tables_there_are(counted: Counted)
 # The quota
 
 
-def spaces_of_four(guest: FakeGuest, count: int) -> list[int]:
+def spaces_of_four(guest: EngineBench, count: int) -> list[int]:
     """``count`` spaces of four tables each, which share nothing; the roots."""
     for i in range(count):
         first = 10 + 4 * i
         for table in range(first, first + 3):
-            guest.put(table, 0, table + 1 << 12 | 3)
-        guest.put(first + 3, 0, 5 << 12 | 3)
-        guest.put(first + 3, 1, 5 << 12 | 3)
+            guest.put(table, 0, pte(table + 1))
+        guest.put(first + 3, 0, pte(5))
+        guest.put(first + 3, 1, pte(5))
     return [10 + 4 * i << 12 for i in range(count)]
 
 
@@ -199,9 +201,9 @@ def by_root(engine: Engine, root: int) -> Space:
 
 
 def test_the_space_submitted_longest_ago_loses_its_shadows_first() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     a, b, c, d = spaces_of_four(guest, 4)
-    engine = make_engine(guest, max_tables=12)
+    engine = guest.make_engine(max_tables=12)
     for root in (a, b, c):
         engine.create_space(Mode.L4, (root,))
     engine.submit(Mode.L4, (a,))
@@ -215,9 +217,9 @@ def test_the_space_submitted_longest_ago_loses_its_shadows_first() -> None:
 
 
 def test_every_space_is_whole_at_its_submission() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     roots = spaces_of_four(guest, 5)
-    engine = make_engine(guest, max_tables=4)
+    engine = guest.make_engine(max_tables=4)
     for root in roots:
         engine.create_space(Mode.L4, (root,))
     for root in roots * 2:
@@ -229,12 +231,12 @@ def test_every_space_is_whole_at_its_submission() -> None:
 
 def test_what_was_reclaimed_is_plain_memory_meanwhile() -> None:
     """Stores to it are not trapped; the next submission reads what they left."""
-    guest = FakeGuest()
+    guest = EngineBench()
     a, b = spaces_of_four(guest, 2)
-    engine = make_engine(guest, max_tables=4)
+    engine = guest.make_engine(max_tables=4)
     engine.create_space(Mode.L4, (a,))
     engine.create_space(Mode.L4, (b,))
-    assert not guest.store(engine, (a >> 12) + 3 << 12, 8, 9 << 12 | 3)
+    assert not guest.store(engine, (a >> 12) + 3 << 12, 8, pte(9))
     first = (mappings(engine, by_root(engine, a)) or [])[0]
     assert first.gpa == 9 << 12
 
@@ -242,13 +244,13 @@ def test_what_was_reclaimed_is_plain_memory_meanwhile() -> None:
 @pytest.mark.parametrize("quota", [1, 2, 3, 4, 5, 100, 514])
 def test_a_space_larger_than_the_quota_maps_less(quota: int) -> None:
     """Counted, never more tables than allowed, and every store of the guest goes where it should."""
-    guest = FakeGuest(2048)
-    guest.put(ROOT, 0, PDP << 12 | 3)
-    guest.put(PDP, 0, PD << 12 | 3)
+    guest = EngineBench(2048)
+    guest.put(ROOT, 0, pte(PDP))
+    guest.put(PDP, 0, pte(PD))
     for slot in range(512):
-        guest.put(PD, slot, 100 + slot << 12 | 3)
-        guest.put(100 + slot, 0, 7 << 12 | 3)
-    engine = make_engine(guest, max_tables=quota)
+        guest.put(PD, slot, pte(100 + slot))
+        guest.put(100 + slot, 0, pte(7))
+    engine = guest.make_engine(max_tables=quota)
     engine.create_space(Mode.L4, (ROOT << 12,))
     (space,) = engine.spaces
     mapped = mappings(engine, space)
@@ -258,7 +260,7 @@ def test_a_space_larger_than_the_quota_maps_less(quota: int) -> None:
     assert engine.counters.tables <= quota
     assert audit(engine, space) == (0, 0)
     for slot in (0, 511):
-        guest.store(engine, (100 + slot) * FRAME + 8, 8, 8 << 12 | 3)
-        assert guest.entry(100 + slot, 1) == 8 << 12 | 3
+        guest.store(engine, (100 + slot) * FRAME + 8, 8, pte(8))
+        assert guest.entry(100 + slot, 1) == pte(8)
     engine.destroy_space(space.mode, space.roots)
     assert (engine.counters.tables, guest.protected) == (0, set())

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.engine_bench import EngineBench
+from tests.support.engine_bench import audit as sync_and_audit
 from tests.support.examples import examples
-from tests.support.guest import FRAME, FakeGuest, make_engine
-from tests.support.guest import audit as sync_and_audit
 from tests.support.pages import slots
+from tests.support.tables import FRAME, pte
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.engine import Engine
 from xengt_dm.ppgtt.space import Mode
@@ -21,32 +22,32 @@ from xengt_dm.units import CData
 ROOT, PDP, PD, PT, WIDE = 1, 2, 3, 4, 5
 HOLE = 9
 #: A 2 MiB page of which frame HOLE is missing, so that a table stands in for it; and one that is whole.
-BROKEN, WHOLE = 0x83, 512 << 12 | 0x83
+BROKEN, WHOLE = 0x83, pte(512, 0x83)
 
 
 @pytest.fixture
-def guest() -> FakeGuest:
+def guest() -> EngineBench:
     return tree()
 
 
-def tree() -> FakeGuest:
-    guest = FakeGuest(1024)
+def tree() -> EngineBench:
+    guest = EngineBench(1024)
     guest.holes.add(HOLE)
-    guest.put(ROOT, 0, PDP << 12 | 3)
-    guest.put(ROOT, 5, HOLE << 12 | 3)
-    guest.put(PDP, 0, PD << 12 | 3)
+    guest.put(ROOT, 0, pte(PDP))
+    guest.put(ROOT, 5, pte(HOLE))
+    guest.put(PDP, 0, pte(PD))
     guest.put(PDP, 1, 0x83)
-    for slot, entry in enumerate((PT << 12 | 3, WIDE << 12 | 0x803, BROKEN, WHOLE, HOLE << 12 | 3)):
+    for slot, entry in enumerate((pte(PT), pte(WIDE, 0x803), BROKEN, WHOLE, pte(HOLE))):
         guest.put(PD, slot, entry)
     for slot in range(512):
         guest.put(PT, slot, (slot % 20) << 12 | slot % 2)
-        guest.put(WIDE, slot, slot << 12 | 3)
+        guest.put(WIDE, slot, pte(slot))
     return guest
 
 
-def engine_on(guest: FakeGuest) -> tuple[Engine, CData]:
-    """An engine with the space, and the arena behind it."""
-    engine = make_engine(guest, generation=9)
+def engine_on(guest: EngineBench) -> tuple[Engine, CData]:
+    """An engine with the space, and its shadows."""
+    engine = guest.make_engine(generation=9)
     engine.set_64k_pages(True)
     engine.create_space(Mode.L4, (ROOT << 12,))
     engine.submit(Mode.L4, (ROOT << 12,))
@@ -61,7 +62,7 @@ def audit(engine: Engine, refused: Collection[int] = ()) -> CData:
     return result
 
 
-def test_a_tree_of_every_kind_of_entry_is_in_sync(guest: FakeGuest) -> None:
+def test_a_tree_of_every_kind_of_entry_is_in_sync(guest: EngineBench) -> None:
     engine, _ = engine_on(guest)
     result = audit(engine)
     assert (result.mismatches, result.overdue) == (0, 0)
@@ -71,7 +72,7 @@ def test_a_tree_of_every_kind_of_entry_is_in_sync(guest: FakeGuest) -> None:
     assert result.entries == present + sum(word & 1 for word in words(guest, PT)) + wide
 
 
-def words(guest: FakeGuest, gfn: int) -> tuple[int, ...]:
+def words(guest: EngineBench, gfn: int) -> tuple[int, ...]:
     return struct.unpack_from("<512Q", guest.memory, gfn * FRAME)
 
 
@@ -115,7 +116,7 @@ def test_entries_of_the_guest_that_changed_unseen(data: st.DataObject) -> None:
         assert (result.gfn, result.kind, result.slot, result.guest) == (PT, 1, slot, after)
 
 
-def meaning(guest: FakeGuest, word: int) -> object:
+def meaning(guest: EngineBench, word: int) -> object:
     frame = word >> 12 & (1 << 34) - 1
     ram = frame < guest.frames and frame not in guest.holes
     return (frame, word & 0x9A) if word & 1 and ram else None
@@ -126,17 +127,17 @@ def meaning(guest: FakeGuest, word: int) -> object:
     [
         (ROOT, 0, lambda entry: 0),
         (ROOT, 0, lambda entry: entry + 0x1000),
-        (ROOT, 1, lambda entry: 3 << 12 | 3),
-        (ROOT, 5, lambda entry: 3 << 12 | 3),
+        (ROOT, 1, lambda entry: pte(3)),
+        (ROOT, 5, lambda entry: pte(3)),
         (PDP, 1, lambda entry: 0x83),
         (PD, 0, lambda entry: 0x83),
         (PD, 2, lambda entry: BROKEN),
         (PD, 3, lambda entry: entry | 0x1000),
         (PD, 3, lambda entry: entry + 0x200000),
-        (PD, 4, lambda entry: HOLE << 12 | 3),
+        (PD, 4, lambda entry: pte(HOLE)),
     ],
 )
-def test_directory_entries_of_the_shadow_that_are_wrong(guest: FakeGuest, gfn: int, slot: int, make) -> None:  # type: ignore[no-untyped-def]
+def test_directory_entries_of_the_shadow_that_are_wrong(guest: EngineBench, gfn: int, slot: int, make) -> None:  # type: ignore[no-untyped-def]
     engine, shadow = engine_on(guest)
     entry = entry_at(shadow, gfn, slot)
     entry[0] = make(entry[0])
@@ -145,14 +146,14 @@ def test_directory_entries_of_the_shadow_that_are_wrong(guest: FakeGuest, gfn: i
     assert (result.gfn, result.slot) == (gfn, slot)
 
 
-def test_a_table_that_stands_in_for_a_large_page(guest: FakeGuest) -> None:
+def test_a_table_that_stands_in_for_a_large_page(guest: EngineBench) -> None:
     engine, shadow = engine_on(guest)
     split = entry_at(shadow, PD, 2)[0] >> 12
-    shadow.pages[split * 512 + HOLE] = HOLE << 12 | 3
+    shadow.pages[split * 512 + HOLE] = pte(HOLE)
     assert audit(engine).mismatches == 1
 
 
-def test_frames_that_left_without_a_word(guest: FakeGuest) -> None:
+def test_frames_that_left_without_a_word(guest: EngineBench) -> None:
     """Mapped and no RAM is always wrong: in leaf tables, in a large page, and in the table that stands in for one."""
     engine, _ = engine_on(guest)
     guest.holes |= {11, 600}
@@ -163,7 +164,7 @@ def test_frames_that_left_without_a_word(guest: FakeGuest) -> None:
     assert audit(engine).mismatches == in_leaf + 3
 
 
-def test_a_table_that_left_without_a_word(guest: FakeGuest) -> None:
+def test_a_table_that_left_without_a_word(guest: EngineBench) -> None:
     """Its directory must not name it, it must map nothing, and nothing must map it."""
     engine, _ = engine_on(guest)
     guest.holes.add(PT)
@@ -172,7 +173,7 @@ def test_a_table_that_left_without_a_word(guest: FakeGuest) -> None:
     assert audit(engine).mismatches == mapped + 3
 
 
-def test_unsynced_tables_are_passed_over(guest: FakeGuest) -> None:
+def test_unsynced_tables_are_passed_over(guest: EngineBench) -> None:
     engine, shadow = engine_on(guest)
     guest.put(PT, 3, 0x7003)
     assert audit(engine).mismatches == 1
@@ -182,7 +183,7 @@ def test_unsynced_tables_are_passed_over(guest: FakeGuest) -> None:
 
 
 @pytest.mark.parametrize(("gfn", "slot"), [(ROOT, 0), (PDP, 0), (PD, 0), (PD, 1), (PD, 2), (PD, 3)])
-def test_entries_pending_for_nothing(guest: FakeGuest, gfn: int, slot: int) -> None:
+def test_entries_pending_for_nothing(guest: EngineBench, gfn: int, slot: int) -> None:
     """To tables, to a large page, and to one that needs a table, being RAM in part: overdue, no more."""
     engine, shadow = engine_on(guest)
     entry_at(shadow, gfn, slot)[0] = lib.XD_PENDING
@@ -191,7 +192,7 @@ def test_entries_pending_for_nothing(guest: FakeGuest, gfn: int, slot: int) -> N
 
 
 @pytest.mark.parametrize(("slot", "frame"), [(0, PT), (1, WIDE)])
-def test_entries_pending_for_a_frame_that_xen_refused(guest: FakeGuest, slot: int, frame: int) -> None:
+def test_entries_pending_for_a_frame_that_xen_refused(guest: EngineBench, slot: int, frame: int) -> None:
     engine, shadow = engine_on(guest)
     entry_at(shadow, PD, slot)[0] = lib.XD_PENDING
     assert audit(engine, [2, frame, 700]).overdue == 0
@@ -199,7 +200,7 @@ def test_entries_pending_for_a_frame_that_xen_refused(guest: FakeGuest, slot: in
 
 
 @pytest.mark.parametrize(("slot", "overdue"), [(0, 0), (1, 0), (2, 0), (3, 1), (4, 0)])
-def test_entries_pending_for_room(guest: FakeGuest, slot: int, overdue: int) -> None:
+def test_entries_pending_for_room(guest: EngineBench, slot: int, overdue: int) -> None:
     """A large page that is RAM throughout takes no table."""
     engine, shadow = engine_on(guest)
     entry_at(shadow, PD, slot)[0] = lib.XD_PENDING

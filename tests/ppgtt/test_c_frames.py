@@ -8,8 +8,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.arena import CHUNK, FRAME, Arena
+from tests.support.core_bench import CHUNK, CoreBench
 from tests.support.examples import examples
+from tests.support.tables import FRAME
 from xengt_dm._core import ffi, lib
 from xengt_dm.units import CData
 
@@ -68,50 +69,50 @@ class Model:
         return 0 if gfn // CHUNK in self.mapped and self.said.get(gfn) == RAM else errno.EAGAIN
 
 
-def make(done: list[tuple[str, int]]) -> tuple[Arena, Model]:
-    arena, model = Arena(LIMIT, known=[]), Model()
+def make(done: list[tuple[str, int]]) -> tuple[CoreBench, Model]:
+    bench, model = CoreBench(LIMIT, known=[]), Model()
     for what, which in done:
         if what == "query":
-            arena.query(which)
+            bench.query(which)
         elif what == "forget":
-            lib.xd_frames_forget(arena.frames, which)
+            lib.xd_frames_forget(bench.frames, which)
         elif what == "invalidate":
-            lib.xd_frames_invalidate(arena.frames)
+            lib.xd_frames_invalidate(bench.frames)
         elif what == "invalidate holes":
-            lib.xd_frames_invalidate_holes(arena.frames)
+            lib.xd_frames_invalidate_holes(bench.frames)
         elif what == "remove":
-            arena.holes.add(which)
+            bench.holes.add(which)
         else:
-            arena.holes.discard(which)
-        model.happen(what, which, arena.holes)
-    return arena, model
+            bench.holes.discard(which)
+        model.happen(what, which, bench.holes)
+    return bench, model
 
 
 @examples(60)
 @given(st.lists(events, max_size=12))
 def test_knowledge(done: list[tuple[str, int]]) -> None:
-    arena, model = make(done)
-    assert [arena.state(gfn) for gfn in FRAMES] == [model.state(gfn) for gfn in FRAMES]
+    bench, model = make(done)
+    assert [bench.state(gfn) for gfn in FRAMES] == [model.state(gfn) for gfn in FRAMES]
 
 
 @examples(60)
 @given(st.lists(events, max_size=12), st.sampled_from(FRAMES), st.integers(0, FRAME), st.sampled_from([1, 2, 4, 8]))
 def test_access(done: list[tuple[str, int]], gfn: int, offset: int, size: int) -> None:
-    arena, model = make(done)
+    bench, model = make(done)
     gpa = gfn * FRAME + min(offset, FRAME - 1)
     value = 0x8877665544332211
     error = model.access(gpa, size)
-    assert lib.xd_frames_store(arena.frames, gpa, value, size) == -error
+    assert lib.xd_frames_store(bench.frames, gpa, value, size) == -error
     loaded = ffi.new("uint64_t *", 0xDEAD)
-    assert lib.xd_frames_load(arena.frames, gpa, size, loaded) == -error
+    assert lib.xd_frames_load(bench.frames, gpa, size, loaded) == -error
     if not error:
         assert loaded[0] == value & (1 << 8 * size) - 1
-        assert arena.memory[gpa : gpa + size] == value.to_bytes(8, "little")[:size]
-        arena.memory[gpa : gpa + size] = bytes(size)
-    assert bytes(arena.memory) == bytes(len(arena.memory))
+        assert bench.memory[gpa : gpa + size] == value.to_bytes(8, "little")[:size]
+        bench.memory[gpa : gpa + size] = bytes(size)
+    assert bytes(bench.memory) == bytes(len(bench.memory))
     page = ffi.new("char[4096]")
-    assert lib.xd_frames_read_page(arena.frames, gfn << 12, page) == -model.access(gfn << 24, FRAME)
-    assert lib.xd_frames_read_page(arena.frames, gfn, page) == -model.access(gfn * FRAME, FRAME)
+    assert lib.xd_frames_read_page(bench.frames, gfn << 12, page) == -model.access(gfn << 24, FRAME)
+    assert lib.xd_frames_read_page(bench.frames, gfn, page) == -model.access(gfn * FRAME, FRAME)
 
 
 def test_a_limit_of_nothing() -> None:

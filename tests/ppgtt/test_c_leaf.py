@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import twins
-from tests.support.arena import CHUNK, ENTRIES, FRAME, Arena, page_of
+from tests.support.core_bench import CHUNK, CoreBench, page_of
 from tests.support.examples import examples
 from tests.support.pages import SLOTS, pages, ranges
+from tests.support.tables import ENTRIES, FRAME, pte
 from xengt_dm._core import ffi, lib
 from xengt_dm.units import CData
 
@@ -39,18 +40,18 @@ def _vectors(request: pytest.FixtureRequest) -> Iterator[None]:
     lib.xd_leaf_vectors(VECTORS[-1])
 
 
-def make(page: Sequence[int], wide: bool, known: Sequence[int] | None = None) -> tuple[Arena, int]:
+def make(page: Sequence[int], wide: bool, known: Sequence[int] | None = None) -> tuple[CoreBench, int]:
     """The table's shadow is new, in a page that another one left."""
-    arena = Arena(LIMIT, holes=HOLES, known=known)
-    arena.put(TABLE, page)
-    other = arena.add(TABLE + 1, 1)
-    arena.set_entries(other, [twins.PENDING, 0x6003] * (ENTRIES // 2))
-    lib.xd_remove(arena.shadow, other)
-    return arena, arena.add(TABLE, KINDS[wide])
+    bench = CoreBench(LIMIT, holes=HOLES, known=known)
+    bench.put(TABLE, page)
+    other = bench.add(TABLE + 1, 1)
+    bench.set_entries(other, [twins.PENDING, 0x6003] * (ENTRIES // 2))
+    lib.xd_remove(bench.shadow, other)
+    return bench, bench.add(TABLE, KINDS[wide])
 
 
-def update(arena: Arena, number: int, slots: range = WHOLE) -> int:
-    return int(lib.xd_leaf_update(arena.shadow, number, slots.start, slots.stop - 1, arena.need))
+def update(bench: CoreBench, number: int, slots: range = WHOLE) -> int:
+    return int(lib.xd_leaf_update(bench.shadow, number, slots.start, slots.stop - 1, bench.need))
 
 
 def pending(entries: Sequence[int]) -> int:
@@ -60,13 +61,13 @@ def pending(entries: Sequence[int]) -> int:
 @examples(40)
 @given(page=some_pages, wide=kinds)
 def test_a_new_table(page: list[int], wide: bool) -> None:
-    arena, number = make(page, wide)
-    expected = twins.leaf(page, wide, arena.state)
-    assert update(arena, number) == 0
-    assert arena.entries(number) == expected
-    assert arena.table(number).pending == pending(expected)
-    assert arena.shadow.pending_tables == (pending(expected) > 0)
-    assert arena.counters.invalid_entries == pending(expected)
+    bench, number = make(page, wide)
+    expected = twins.leaf(page, wide, bench.state)
+    assert update(bench, number) == 0
+    assert bench.entries(number) == expected
+    assert bench.table(number).pending == pending(expected)
+    assert bench.shadow.pending_tables == (pending(expected) > 0)
+    assert bench.counters.invalid_entries == pending(expected)
 
 
 @examples(40)
@@ -75,105 +76,105 @@ def test_following_a_change(before: list[int], after: list[int], kept: bool, wid
     """What is asked about follows, all else stays; ``kept``: most entries are as they were, as in real life."""
     if kept:
         after = [after[i] if i % 61 == 0 else before[i] for i in range(ENTRIES)]
-    arena, number = make(before, wide)
-    update(arena, number)
-    old = arena.entries(number)
-    arena.put(TABLE, after)
-    new = twins.leaf(after, wide, arena.state)
+    bench, number = make(before, wide)
+    update(bench, number)
+    old = bench.entries(number)
+    bench.put(TABLE, after)
+    new = twins.leaf(after, wide, bench.state)
     looked_at = twins.group(slots, wide)
     expected = [new[i] if i in looked_at else old[i] for i in range(ENTRIES)]
-    counted = arena.counters.invalid_entries
-    assert update(arena, number, slots) == 0
-    assert arena.entries(number) == expected
-    assert arena.table(number).pending == pending(expected)
+    counted = bench.counters.invalid_entries
+    assert update(bench, number, slots) == 0
+    assert bench.entries(number) == expected
+    assert bench.table(number).pending == pending(expected)
     fresh = sum(b == twins.PENDING != a for a, b in zip(old, expected, strict=True))
-    assert arena.counters.invalid_entries - counted == fresh
+    assert bench.counters.invalid_entries - counted == fresh
 
 
 @examples(40)
 @given(page=some_pages, wide=kinds, known=st.sets(st.sampled_from(range(1, 7))), slots=ranges())
 def test_what_is_not_known_is_asked_for(page: list[int], wide: bool, known: set[int], slots: range) -> None:
     """The guest's page itself is known, some of what it names is not: that maps nothing until it is queried."""
-    arena, number = make(page, wide, known=sorted({0} | known))
+    bench, number = make(page, wide, known=sorted({0} | known))
     looked_at = twins.group(slots, wide)
-    unknown = twins.unknown_of_leaf(page, looked_at, wide, arena.state)
-    expected = twins.leaf(page, wide, arena.state)
-    result = update(arena, number, slots)
+    unknown = twins.unknown_of_leaf(page, looked_at, wide, bench.state)
+    expected = twins.leaf(page, wide, bench.state)
+    result = update(bench, number, slots)
     assert (result == -errno.EAGAIN) == bool(unknown)
-    assert arena.needed() == {frame // CHUNK for frame in unknown}
-    assert [arena.entries(number)[i] for i in looked_at] == [expected[i] for i in looked_at]
-    for chunk in arena.needed():
-        arena.query(chunk)
-    arena.need.count = 0
-    assert update(arena, number, slots) >= 0
-    expected = twins.leaf(page, wide, arena.state)
-    assert [arena.entries(number)[i] for i in looked_at] == [expected[i] for i in looked_at]
+    assert bench.needed() == {frame // CHUNK for frame in unknown}
+    assert [bench.entries(number)[i] for i in looked_at] == [expected[i] for i in looked_at]
+    for chunk in bench.needed():
+        bench.query(chunk)
+    bench.need.count = 0
+    assert update(bench, number, slots) >= 0
+    expected = twins.leaf(page, wide, bench.state)
+    assert [bench.entries(number)[i] for i in looked_at] == [expected[i] for i in looked_at]
 
 
 @examples(40)
 @given(page=some_pages, wide=kinds, gone=st.sets(st.sampled_from(FRAMES)), back=st.sets(st.sampled_from(HOLES)))
 def test_frames_that_come_and_go(page: list[int], wide: bool, gone: set[int], back: set[int]) -> None:
     """A new epoch: every entry is looked at again, those too that say what they said before."""
-    arena, number = make(page, wide)
-    update(arena, number)
-    arena.holes = (arena.holes | gone) - back - {TABLE}
-    lib.xd_frames_invalidate(arena.frames)
-    lib.xd_new_epoch(arena.shadow)
+    bench, number = make(page, wide)
+    update(bench, number)
+    bench.holes = (bench.holes | gone) - back - {TABLE}
+    lib.xd_frames_invalidate(bench.frames)
+    lib.xd_new_epoch(bench.shadow)
     for chunk in range(7):
-        arena.query(chunk)
-    update(arena, number)
-    expected = twins.leaf(page, wide, arena.state)
-    assert arena.entries(number) == expected
-    assert arena.table(number).pending == pending(expected)
-    assert arena.shadow.stale_tables == 0
+        bench.query(chunk)
+    update(bench, number)
+    expected = twins.leaf(page, wide, bench.state)
+    assert bench.entries(number) == expected
+    assert bench.table(number).pending == pending(expected)
+    assert bench.shadow.stale_tables == 0
 
 
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("slots", [WHOLE, range(16, 17)], ids=["whole", "one"])
 def test_a_table_whose_page_is_gone_maps_nothing(wide: bool, slots: range) -> None:
-    arena, number = make([0x6003, 0x7003] * 256, wide)
-    update(arena, number)
-    arena.holes.add(TABLE)
-    arena.query(0)
-    assert update(arena, number, slots) == -errno.ENOENT
-    assert arena.entries(number) == [0] * ENTRIES
-    assert arena.table(number).pending == 0
-    assert arena.shadow.pending_tables == 0
+    bench, number = make([0x6003, 0x7003] * 256, wide)
+    update(bench, number)
+    bench.holes.add(TABLE)
+    bench.query(0)
+    assert update(bench, number, slots) == -errno.ENOENT
+    assert bench.entries(number) == [0] * ENTRIES
+    assert bench.table(number).pending == 0
+    assert bench.shadow.pending_tables == 0
 
 
 def test_a_table_whose_page_was_never_asked_about_is_asked_for() -> None:
-    arena, number = make([0x6003] * ENTRIES, False, known=[1])
-    assert update(arena, number) == -errno.EAGAIN
-    assert arena.needed() == {0}
+    bench, number = make([0x6003] * ENTRIES, False, known=[1])
+    assert update(bench, number) == -errno.EAGAIN
+    assert bench.needed() == {0}
 
 
 @examples(40)
 @given(some=st.lists(st.tuples(some_pages, kinds), min_size=1, max_size=4), known=st.sets(st.sampled_from(range(1, 7))))
 def test_many_tables(some: list[tuple[list[int], bool]], known: set[int]) -> None:
     """Those that need more knowledge come to the front, in order, until all is known; what died is passed over."""
-    arena = Arena(LIMIT, holes=HOLES, known=sorted({0} | known))
+    bench = CoreBench(LIMIT, holes=HOLES, known=sorted({0} | known))
     numbers = []
     for gfn, (page, wide) in enumerate(some, TABLE + 20):
-        arena.put(gfn, page)
-        numbers.append(arena.add(gfn, KINDS[wide]))
-    dead = arena.add(99, 1)
-    lib.xd_remove(arena.shadow, dead)
-    directory = arena.add(98, 2)
+        bench.put(gfn, page)
+        numbers.append(bench.add(gfn, KINDS[wide]))
+    dead = bench.add(99, 1)
+    lib.xd_remove(bench.shadow, dead)
+    directory = bench.add(98, 2)
     listed = lib_numbers([dead, *numbers, directory])
     lacking = [
         number
         for number, (page, wide) in zip(numbers, some, strict=True)
-        if twins.unknown_of_leaf(page, WHOLE, wide, arena.state)
+        if twins.unknown_of_leaf(page, WHOLE, wide, bench.state)
     ]
-    arena.need.count = 0
-    left = lib.xd_leaf_update_many(arena.shadow, listed, len(numbers) + 2, arena.need)
+    bench.need.count = 0
+    left = lib.xd_leaf_update_many(bench.shadow, listed, len(numbers) + 2, bench.need)
     assert list(listed[0:left]) == lacking
-    for chunk in arena.needed():
-        arena.query(chunk)
-    arena.need.count = 0
-    assert lib.xd_leaf_update_many(arena.shadow, listed, left, arena.need) == 0
+    for chunk in bench.needed():
+        bench.query(chunk)
+    bench.need.count = 0
+    assert lib.xd_leaf_update_many(bench.shadow, listed, left, bench.need) == 0
     for number, (page, wide) in zip(numbers, some, strict=True):
-        assert arena.entries(number) == twins.leaf(page, wide, arena.state)
+        assert bench.entries(number) == twins.leaf(page, wide, bench.state)
 
 
 def lib_numbers(numbers: list[int]) -> CData:
@@ -182,24 +183,24 @@ def lib_numbers(numbers: list[int]) -> CData:
 
 def test_more_chunks_than_can_be_listed_at_once() -> None:
     """Each entry names another chunk: the list holds 512, and calling again comes to an end."""
-    arena = Arena(1200 * CHUNK, known=[0])
+    bench = CoreBench(1200 * CHUNK, known=[0])
     numbers = []
     for which in range(2):
         first = 1 + which * ENTRIES
-        arena.put(TABLE + which, [(first + i) * CHUNK << 12 | 3 for i in range(ENTRIES)])
-        numbers.append(arena.add(TABLE + which, 1))
+        bench.put(TABLE + which, [pte((first + i) * CHUNK) for i in range(ENTRIES)])
+        numbers.append(bench.add(TABLE + which, 1))
     listed = lib_numbers(numbers)
     rounds = 0
     left = 2
     while left:
-        arena.need.count = 0
-        left = lib.xd_leaf_update_many(arena.shadow, listed, left, arena.need)
-        for chunk in arena.needed():
-            arena.query(chunk)
+        bench.need.count = 0
+        left = lib.xd_leaf_update_many(bench.shadow, listed, left, bench.need)
+        for chunk in bench.needed():
+            bench.query(chunk)
         rounds += 1
     assert rounds == 3
     for number in numbers:
-        assert all(entry & 1 for entry in arena.entries(number))
+        assert all(entry & 1 for entry in bench.entries(number))
 
 
 # One store of the guest
@@ -218,43 +219,43 @@ def stores(draw: st.DrawFn) -> tuple[int, int, int]:
 @given(page=some_pages, done=st.lists(stores(), min_size=1, max_size=8), roles=st.sets(kinds, min_size=1))
 def test_stores(page: list[int], done: list[tuple[int, int, int]], roles: set[bool]) -> None:
     """Memory has the bytes; every shadow of the frame follows, of 4 KiB entries and of 64 KiB ones."""
-    arena = Arena(LIMIT, holes=HOLES)
-    arena.put(TABLE, page)
-    numbers = {wide: arena.add(TABLE, KINDS[wide]) for wide in sorted(roles)}
+    bench = CoreBench(LIMIT, holes=HOLES)
+    bench.put(TABLE, page)
+    numbers = {wide: bench.add(TABLE, KINDS[wide]) for wide in sorted(roles)}
     for number in numbers.values():
-        update(arena, number)
+        update(bench, number)
     for offset, size, value in done:
-        data = bytearray(arena.memory[TABLE * FRAME : (TABLE + 1) * FRAME])
+        data = bytearray(bench.memory[TABLE * FRAME : (TABLE + 1) * FRAME])
         data[offset : offset + size] = value.to_bytes(size, "little")
-        result = lib.xd_guest_store(arena.shadow, TABLE * FRAME + offset, value, size, arena.need)
+        result = lib.xd_guest_store(bench.shadow, TABLE * FRAME + offset, value, size, bench.need)
         assert result == lib.XD_STORE_DONE
-        assert arena.memory[TABLE * FRAME : (TABLE + 1) * FRAME] == data
+        assert bench.memory[TABLE * FRAME : (TABLE + 1) * FRAME] == data
         for wide, number in numbers.items():
-            assert arena.entries(number) == twins.leaf(arena.page(TABLE), wide, arena.state)
+            assert bench.entries(number) == twins.leaf(bench.page(TABLE), wide, bench.state)
 
 
 def test_a_store_to_an_unsynced_table_leaves_its_shadow_behind() -> None:
-    arena, number = make([0] * ENTRIES, False)
-    update(arena, number)
-    lib.xd_set_unsynced(arena.shadow, TABLE, 1)
-    assert lib.xd_guest_store(arena.shadow, TABLE * FRAME, 0x6003, 8, arena.need) == lib.XD_STORE_DONE
-    assert arena.page(TABLE)[0] == 0x6003
-    assert arena.entries(number)[0] == 0
+    bench, number = make([0] * ENTRIES, False)
+    update(bench, number)
+    lib.xd_set_unsynced(bench.shadow, TABLE, 1)
+    assert lib.xd_guest_store(bench.shadow, TABLE * FRAME, 0x6003, 8, bench.need) == lib.XD_STORE_DONE
+    assert bench.page(TABLE)[0] == 0x6003
+    assert bench.entries(number)[0] == 0
 
 
 def test_a_store_to_a_frame_without_shadow() -> None:
-    arena, _ = make([0] * ENTRIES, False)
-    assert lib.xd_guest_store(arena.shadow, 6 * FRAME + 3, 0xABCD, 2, arena.need) == lib.XD_STORE_UNTRACKED
-    assert arena.page(6)[0] == 0xABCD << 24
+    bench, _ = make([0] * ENTRIES, False)
+    assert lib.xd_guest_store(bench.shadow, 6 * FRAME + 3, 0xABCD, 2, bench.need) == lib.XD_STORE_UNTRACKED
+    assert bench.page(6)[0] == 0xABCD << 24
 
 
 def test_a_store_to_a_directory_is_for_the_caller() -> None:
-    arena, leaf = make([0] * ENTRIES, False)
-    update(arena, leaf)
-    arena.add(TABLE, 2)
-    assert lib.xd_guest_store(arena.shadow, TABLE * FRAME, 0x6003, 8, arena.need) == lib.XD_STORE_DIRECTORY
-    assert arena.page(TABLE)[0] == 0x6003
-    assert arena.entries(leaf)[0] == 0
+    bench, leaf = make([0] * ENTRIES, False)
+    update(bench, leaf)
+    bench.add(TABLE, 2)
+    assert lib.xd_guest_store(bench.shadow, TABLE * FRAME, 0x6003, 8, bench.need) == lib.XD_STORE_DIRECTORY
+    assert bench.page(TABLE)[0] == 0x6003
+    assert bench.entries(leaf)[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -269,22 +270,22 @@ def test_a_store_to_a_directory_is_for_the_caller() -> None:
     ],
 )
 def test_stores_that_cannot_be_done(gpa: int, size: int, error: int) -> None:
-    arena, number = make([0x6003] * ENTRIES, False, known=[0])
-    update(arena, number)
-    before = bytes(arena.memory)
-    assert lib.xd_guest_store(arena.shadow, gpa, 0x4141_4141_4141_4141, size, arena.need) == -error
-    assert bytes(arena.memory) == before
-    assert arena.entries(number) == [0x6003] * ENTRIES
-    assert arena.needed() == ({1} if error == errno.EAGAIN else set())
+    bench, number = make([0x6003] * ENTRIES, False, known=[0])
+    update(bench, number)
+    before = bytes(bench.memory)
+    assert lib.xd_guest_store(bench.shadow, gpa, 0x4141_4141_4141_4141, size, bench.need) == -error
+    assert bytes(bench.memory) == before
+    assert bench.entries(number) == [0x6003] * ENTRIES
+    assert bench.needed() == ({1} if error == errno.EAGAIN else set())
 
 
 def test_a_store_may_be_repeated_after_learning_what_it_names() -> None:
-    arena, number = make(page_of({3: 0x6003}), False, known=[0])
-    update(arena, number)
-    stored = CHUNK << 12 | 3
-    assert lib.xd_guest_store(arena.shadow, TABLE * FRAME + 24, stored, 8, arena.need) == -errno.EAGAIN
-    assert arena.page(TABLE)[3] == stored
-    assert arena.entries(number)[3] == 0
-    arena.query(1)
-    assert lib.xd_guest_store(arena.shadow, TABLE * FRAME + 24, stored, 8, arena.need) == lib.XD_STORE_DONE
-    assert arena.entries(number)[3] == stored
+    bench, number = make(page_of({3: 0x6003}), False, known=[0])
+    update(bench, number)
+    stored = pte(CHUNK)
+    assert lib.xd_guest_store(bench.shadow, TABLE * FRAME + 24, stored, 8, bench.need) == -errno.EAGAIN
+    assert bench.page(TABLE)[3] == stored
+    assert bench.entries(number)[3] == 0
+    bench.query(1)
+    assert lib.xd_guest_store(bench.shadow, TABLE * FRAME + 24, stored, 8, bench.need) == lib.XD_STORE_DONE
+    assert bench.entries(number)[3] == stored

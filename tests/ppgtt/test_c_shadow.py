@@ -1,4 +1,4 @@
-"""The arena of shadows in C against a dictionary: finding, adding, dying, and how long the way to a shadow is."""
+"""The shadows in C against a dictionary: finding, adding, dying, and how long the way to a shadow is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.support.arena import ENTRIES, Arena
+from tests.support.core_bench import CoreBench
+from tests.support.tables import ENTRIES, pte
 from xengt_dm._core import ffi, lib
 
 QUOTA = 12
@@ -24,8 +25,8 @@ class ShadowMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.arena = Arena(1, max_tables=QUOTA)
-        self.shadow = self.arena.shadow
+        self.bench = CoreBench(1, max_tables=QUOTA)
+        self.shadow = self.bench.shadow
         #: By number: (frame, kind), and how many references the test holds.
         self.tables: dict[int, tuple[int, int]] = {}
         self.held: collections.Counter[int] = collections.Counter()
@@ -49,7 +50,7 @@ class ShadowMachine(RuleBasedStateMachine):
             # The page of a leaf table is cleared when it is first used; until then it holds what a freed table left.
             assert bool(self.shadow.tables[number].flags & lib.XD_TABLE_BLANK) == (kind & lib.XD_LEVEL_MASK == 1)
             lib.xd_clear_blank(self.shadow, number)
-            assert self.arena.entries(number) == [0] * ENTRIES
+            assert self.bench.entries(number) == [0] * ENTRIES
             self.tables[number] = gfn, kind
             lib.xd_ref(self.shadow, number)
             self.held[number] += 1
@@ -85,7 +86,7 @@ class ShadowMachine(RuleBasedStateMachine):
         children = [number for number in self.numbers() if self.tables[number][1] & 7 == level]
         if children:
             child = data.draw(st.sampled_from(children))
-            self.shadow.pages[parent * ENTRIES + slot] = child << 12 | 3
+            self.shadow.pages[parent * ENTRIES + slot] = pte(child)
             lib.xd_ref(self.shadow, child)
             self.links[parent, slot] = child
 
@@ -119,10 +120,10 @@ class ShadowMachine(RuleBasedStateMachine):
 
     @invariant()
     def same(self) -> None:
-        assert self.arena.numbers_in_use() == self.numbers()
-        assert self.arena.references() == {number: self.references(number) for number in self.numbers()}
-        assert self.shadow.live == self.arena.counters.tables == len(self.tables)
-        assert set(self.arena.unsynced_tables()) == self.open
+        assert self.bench.numbers_in_use() == self.numbers()
+        assert self.bench.references() == {number: self.references(number) for number in self.numbers()}
+        assert self.shadow.live == self.bench.counters.tables == len(self.tables)
+        assert set(self.bench.unsynced_tables()) == self.open
 
     @invariant()
     def found(self) -> None:
@@ -147,7 +148,7 @@ FRAMES_IN_USE = 20_000
 @pytest.mark.parametrize("stride", [1, 2, 16, 512, 513, 1 << 18, "random", "most of them at the end"])
 def test_the_way_to_a_shadow_does_not_grow_with_their_number(stride: int | str) -> None:
     """Counted, not timed: shadows that a look-up passes, on average and at worst, however the frames are laid out."""
-    arena = Arena(1, max_tables=FRAMES_IN_USE)
+    bench = CoreBench(1, max_tables=FRAMES_IN_USE)
     rng = random.Random(1)
     if stride == "random":
         frames = rng.sample(range(1 << 34), FRAMES_IN_USE)
@@ -157,13 +158,13 @@ def test_the_way_to_a_shadow_does_not_grow_with_their_number(stride: int | str) 
         frames = [i * stride % (1 << 34) + i * stride // (1 << 34) for i in range(FRAMES_IN_USE)]
     frames = list(dict.fromkeys(frames))
     for gfn in frames:
-        assert lib.xd_add(arena.shadow, gfn, 1)
+        assert lib.xd_add(bench.shadow, gfn, 1)
     lengths = []
-    for bucket in arena.shadow.buckets[0 : arena.shadow.bucket_mask + 1]:
+    for bucket in bench.shadow.buckets[0 : bench.shadow.bucket_mask + 1]:
         length, number = 0, bucket
         while number:
             length += 1
-            number = arena.shadow.tables[number].next_in_bucket
+            number = bench.shadow.tables[number].next_in_bucket
         lengths.append(length)
     assert sum(lengths) == len(frames)
     passed = sum(length * (length + 1) // 2 for length in lengths) / len(frames)
@@ -173,11 +174,11 @@ def test_the_way_to_a_shadow_does_not_grow_with_their_number(stride: int | str) 
 
 def test_shadows_of_one_frame_are_few() -> None:
     """The chain of one frame is bounded by the kinds there are, so that it cannot grow either."""
-    arena = Arena(1)
+    bench = CoreBench(1)
     for kind in (1, 9, 2, 3, 4):
-        arena.add(7, kind)
-    number, levels = lib.xd_first_of_frame(arena.shadow, 7), []
+        bench.add(7, kind)
+    number, levels = lib.xd_first_of_frame(bench.shadow, 7), []
     while number:
-        levels.append(arena.table(number).kind & 7)
-        number = arena.table(number).next_of_frame
+        levels.append(bench.table(number).kind & 7)
+        number = bench.table(number).next_of_frame
     assert levels == [4, 3, 2, 1, 1]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.engine_bench import EngineBench
 from tests.support.examples import examples
-from tests.support.guest import FRAME, FakeGuest, make_engine
+from tests.support.tables import FRAME, pte
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Mode, Space
@@ -63,18 +64,18 @@ def expected(engine: Engine, space: Space) -> list[int]:
 @examples(120)
 @given(events=st.lists(links | links | stores | spaces, max_size=40))
 def test_from_the_tables_up_as_from_the_roots_down(events: list[tuple[str, int, int, int]]) -> None:
-    guest = FakeGuest(32)
+    guest = EngineBench(32)
     for parent in (1, 2, 3, 4, 5, 6, 7):
         child = {1: 3, 2: 4, 3: 5, 4: 6, 5: 8, 6: 9, 7: 10}[parent]
-        guest.put(parent, 0, child << 12 | 3)
-    engine = make_engine(guest, sync=Sync.RELAXED)
+        guest.put(parent, 0, pte(child))
+    engine = guest.make_engine(sync=Sync.RELAXED)
     for key in SPACES:
         engine.create_space(*key)
     for what, which, slot, child in events:
         if what == "link":
-            guest.store(engine, which * FRAME + 8 * slot, 8, child << 12 | 3 if child else 0)
+            guest.store(engine, which * FRAME + 8 * slot, 8, pte(child) if child else 0)
         elif what == "store":
-            guest.store(engine, which * FRAME + 8 * slot, 8, 20 << 12 | 3)
+            guest.store(engine, which * FRAME + 8 * slot, 8, pte(20))
         elif what == "create":
             engine.create_space(*SPACES[which])
         elif what == "destroy":
@@ -86,25 +87,25 @@ def test_from_the_tables_up_as_from_the_roots_down(events: list[tuple[str, int, 
     engine.close()
 
 
-def small() -> tuple[FakeGuest, Engine]:
-    guest = FakeGuest(32)
+def small() -> tuple[EngineBench, Engine]:
+    guest = EngineBench(32)
     guest.holes.add(20)
     for gfn in (1, 3, 5):
-        guest.put(gfn, 0, {1: 3, 3: 5, 5: 8}[gfn] << 12 | 3)
-    engine = make_engine(guest, sync=Sync.RELAXED)
+        guest.put(gfn, 0, pte({1: 3, 3: 5, 5: 8}[gfn]))
+    engine = guest.make_engine(sync=Sync.RELAXED)
     engine.create_space(*SPACES[0])
     return guest, engine
 
 
 def test_a_hole_that_is_ram_by_now_when_an_unsynced_table_names_it() -> None:
     guest, engine = small()
-    for entry in (20 << 12 | 3, 0):  # somebody asked, and found a hole
+    for entry in (pte(20), 0):  # somebody asked, and found a hole
         guest.store(engine, 8 * FRAME, 8, entry)
         engine.submit(*SPACES[0])
     guest.store(engine, 8 * FRAME, 8, 0)
     assert guest.unsynced_frames == {8}
     guest.add(20)
-    guest.store(engine, 8 * FRAME, 8, 20 << 12 | 3)
+    guest.store(engine, 8 * FRAME, 8, pte(20))
     engine.submit(*SPACES[0])
     (space,) = engine.spaces
     assert [tuple(run) for run in engine.mappings(space) or ()] == [(0, FRAME, 20 * FRAME, 1, 0)]
@@ -113,8 +114,8 @@ def test_a_hole_that_is_ram_by_now_when_an_unsynced_table_names_it() -> None:
 def test_a_root_that_turned_out_to_be_no_ram() -> None:
     """Before the guest's word of it came: its neighbours were asked about."""
     guest, engine = small()
-    guest.put(8, 0, 21 << 12 | 3)
-    guest.store(engine, 8 * FRAME + 8, 8, 22 << 12 | 3)
+    guest.put(8, 0, pte(21))
+    guest.store(engine, 8 * FRAME + 8, 8, pte(22))
     guest.holes.add(1)
     engine.frames.query(0)
     engine.submit(*SPACES[0])

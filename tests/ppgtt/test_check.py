@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.guest import FRAME, FakeGuest, make_engine
+from tests.support.engine_bench import EngineBench
+from tests.support.tables import FRAME, pte
 from xengt_dm._core import lib
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Mode
@@ -18,21 +19,21 @@ HOLE = 9
 
 def healthy() -> Engine:
     """A space with every kind of entry; two leaf tables are unsynced, one of them in both kinds."""
-    guest = FakeGuest(1024)
+    guest = EngineBench(1024)
     guest.holes.add(HOLE)
     for table, child in ((ROOT, PDP), (PDP, PD)):
-        guest.put(table, 0, child << 12 | 3)
-    for slot, entry in enumerate((PT << 12 | 3, PT << 12 | 0x803, OTHER << 12 | 3, 0x83, HOLE << 12 | 3)):
+        guest.put(table, 0, pte(child))
+    for slot, entry in enumerate((pte(PT), pte(PT, 0x803), pte(OTHER), 0x83, pte(HOLE))):
         guest.put(PD, slot, entry)
-    guest.put(PT, 0, HOLE << 12 | 3)
-    engine = make_engine(guest, sync=Sync.RELAXED, generation=9)
+    guest.put(PT, 0, pte(HOLE))
+    engine = guest.make_engine(sync=Sync.RELAXED, generation=9)
     engine.set_64k_pages(True)
     for roots in ((ROOT << 12,), (PDP << 12,)):
         engine.create_space(Mode.L4, roots)
         engine.submit(Mode.L4, roots)
     engine.destroy_space(Mode.L4, (PDP << 12,))  # leaves numbers that are free
     for table in (PT, OTHER):
-        assert guest.store(engine, table * FRAME + 8, 8, 20 << 12 | 3)
+        assert guest.store(engine, table * FRAME + 8, 8, pte(20))
     return engine
 
 
@@ -65,9 +66,9 @@ DAMAGES: dict[str, Callable[[Engine], None]] = {
     "refs": lambda engine: add(table(engine, PDP, 3), "refs"),
     "no refs": lambda engine: setattr(table(engine, PDP, 3), "refs", 0),
     "root": lambda engine: engine.spaces[0].numbers.__setitem__(0, 0),
-    "a link to nothing": lambda engine: damage_entry(engine, 5, 500 << 12 | 3),
+    "a link to nothing": lambda engine: damage_entry(engine, 5, pte(500)),
     "a link removed": lambda engine: damage_entry(engine, 2, 0),
-    "a link to another level": lambda engine: damage_entry(engine, 2, lib.xd_find(engine.shadow, ROOT, 4) << 12 | 3),
+    "a link to another level": lambda engine: damage_entry(engine, 2, pte(lib.xd_find(engine.shadow, ROOT, 4))),
     "parent": lambda engine: setattr(table(engine, PD, 2), "parent", lib.xd_find(engine.shadow, ROOT, 4)),
     "gfn": lambda engine: setattr(table(engine, OTHER, 1), "gfn", 77),
     "kind": lambda engine: setattr(table(engine, OTHER, 1), "kind", 2),

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.support.examples import examples
-from tests.support.guest import FRAME
 from tests.support.lockstep import Key, Lockstep
+from tests.support.tables import FRAME, pte
 from xengt_dm.ppgtt.space import Mode
 
 #: Tables are made of these frames; entries name them mostly. 7 and 8 may be refused by the hypervisor.
@@ -43,7 +43,7 @@ class EngineMachine(RuleBasedStateMachine):
         refused = data.draw(st.sampled_from([frozenset(), frozenset(), frozenset({7}), frozenset({7, 8})]))
         self.both = Lockstep(count, generation, data.draw(self.quotas), refused)
         self.live: dict[Key, int] = {}
-        prepared = {(gfn, 0): gfn + 1 << 12 | 3 for gfn in (1, 2, 3, 4)}  # a tree to begin with
+        prepared = {(gfn, 0): pte(gfn + 1) for gfn in (1, 2, 3, 4)}  # a tree to begin with
         prepared |= data.draw(st.dictionaries(st.tuples(frames, st.sampled_from(SLOTS)), named, max_size=12))
         for (gfn, slot), entry in prepared.items():
             for side in self.both.sides:
@@ -59,7 +59,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(parent=st.sampled_from(TABLES[:4]), slot=st.sampled_from(SLOTS[:3]), child=st.sampled_from(TABLES[:5]))
     def link(self, parent: int, slot: int, child: int) -> None:
-        self.store_entry(parent, slot, child << 12 | 3)
+        self.store_entry(parent, slot, pte(child))
 
     @rule(
         gfn=frames,
@@ -213,14 +213,14 @@ def test_a_table_that_is_unsynced_in_two_kinds_and_submitted_in_one() -> None:
     table = 20
     keys = [(Mode.L3, (root << 12, 0, 0, 0)) for root in (10, 11)]
     for side in both.sides:
-        side.guest.put(10, 0, table << 12 | 3)
-        side.guest.put(11, 0, table << 12 | 0x803)
+        side.guest.put(10, 0, pte(table))
+        side.guest.put(11, 0, pte(table, 0x803))
         side.engine.set_64k_pages(True)
         for key in keys:
             side.engine.create_space(*key)
             side.engine.submit(*key)
         for slot in (0, 16):  # the first store unsyncs the table, the second one is not seen
-            side.store(table * FRAME + slot * 8, 8, 32 + slot << 12 | 3)
+            side.store(table * FRAME + slot * 8, 8, pte(32 + slot))
         side.engine.submit(*keys[0])
     for key in reversed(keys):
         both.look(key)

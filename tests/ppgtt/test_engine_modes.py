@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.guest import FRAME, FakeGuest, audit, make_engine, mappings_of
+from tests.support.engine_bench import EngineBench, audit, mappings_of
+from tests.support.tables import FRAME
 from xengt_dm._core import ffi
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Mode
@@ -21,7 +22,7 @@ def entry(gfn: int) -> int:
     return gfn * FRAME | RW
 
 
-def make_tables(guest: FakeGuest) -> None:
+def make_tables(guest: EngineBench) -> None:
     for table, child in ((L4, L3), (L3, L2), (L2, L1), (L1, DATA)):
         guest.put(table, 0, entry(child))
 
@@ -32,15 +33,15 @@ def sync(request: pytest.FixtureRequest) -> Sync:
     return request.param
 
 
-def with_space(guest: FakeGuest, sync: Sync) -> Engine:
+def with_space(guest: EngineBench, sync: Sync) -> Engine:
     make_tables(guest)
-    engine = make_engine(guest, sync=sync)
+    engine = guest.make_engine(sync=sync)
     engine.create_space(Mode.L4, ROOT)
     return engine
 
 
 def test_quiesced_nothing_is_protected_open_or_mapped(sync: Sync) -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, sync)
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
     engine.quiesce()
@@ -53,7 +54,7 @@ def test_quiesced_nothing_is_protected_open_or_mapped(sync: Sync) -> None:
 
 
 def test_resumed_the_shadow_says_what_the_tables_say_by_then(sync: Sync) -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, sync)
     engine.quiesce()
     assert not guest.store(engine, L1 * FRAME + 8, 8, entry(9))
@@ -65,7 +66,7 @@ def test_resumed_the_shadow_says_what_the_tables_say_by_then(sync: Sync) -> None
 
 
 def test_spaces_come_and_go_while_quiesced(sync: Sync) -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, sync)
     engine.quiesce()
     engine.create_space(Mode.L3, (L2 * FRAME, 0, 0, 0))
@@ -79,7 +80,7 @@ def test_spaces_come_and_go_while_quiesced(sync: Sync) -> None:
 
 def test_frames_may_be_others_after_a_resume() -> None:
     """A domain that was restored has its frames anew."""
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, Sync.STRICT)
     engine.quiesce()
     guest.remove(DATA)
@@ -88,7 +89,7 @@ def test_frames_may_be_others_after_a_resume() -> None:
 
 
 def test_going_strict_closes_what_is_open() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, Sync.RELAXED)
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
     assert guest.unsynced_frames == {L1}
@@ -104,7 +105,7 @@ def test_going_strict_closes_what_is_open() -> None:
 
 
 def test_going_relaxed_opens_at_the_next_store() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, Sync.STRICT)
     engine.set_sync_mode(Sync.RELAXED)
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
@@ -112,7 +113,7 @@ def test_going_relaxed_opens_at_the_next_store() -> None:
 
 
 def test_a_table_that_its_store_cannot_unsync_is_unsynced_after_the_answer() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, Sync.RELAXED)
     guest.busy = {L1}
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
@@ -131,14 +132,14 @@ def test_a_table_that_its_store_cannot_unsync_is_unsynced_after_the_answer() -> 
 
 
 def test_no_directory_is_unsynced() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, Sync.RELAXED)
     assert not any(engine.unsync(gfn) for gfn in (L4, L3, L2, DATA))
     assert not guest.unsynced_frames
 
 
 def test_after_a_gap_a_submission_reads_every_table_again() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, Sync.STRICT)
     guest.put(L1, 1, entry(9))
     engine.submit(Mode.L4, ROOT)
@@ -149,7 +150,7 @@ def test_after_a_gap_a_submission_reads_every_table_again() -> None:
 
 
 def test_what_is_gone_is_not_unsynced() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, Sync.RELAXED)
     guest.busy = {L1}
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
@@ -160,7 +161,7 @@ def test_what_is_gone_is_not_unsynced() -> None:
 
 
 def test_no_table_is_unsynced_in_strict_mode() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, Sync.RELAXED)
     guest.busy = {L1}
     assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
@@ -171,7 +172,7 @@ def test_no_table_is_unsynced_in_strict_mode() -> None:
 
 
 def test_tables_are_listed_with_their_level_and_whether_they_are_open() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, Sync.RELAXED)
     guest.store(engine, L1 * FRAME + 8, 8, entry(9))
     assert sorted(engine.tables()) == [(L4, 4, 1, False), (L3, 3, 1, False), (L2, 2, 1, False), (L1, 1, 1, True)]
@@ -199,9 +200,9 @@ class Notes:
 
 
 def test_an_observer_sees_every_table_before_it_counts(sync: Sync) -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     make_tables(guest)
-    engine = make_engine(guest, sync=sync)
+    engine = guest.make_engine(sync=sync)
     notes = Notes()
     engine.observe(notes)
     guest.holes = {40}
@@ -213,7 +214,7 @@ def test_an_observer_sees_every_table_before_it_counts(sync: Sync) -> None:
 
 
 def test_an_observer_sees_what_became_of_an_unsynced_table() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, Sync.RELAXED)
     notes = Notes()
     engine.observe(notes)
@@ -225,7 +226,7 @@ def test_an_observer_sees_what_became_of_an_unsynced_table() -> None:
 
 
 def test_an_observer_sees_the_stores_of_the_gpu() -> None:
-    guest = FakeGuest()
+    guest = EngineBench()
     engine = with_space(guest, Sync.STRICT)
     notes = Notes()
     engine.observe(notes)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.engine_bench import EngineBench
 from tests.support.examples import examples
-from tests.support.guest import FRAME, FakeGuest, make_engine
 from tests.support.snapshots import snapshot
+from tests.support.tables import FRAME, pte
 from xengt_dm.control import report
 from xengt_dm.control.json_stream import LazyList, LazyObject, json_pieces
 from xengt_dm.ppgtt.engine import Engine, Sync
@@ -36,7 +37,7 @@ links = st.sampled_from([4, 3, 2]).flatmap(
         st.just("store"),
         st.sampled_from(LEVELS[level]),
         st.sampled_from(SLOTS),
-        st.sampled_from([child << 12 | 3 for child in LEVELS[level - 1]]) | entries,
+        st.sampled_from([pte(child) for child in LEVELS[level - 1]]) | entries,
     )
 )
 leaf_stores = st.tuples(st.just("store"), st.sampled_from(LEVELS[1]), st.sampled_from(SLOTS), entries)
@@ -54,12 +55,12 @@ events = st.lists(links | leaf_stores | leaf_stores | of_spaces | of_frames | ot
 states = st.tuples(st.sampled_from(Sync), st.sampled_from([4, 8, 1024]), events)
 
 
-def engine_after(sync: Sync, quota: int, done: list[tuple[str, int, int, int]]) -> tuple[Engine, FakeGuest]:
+def engine_after(sync: Sync, quota: int, done: list[tuple[str, int, int, int]]) -> tuple[Engine, EngineBench]:
     """An engine whose guest has done all that."""
-    guest = FakeGuest(FRAMES)
+    guest = EngineBench(FRAMES)
     for parent, child in ((1, 3), (2, 4), (3, 5), (4, 6), (5, 8), (6, 9), (7, 10)):
-        guest.put(parent, 0, child << 12 | 3)
-    engine = make_engine(guest, sync=sync, generation=9, max_tables=quota)
+        guest.put(parent, 0, pte(child))
+    engine = guest.make_engine(sync=sync, generation=9, max_tables=quota)
     for key in SPACES[:2]:
         engine.create_space(*key)
     for what, which, slot, entry in done:
@@ -130,11 +131,11 @@ def test_an_audit_without_a_sync_raises_no_false_alarm(
     engine.close()
 
 
-def relaxed_with_one_store_unseen() -> tuple[Engine, FakeGuest]:
+def relaxed_with_one_store_unseen() -> tuple[Engine, EngineBench]:
     """Two spaces; the leaf table of the first one is unsynced, and has an entry that the shadow lacks."""
     engine, guest = engine_after(Sync.RELAXED, 1024, [("submit", 0, 0, 0), ("submit", 1, 0, 0)])
     for slot in (0, 1):
-        guest.store(engine, 8 * FRAME + 8 * slot, 8, 20 + slot << 12 | 3)
+        guest.store(engine, 8 * FRAME + 8 * slot, 8, pte(20 + slot))
     assert guest.unsynced_frames == {8}
     return engine, guest
 
@@ -187,7 +188,7 @@ def test_tables_of_an_earlier_epoch_are_left_out_until_their_sync() -> None:
 
 def test_after_a_trap_gap_no_table_is_judged_until_a_sync() -> None:
     engine, guest = engine_after(Sync.STRICT, 1024, [("submit", 0, 0, 0)])
-    guest.put(8, 1, 21 << 12 | 3)
+    guest.put(8, 1, pte(21))
     assert engine.audit(engine.spaces[0]) == (1, 0, 0)
     guest.gaps += 1
     assert engine.audit(engine.spaces[0]) == (0, 0, 4)
@@ -197,7 +198,7 @@ def test_after_a_trap_gap_no_table_is_judged_until_a_sync() -> None:
 
 def test_an_entry_of_a_hole_that_is_ram_by_now_is_no_mismatch_before_the_next_sync() -> None:
     engine, guest = engine_after(
-        Sync.STRICT, 1024, [("remove", 40, 0, 0), ("store", 8, 0, 40 << 12 | 3), ("submit", 0, 0, 0)]
+        Sync.STRICT, 1024, [("remove", 40, 0, 0), ("store", 8, 0, pte(40)), ("submit", 0, 0, 0)]
     )
     guest.add(40)
     engine.frames.query(0)

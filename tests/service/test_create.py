@@ -130,7 +130,7 @@ def test_a_name_of_digits_is_destroyed_by_its_id(host: XlHost) -> None:
 CREATOR = """
 import os, sys
 from pathlib import Path
-from xengt_dm.service import instances, toolstack
+from xengt_dm.service import instances, interruptions, toolstack
 
 class Starter:
     def start(self, domid):
@@ -142,7 +142,7 @@ class Starter:
 
 instances.remember = lambda *_, **__: None
 instances.forget = lambda *_: None
-with toolstack.interruptions_raised():
+with interruptions.interruptions_raised():
     toolstack.create(Path({config!r}), toolstack.Xl([{xl!r}]), Starter(), paused=False, complain=print)
 """
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from xengt_dm.errors import HostError
+from xengt_dm.run_dir.owner import user_of
 from xengt_dm.service import sandbox
 
 #: Runs in a process of its own, because there is no way back. Says what it still can do.
@@ -67,7 +68,7 @@ def left(directories: tuple[Path, Path]) -> dict[str, Any]:
 
 def test_nothing_is_left_but_the_domain(left: dict[str, Any]) -> None:
     root = os.geteuid() == 0
-    user = sandbox.UID_BASE + 7 if root else os.geteuid()
+    user = user_of(7) if root else os.geteuid()
     assert left["was_root"] == root
     assert left["uids"] == [user] * 3
     assert left["owner"] == user

@@ -97,7 +97,9 @@ PYTEST_PARTS = {
     Part.UNIT: PytestPart([*SPREAD, *_ALL_OTHERS], installed(Kind.NEWEST)),
     Part.FLOOR: PytestPart([*SPREAD, *_FLOOR], installed(Kind.FLOOR)),
     Part.SANITIZE: PytestPart(
-        [*SPREAD, *_LOOKS_AT_C, "-m", "not python_heavy"], lambda: projects.install_sanitized(make(Kind.NEWEST))
+        # A sanitizer says what it found and ends the process: a capture of file descriptors would keep that to itself.
+        [*SPREAD, *_LOOKS_AT_C, "--capture=sys", "-m", "not python_heavy"],
+        lambda: projects.install_sanitized(make(Kind.NEWEST)),
     ),
     # Its tests share what they build, so they are one after the other.
     Part.BUILD: PytestPart(["tests/builds"], installed(Kind.NEWEST)),

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,7 +20,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tests.support.served import announce, busy, serving
+from tests.stats.programs import announce, busy, serving
+from tests.support.scraping import get, serving_http
 from xengt_dm import __version__
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import ExitCode, HostError
@@ -59,8 +58,8 @@ def directory(base: Path, domid: int) -> Path:
 
 
 def test_what_a_guest_did_is_what_is_shown(tmp_path: Path) -> None:
-    with serving(tmp_path, 5) as (_, run):
-        run(busy)
+    with serving(tmp_path, 5) as machine:
+        machine.run(busy)
         found = scrape(tmp_path)
 
     def of(name: str, **labels: str) -> float | None:
@@ -86,8 +85,8 @@ def test_what_a_guest_did_is_what_is_shown(tmp_path: Path) -> None:
 
 
 def test_a_histogram_is_whole(tmp_path: Path) -> None:
-    with serving(tmp_path, 5) as (_, run):
-        run(busy)
+    with serving(tmp_path, 5) as machine:
+        machine.run(busy)
         found = scrape(tmp_path)
     name, labels = "xengt_ioreq_duration_seconds", {"domid": "5", "kind": "store", "path": "leaf"}
     bounds = [*(exporter.floatToGoString(limit) for limit in LIMITS), "+Inf"]
@@ -103,11 +102,11 @@ def test_a_histogram_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_submission_is_timed(tmp_path: Path) -> None:
-    with serving(tmp_path, 5, sync=Sync.RELAXED) as (instance, run):
-        run(busy)
-        (space,) = instance.engine.spaces
+    with serving(tmp_path, 5, sync=Sync.RELAXED) as machine:
+        machine.run(busy)
+        (space,) = machine.instance.engine.spaces
         before = value(scrape(tmp_path), "xengt_submission_sync_seconds_count", domid="5")
-        instance.engine.submit(space.mode, space.roots)
+        machine.instance.engine.submit(space.mode, space.roots)
         found = scrape(tmp_path)
     assert before is not None
     assert value(found, "xengt_submission_sync_seconds_count", domid="5") == before + 1
@@ -139,9 +138,9 @@ def test_a_moment_that_has_not_come_is_now(tmp_path: Path) -> None:
 
 
 def test_instances_side_by_side(tmp_path: Path) -> None:
-    with serving(tmp_path, 5) as (_, run), serving(tmp_path, 12) as (_, run_other):
-        run(busy)
-        run_other(announce)
+    with serving(tmp_path, 5) as one, serving(tmp_path, 12) as other:
+        one.run(busy)
+        other.run(announce)
         found = scrape(tmp_path)
     assert value(found, "xengt_traps_total", domid="5", target="memory") == 12
     assert value(found, "xengt_traps_total", domid="12", target="memory") == 0
@@ -222,8 +221,8 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_once(tmp_path: Path) -> None:
-    with serving(tmp_path, 5) as (_, run_guest):
-        run_guest(busy)
+    with serving(tmp_path, 5) as machine:
+        machine.run(busy)
         done = run("--once", "--run-dir", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert value(samples(parse_text(done.stdout)), "xengt_traps_total", domid="5", target="memory") == 12
@@ -264,25 +263,6 @@ def test_a_program_serves_until_it_is_told_to_stop(tmp_path: Path) -> None:
 # As a server
 
 
-@contextmanager
-def serving_http(base: Path, host: str = "127.0.0.1") -> Iterator[exporter.Server]:
-    with exporter.Server(base, (host, 0)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def get(port: int, path: str = "/metrics", host: str = "127.0.0.1", **headers: str) -> bytes:
-    request = urllib.request.Request(f"http://{host}:{port}{path}", headers=headers)
-    with urllib.request.urlopen(request, timeout=20) as reply:
-        body: bytes = reply.read()
-        return gzip.decompress(body) if reply.headers["Content-Encoding"] == "gzip" else body
-
-
 def loopbacks() -> Iterator[str]:
     """The second one only where the kernel has it."""
     yield "127.0.0.1"
@@ -298,8 +278,8 @@ def test_metrics_are_served(tmp_path: Path, host: str) -> None:
 
 
 def test_who_asks_for_openmetrics_gets_it(tmp_path: Path) -> None:
-    with serving(tmp_path, 5) as (_, run_guest), serving_http(tmp_path) as server:
-        run_guest(busy)
+    with serving(tmp_path, 5) as machine, serving_http(tmp_path) as server:
+        machine.run(busy)
         text = get(server.server_port, Accept=OPENMETRICS, **{"Accept-Encoding": "gzip"}).decode()
     assert text.endswith("# EOF\n")
     assert "# UNIT xengt_ioreq_duration_seconds seconds\n" in text
@@ -330,20 +310,3 @@ def test_a_scrape_that_fails_says_why_and_the_next_may_work(tmp_path: Path) -> N
             assert f"list {base}" in error.read().decode()
         base.unlink()
         assert b"xengt_build_info" in get(server.server_port)
-
-
-def test_one_connection_too_many_is_closed(tmp_path: Path) -> None:
-    with serving_http(tmp_path) as server:
-        address = ("127.0.0.1", server.server_port)
-        silent = [socket.create_connection(address, 20) for _ in range(exporter.MAX_CONNECTIONS)]
-        try:
-            with socket.create_connection(address, 20) as one_more:
-                assert one_more.recv(1) == b""
-        finally:
-            for each in silent:
-                each.close()
-        for _ in range(1000):  # until a thread has found its silent peer gone
-            with suppress(OSError):
-                assert b"xengt_build_info" in get(server.server_port)
-                return
-        pytest.fail("no place became free")

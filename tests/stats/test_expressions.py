@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from prometheus_client import Metric
 
+from tests.stats.programs import busy, serving
 from tests.support.prometheus import promtool
 from tests.support.promql import Selector, grouped_by, selectors
-from tests.support.served import busy, serving
 from xengt_dm.stats import exporter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,8 +54,8 @@ PANELS = [(f"{title} {target['refId']}", filled_in(target["expr"])) for title, t
 def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """Each series that the collector has while a daemon serves, and its labels."""
     base = tmp_path_factory.mktemp("run")
-    with serving(base, 5) as (_, run):
-        run(busy)
+    with serving(base, 5) as machine:
+        machine.run(busy)
         families: list[Metric] = list(exporter.Collector(base).collect())
     return {
         **{sample.name: {*sample.labels, *SCRAPE_LABELS} for family in families for sample in family.samples},
@@ -136,8 +136,8 @@ def test_every_alert_is_tested_to_come_and_to_stay_away() -> None:
 
 
 def test_what_is_exported_is_clean(tmp_path: Path) -> None:
-    with serving(tmp_path, 5) as (_, run):
-        run(busy)
+    with serving(tmp_path, 5) as machine:
+        machine.run(busy)
         done = promtool("check", "metrics", text=exporter.text(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

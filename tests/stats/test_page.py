@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.support.served import busy, serving
+from tests.stats.programs import busy, serving
 from xengt_dm import __version__
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import DomainGoneError, HostError
@@ -241,13 +241,13 @@ def test_the_name_of_a_process_is_its_own_affair(tmp_path: Path) -> None:
 
 def test_a_daemon_says_what_it_is_and_ends_in_order(tmp_path: Path) -> None:
     directory = tmp_path / str(DOMID)
-    with serving(tmp_path, DOMID) as (instance, run):
-        run(busy)
+    with serving(tmp_path, DOMID) as machine:
+        machine.run(busy)
         page = read_page(directory, DOMID)
-        assert (page.vcpus, page.generation, page.max_tables) == (1, 8, instance.settings.max_tables)
+        assert (page.vcpus, page.generation, page.max_tables) == (1, 8, machine.instance.settings.max_tables)
         assert (page.relaxed, page.quiesced) == (0, 0)
-        instance.engine.quiesce()
-        instance.tell_stats()
+        machine.instance.engine.quiesce()
+        machine.instance.tell_stats()
         assert read_page(directory, DOMID).quiesced == 1
     assert refusal(directory) is PageProblem.ENDED
 

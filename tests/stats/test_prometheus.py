@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.stats.programs import busy, serving, store
 from tests.stats.test_expressions import PANELS, RULES, alerts
 from tests.support.prometheus import prometheus
-from tests.support.served import busy, serving, store
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def exporting(base: Path) -> Iterator[int]:
 def test_a_real_prometheus_scrapes_and_answers(tmp_path: Path) -> None:
     base = tmp_path / "run"
     config = tmp_path / "prometheus.yml"
-    with serving(base, 5) as (_, run), serving(base, 12), exporting(base) as port:
+    with serving(base, 5) as machine, serving(base, 12), exporting(base) as port:
         config.write_text(
             f"""
 global: {{scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}}
@@ -44,11 +44,11 @@ scrape_configs:
     static_configs: [{{targets: ["127.0.0.1:{port}"]}}]
 """
         )
-        run(busy)
+        machine.run(busy)
         with prometheus(config, tmp_path) as server:
             traps = "sum by (domid) (xengt_traps_total)"
             server.until(lambda: server.query(traps) == {(("domid", "5"),): 16, (("domid", "12"),): 0})
-            run(store)  # while it scrapes
+            machine.run(store)  # while it scrapes
             server.until(lambda: server.query(traps) == {(("domid", "5"),): 29, (("domid", "12"),): 0})
             of = "xengt_ioreq_duration_seconds"
             leaf = 'kind="store", path="leaf", domid="5"'

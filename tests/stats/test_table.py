@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.served import busy, serving
+from tests.stats.programs import busy, serving
 from xengt_dm._core import ffi
 from xengt_dm.stats.markdown import events_table, metrics_tables
 from xengt_dm.stats.page import PROBLEM_TEXT, PageProblem
@@ -24,8 +24,8 @@ begin, end = "<!-- table -->\n", "<!-- end of table -->\n"
 @pytest.fixture(scope="module")
 def readings(tmp_path_factory: pytest.TempPathFactory) -> list[Reading]:
     base = tmp_path_factory.mktemp("run")
-    with serving(base, 5) as (_, run):
-        run(busy)
+    with serving(base, 5) as machine:
+        machine.run(busy)
         return read_host(base)
 
 

@@ -1,4 +1,4 @@
-"""Peers of a control socket that send what they like."""
+"""A control socket: its commands as functions, and peers that send what they like."""
 
 from __future__ import annotations
 
@@ -10,8 +10,17 @@ from typing import Any
 import trio
 import trio.testing
 
+from xengt_dm.control import commands
 from xengt_dm.control.server import Handler, serve_control
 from xengt_dm.control.socket import connect
+from xengt_dm.daemon.recording import Recording
+from xengt_dm.instance import Instance
+
+
+def handlers_of(instance: Instance, recording: Recording) -> dict[str, Callable[[commands.Arguments], object]]:
+    """The commands of the control socket by name; nothing happens on ``stop``."""
+    return commands.handlers(commands.Target(instance, recording, lambda: None, 0.0))
+
 
 STATUS = b'{"v": 1, "cmd": "status"}\n'
 

@@ -1,4 +1,5 @@
-"""A daemon in a process of its own, with a domain of the embedded hypervisor: ``daemon_process.py BASE MODE [END]``.
+"""A daemon in a process of its own, with a domain of the embedded hypervisor: :func:`start`, or
+``python -m tests.support.daemon_process BASE MODE [END]``.
 
 Prints ``storing`` once the guest's stores trap, and when the daemon has ended one line of JSON that says what it left
 behind. The guest stores on until then and some more. END: after how many stores the domain goes away, or ``quiet`` for
@@ -8,27 +9,37 @@ a guest that stores no more after the first few.
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
 
+from tests.support.machine import L1, announce, link
+from tests.support.tables import address, pte
 from xengt_dm.config.files import read_setting
 from xengt_dm.config.merge import Config
 from xengt_dm.daemon import main as daemon
 from xengt_dm.daemon.reload import Running
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
-from xengt_dm.instance import DEFAULT_BAR0
 from xengt_dm.log import log
 from xengt_dm.service.notify import Notifier
-from xengt_dm.vgpu import registers as reg
 
 DOMID = 7
-FRAME = 4096
 FRAMES = 64
-ROOT, PDP, PD, PT = 2, 3, 4, 5
-BAR = DEFAULT_BAR0
 #: Stores before the word is out, and after the daemon has ended.
 SOME = 200
+
+
+def start(base: Path, *words: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """Start it; what it prints is text."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.support.daemon_process", str(base), *words],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
 
 
 class Guest(Notifier):
@@ -46,15 +57,13 @@ class Guest(Notifier):
         self.domain.start(0, self.program)
 
     def program(self, vcpu: Vcpu) -> None:
-        for table, child in ((ROOT, PDP), (PDP, PD), (PD, PT)):
-            vcpu.store(table * FRAME, 8, child * FRAME | 3)
-        vcpu.mmio_write(BAR + reg.PDP0, 8, ROOT * FRAME)
-        vcpu.mmio_write(BAR + reg.G2V_NOTIFY, 4, reg.Notification.PPGTT_L4_CREATE)
+        link(vcpu)
+        announce(vcpu)
         count = left = 0
         while left < SOME:
             left += self.ended.is_set()
             count += 1
-            at, value = PT * FRAME + count % 512 * 8, count % 4096 << 52 | count % FRAMES * FRAME | 3
+            at, value = address(L1, count % 512), count % 4096 << 52 | pte(count % FRAMES)
             vcpu.store(at, 8, value)
             self.stored[at] = value
             if count == SOME:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.tables import FRAME
 from xengt_dm._core import ffi, lib
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.hypervisor.port import MemType
 
-FRAME = 4096
 #: A test that waits longer than this hangs.
 PATIENCE = 20.0
 COPY, PIO, PCI_CONFIG, INVALIDATE = (

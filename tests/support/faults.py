@@ -81,7 +81,7 @@ def vanish(domain: EmbeddedDomain, address: int, frames: int) -> None:
 
 
 class Hold:
-    """Stop vCPU ``vcpu`` when it next comes to ``point``, and let it go on leaving the context."""
+    """Stop vCPU ``vcpu`` when it next comes to ``point``, and release it on leaving the context."""
 
     def __init__(self, domain: EmbeddedDomain, vcpu: int, point: Point) -> None:
         self._domain = domain

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from tests.oracle.compare import _minus as minus
 from tests.oracle.tables import Table, Walker
-from tests.support.guest import FRAME, FakeGuest, audit, make_engine
+from tests.support.engine_bench import EngineBench, audit
+from tests.support.tables import FRAME
 from xengt_dm._core import lib
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Mode, Space
@@ -21,7 +22,7 @@ def key_of(space: Space) -> Key:
     return space.mode, space.roots
 
 
-class WatchedGuest(FakeGuest):
+class WatchedGuest(EngineBench):
     """Notices when protection is asked for, to tell how often stores may trap."""
 
     def __init__(self, frames: int) -> None:
@@ -41,9 +42,9 @@ class WatchedGuest(FakeGuest):
 
 
 class GuestRam:
-    """A FakeGuest's memory as tests.oracle.ram.Ram shows it."""
+    """A EngineBench's memory as tests.oracle.ram.Ram shows it."""
 
-    def __init__(self, guest: FakeGuest) -> None:
+    def __init__(self, guest: EngineBench) -> None:
         self.guest = guest
 
     def has(self, frame: int) -> bool:
@@ -83,7 +84,7 @@ class Side:
         self.sync = sync
         self.guest = WatchedGuest(frames)
         self.guest.refuse = set(refused)
-        self.engine: Engine = make_engine(self.guest, sync=sync, generation=generation, max_tables=max_tables)
+        self.engine: Engine = self.guest.make_engine(sync=sync, generation=generation, max_tables=max_tables)
         self.shadow: CData = self.engine.shadow
 
     def tables(self) -> dict[int, CData]:

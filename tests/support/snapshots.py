@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.guest import FakeGuest
+from tests.support.engine_bench import EngineBench
 from xengt_dm._core import ffi
 from xengt_dm.ppgtt.engine import Engine
 from xengt_dm.units import PAGE_SIZE, CData
@@ -13,7 +13,7 @@ from xengt_dm.units import PAGE_SIZE, CData
 AUDITS = ("audits", "audit_mismatches", "audit_overdue")
 
 
-def snapshot(engine: Engine, guest: FakeGuest | None = None) -> dict[str, Any]:
+def snapshot(engine: Engine, guest: EngineBench | None = None) -> dict[str, Any]:
     """All tables, frames, counters and spaces of an engine, byte by byte; and what its guest's host was asked for."""
     shadow, frames = engine.shadow, engine.frames.pointer
     tables = shadow.used + 1

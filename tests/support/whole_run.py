@@ -7,30 +7,25 @@ memory must be what it stored.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
-from tests.support.faults import wait_until_blocked
-from tests.support.guest import audit, mappings
+from tests.support.engine_bench import audit, mappings
+from tests.support.machine import Steps, announce
+from tests.support.tables import FRAME, pte
 from xengt_dm._embedded import lib
 from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort
-from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
+from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.units import CData
 from xengt_dm.vgpu import registers as reg
 
-FRAME = 4096
 #: Two chunks of frames, so that there is more than one mapping.
 FRAMES = 1024
-#: A run that waits longer than this hangs.
-PATIENCE = 20.0
-GLANCE = 0.05
 
 ROOT, POINTERS, DIRECTORY, LEAF, SHARED, FAR = 16, 17, 18, 20, 21, 600
 OTHER_ROOT, OTHER_POINTERS, OTHER_DIRECTORY = 40, 42, 44
@@ -109,7 +104,7 @@ class Guest:
         self.store(gfn * FRAME + 8 * slot, value.to_bytes(8, "little"), vcpu)
 
     def link(self, gfn: int, slot: int, child: int) -> None:
-        self.entry(gfn, slot, child * FRAME | 3)
+        self.entry(gfn, slot, pte(child))
 
     def exchange(self, gfn: int, slot: int, value: int) -> None:
         held = self.memory.setdefault(gfn, bytearray(FRAME))
@@ -119,9 +114,7 @@ class Guest:
             self.misread.add(gfn)
 
     def notify(self, root: int, what: reg.Notification) -> None:
-        cpu = self.domain.vcpu(0)
-        cpu.mmio_write(DEFAULT_BAR0 + reg.PDP0, 8, root * FRAME)
-        cpu.mmio_write(DEFAULT_BAR0 + reg.G2V_NOTIFY, 4, what)
+        announce(self.domain.vcpu(0), root, what)
 
     def remove(self, gfn: int) -> None:
         self.domain.vcpu(0).remove(gfn, 1)
@@ -145,7 +138,7 @@ def _build(guest: Guest) -> None:
     guest.link(POINTERS, 0, DIRECTORY)
     for slot, leaf in enumerate((LEAF, SHARED)):
         guest.link(DIRECTORY, slot, leaf)
-        guest.entry(leaf, 0, (DATA + slot) * FRAME | 3)
+        guest.entry(leaf, 0, pte(DATA + slot))
     guest.link(OTHER_ROOT, 0, OTHER_POINTERS)
     guest.link(OTHER_POINTERS, 5, OTHER_DIRECTORY)
     guest.link(OTHER_DIRECTORY, 511, SHARED)
@@ -153,30 +146,30 @@ def _build(guest: Guest) -> None:
 
 
 def _change(guest: Guest) -> None:
-    guest.entry(LEAF, 1, (DATA + 2) * FRAME | 3)
+    guest.entry(LEAF, 1, pte(DATA + 2))
     guest.store(LEAF * FRAME + 512, bytes(range(64)), vcpu=1)
     guest.link(DIRECTORY, 2, FAR)
-    guest.entry(FAR, 511, (DATA + 3) * FRAME | 3)
-    guest.exchange(SHARED, 3, (DATA + 4) * FRAME | 3)
+    guest.entry(FAR, 511, pte(DATA + 3))
+    guest.exchange(SHARED, 3, pte(DATA + 4))
     guest.notify(OTHER_ROOT, reg.Notification.PPGTT_L4_CREATE)
     # The end of one table and the start of the next.
     guest.store(SHARED * FRAME - 3, b"\x03\x04\x05\x06\x07\x08\x09", vcpu=1)
 
 
 def _reuse(guest: Guest) -> None:
-    guest.entry(LEAF, 4, (DATA + 5) * FRAME | 3)
+    guest.entry(LEAF, 4, pte(DATA + 5))
     guest.entry(DIRECTORY, 0, 0)
     guest.store(LEAF * FRAME, b"\x5a" * 64)
     guest.link(DIRECTORY, 0, LEAF)
     guest.remove(DATA + 3)
     guest.remove(FAR)
     guest.add(FAR)
-    guest.entry(FAR, 7, (DATA + 6) * FRAME | 3)
+    guest.entry(FAR, 7, pte(DATA + 6))
 
 
 def _end_of_one(guest: Guest) -> None:
-    guest.entry(FAR, 8, (DATA + 7) * FRAME | 3)
-    guest.entry(SHARED, 9, (DATA + 8) * FRAME | 3, vcpu=1)
+    guest.entry(FAR, 8, pte(DATA + 7))
+    guest.entry(SHARED, 9, pte(DATA + 8), vcpu=1)
     guest.notify(OTHER_ROOT, reg.Notification.PPGTT_L4_DESTROY)
     guest.store(OTHER_ROOT * FRAME, b"\xa5" * 16)
 
@@ -214,84 +207,37 @@ class Outcome:
     wrong: list[int]
 
 
-class Serving:
-    """Serves while a guest step runs on a thread of its own."""
-
-    def __init__(self, domain: EmbeddedDomain) -> None:
-        self._domain = domain
-        self._done = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def close(self) -> None:
-        os.close(self._done)
-
-    def start(self, guest: Guest, step: GuestStep) -> None:
-        def program(vcpu: Vcpu) -> None:
-            try:
-                step(guest)
-            finally:
-                os.eventfd_write(self._done, 1)
-
-        self._domain.start(0, program)
-
-    def serve(self, instance: Instance) -> None:
-        """Until the step is over."""
-        poll = select.poll()
-        poll.register(instance.server.port.events.fd, select.POLLIN)
-        poll.register(self._done, select.POLLIN)
-        while True:
-            ready = poll.poll(PATIENCE * 1000)
-            assert ready, "nothing happens any more"
-            instance.loop.service()
-            if any(fd == self._done for fd, _ in ready):
-                return
-
-    def until_it_waits(self) -> None:
-        """Until the step waits for an answer, or is over."""
-        poll = select.poll()
-        poll.register(self._done, select.POLLIN)
-        for _ in range(int(PATIENCE / GLANCE)):
-            try:
-                wait_until_blocked(self._domain, 0, GLANCE)
-                return
-            except TimeoutError:
-                if poll.poll(0):
-                    return
-        raise AssertionError("a vCPU neither waits nor finishes")
-
-    def finish(self) -> None:
-        """Wait for the step without serving it."""
-        assert self._domain.join(PATIENCE), "a vCPU waits for ever"
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._done)
+def _run_step(guest: Guest, step: GuestStep, _vcpu: Vcpu) -> None:
+    step(guest)
 
 
-def _steps(guest: Guest, serving: Serving) -> Iterator[HostStep | None]:
+def _steps(guest: Guest, thread: Steps) -> Iterator[HostStep | None]:
     """The guest's steps; where one has been started, what the device model has to do after it. None: stop at once."""
     for step, after in SCRIPT:
         if step is not None:
-            serving.start(guest, step)
+            thread.start(partial(_run_step, guest, step))
         yield after
-        serving.finish()
-    serving.start(guest, _in_the_middle)
+        thread.finish()
+    thread.start(partial(_run_step, guest, _in_the_middle))
     yield None
-    serving.finish()
+    thread.finish()
 
 
 def run(domain: EmbeddedDomain, sync: Sync, port: TrackedPort, meanwhile: HostStep = lambda instance: None) -> Outcome:
     """One life. Faults are armed by the caller, in ``domain`` or in ``port``, or by ``meanwhile``, after each step."""
     guest, error = Guest(domain), None
-    serving = Serving(domain)
-    steps = _steps(guest, serving)
+    thread = Steps(domain)
+    steps = _steps(guest, thread)
     gone = False
     try:
         try:
             with open_instance(port, Settings(sync=sync)) as instance:
                 for after in steps:
                     if after is None:
-                        serving.until_it_waits()
+                        thread.until_it_waits()
                         break
-                    serving.serve(instance)
-                    serving.finish()
+                    thread.serve(instance)
+                    thread.finish()
                     after(instance)
                     meanwhile(instance)
         except CallError as raised:
@@ -303,4 +249,4 @@ def run(domain: EmbeddedDomain, sync: Sync, port: TrackedPort, meanwhile: HostSt
             pass
         return Outcome(error, left, [] if gone else guest.wrong())
     finally:
-        serving.close()
+        thread.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from xengt_dm.xenstore import Decoder, Message, MessageType, encode
@@ -38,8 +39,9 @@ class Daemon:
                     reply = self._answer(request)
                     if not reply:
                         return
-                    for start in range(0, len(reply), self._piece):
-                        connection.sendall(reply[start : start + self._piece])
+                    with suppress(BrokenPipeError):  # nobody waits for it any more
+                        for start in range(0, len(reply), self._piece):
+                            connection.sendall(reply[start : start + self._piece])
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)

@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from xengt_dm import __version__
 from xengt_dm.cli import errors
+from xengt_dm.cli.streams import ensure_standard_streams
 from xengt_dm.errors import ExitCode
 
 #: Subcommands and their help texts. The command is ``command`` in the module ``xengt_dm.cli.NAME``.
@@ -75,6 +76,7 @@ class LazyGroup(click.Group):
         **extra: Any,
     ) -> NoReturn:
         """Runs a command and ends the process. Every failure is reported by :func:`errors.report`."""
+        ensure_standard_streams()
         try:
             status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()

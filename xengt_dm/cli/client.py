@@ -11,6 +11,7 @@ import click
 
 from xengt_dm.cli.types import Domid
 from xengt_dm.control.client import ask
+from xengt_dm.control.protocol import ControlError
 from xengt_dm.run_dir.directory import DEFAULT_BASE
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,13 +53,18 @@ def ask_and_show(
 ) -> Any:
     """Asks a daemon, and shows the result as JSON or through ``show``. Returns the result.
 
-    Raises as :func:`xengt_dm.control.client.ask`.
+    Raises as :func:`xengt_dm.control.client.ask`, and ControlError for an answer that cannot be shown.
     """
     result = ask(base, domid, command, **arguments)
     if as_json:
         click.echo(json.dumps(result))
-    else:
+        return result
+    try:
         show(result)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ControlError(
+            f"the daemon of domain {domid} answers in a way that this command does not understand: {error}"
+        ) from error
     return result
 
 

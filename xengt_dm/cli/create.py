@@ -24,9 +24,10 @@ def command(config: Path, paused: bool, as_json: bool) -> None:
     vgt_fence_sz, apply to every start of this domain's instance.
     """
     from xengt_dm.service import instances, toolstack
+    from xengt_dm.service.interruptions import interruptions_raised
 
     starter = instances.starter()
-    with toolstack.interruptions_raised():
+    with interruptions_raised():
         domid, domain = toolstack.create(
             config,
             toolstack.Xl(),

@@ -8,10 +8,14 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from errno import EACCES, EPERM
 
 import click
 
 from xengt_dm.errors import ExitCode, XengtError
+from xengt_dm.printable import printable
+
+LINE_END = "\n"
 
 
 class ClosedPipe(Exception):  # noqa: N818 - no error, but that nobody reads on
@@ -67,7 +71,11 @@ def _report_one(error: BaseException) -> int:
         case XengtError():
             return _say(str(error), error.exit_code)
         case OSError():
-            return _say(str(error), ExitCode.UNAVAILABLE)
+            # What names no file is what was written to: every other failure is told by who met it.
+            about = error.filename if error.filename is not None else "standard output"
+            refused = error.errno in (EACCES, EPERM)
+            text = f"{about}: {error.strerror or error}"
+            return _say(text, ExitCode.PERMISSION if refused else ExitCode.UNAVAILABLE)
         case _:
             with suppress(OSError):
                 traceback.print_exception(error)
@@ -76,7 +84,7 @@ def _report_one(error: BaseException) -> int:
 
 def _say(text: str, status: int) -> int:
     with suppress(OSError):
-        click.echo(f"xengt-dm: {text}", err=True)
+        click.echo(f"xengt-dm: {printable(text, keep=LINE_END)}", err=True)
     return status
 
 

@@ -15,6 +15,7 @@ from xengt_dm.errors import HostError
 from xengt_dm.log.log import configure, get_logger
 
 DEFAULT_ADDRESS = "127.0.0.1:9917"
+PORT_MAX = 0xFFFF
 
 
 class Address(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
@@ -28,11 +29,12 @@ class Address(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
         host, _, port = str(value).rpartition(":")
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         try:
-            good = (ipaddress.ip_address(bare).version == 6) == (bare != host) and 0 <= int(port) <= 0xFFFF
+            good = (ipaddress.ip_address(bare).version == 6) == (bare != host) and port.isascii() and port.isdecimal()
         except ValueError:
             good = False
-        if not good:
-            self.fail(f"{value!r} is no address and port; give them like {DEFAULT_ADDRESS} or [::1]:9917", param, ctx)
+        if not good or len(port) > len(str(PORT_MAX)) or int(port) > PORT_MAX:
+            like = f"give them like {DEFAULT_ADDRESS} or [::1]:9917, with a port up to {PORT_MAX}"
+            self.fail(f"{value!r} is no address and port; {like}", param, ctx)
         return bare, int(port)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from xengt_dm.printable import printable
+
 UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -45,7 +47,7 @@ def access(writable: int) -> str:
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     """Lines with aligned columns. A heading that ends in ``>`` is that of a column aligned to the right."""
     right = [heading.endswith(">") for heading in headings]
-    lines = [[heading.rstrip(">") for heading in headings], *rows]
+    lines = [[heading.rstrip(">") for heading in headings], *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (

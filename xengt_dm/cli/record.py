@@ -29,8 +29,8 @@ def command(file: Path | None, stop: bool, domid: int, base: Path, as_json: bool
     if file is None:
         ask_and_show(base, domid, "record", as_json, _show, **({"stop": True} if stop else {}))
         return
-    there = file.exists()
     try:
+        there = file.exists()
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise DataError(f"{file}: cannot be written: {error.strerror}") from error

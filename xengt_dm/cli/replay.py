@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO, Final
 
 import click
 
@@ -15,6 +21,10 @@ from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim.replay import replay
 from xengt_dm.trace.read import read_trace
 
+#: What a path of `-` stands for.
+STANDARD: Final = Path("-")
+STANDARD_INPUT: Final = Path("/dev/stdin")
+
 
 @click.command(name="replay", short_help="Run a trace on the embedded hypervisor.")
 @click.argument("file", type=click.Path(path_type=Path))
@@ -25,7 +35,12 @@ from xengt_dm.trace.read import read_trace
     show_default=True,
     help="Mode of the shadows.",
 )
-@click.option("--dump", "dump_path", type=click.Path(path_type=Path), help="Write dumps and counters here, as JSON.")
+@click.option(
+    "--dump",
+    "dump_path",
+    type=click.Path(path_type=Path),
+    help="Write dumps and counters here, as JSON; `-` is standard output.",
+)
 @click.option(
     "--max-tables",
     type=Integer(min=1, max=1 << 24),
@@ -38,23 +53,52 @@ from xengt_dm.trace.read import read_trace
 def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, max_tables: int, flavour: str) -> None:
     """Run the trace FILE through the whole path, from a guest's store to the shadow, and audit at every dump.
 
-    Exit status: 65 if FILE is not a trace, 1 if an audit found a shadow table that differs from the guest's table.
+    FILE may be `-`, which is standard input. Exit status: 65 if FILE is not a trace, 1 if an audit found a shadow table
+    that differs from the guest's table.
     """
-    header, events = read_trace(file)
-    outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables, flavour=flavour)
-    if dump_path is not None:
-        try:
-            with dump_path.open("wb") as out:
-                dumps = ({**dump, "spaces": LazyList(iter(dump["spaces"]))} for dump in outcome.dumps)
-                out.writelines(json_pieces({"dumps": LazyList(dumps), "counters": outcome.counters}))
-                out.write(b"\n")
-        except OSError as error:
-            raise DataError(f"{dump_path}: cannot be written: {error.strerror}") from error
+    with _output(dump_path) as out:
+        header, events = read_trace(STANDARD_INPUT if file == STANDARD else file)
+        outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables, flavour=flavour)
+        if out is not None:
+            if dump_path != STANDARD and stat.S_ISREG(os.fstat(out.fileno()).st_mode):
+                out.truncate(0)
+            dumps = ({**dump, "spaces": LazyList(iter(dump["spaces"]))} for dump in outcome.dumps)
+            out.writelines(json_pieces({"dumps": LazyList(dumps), "counters": outcome.counters}))
+            out.write(b"\n")
+            out.flush()
     counters = outcome.counters
     click.echo(
         f"{len(events)} events, {counters['traps']} traps ({counters['store_traps']} stores, "
         f"{counters['mmio_traps']} registers), {len(outcome.dumps)} dumps, "
-        f"{counters['audit_mismatches']} audit mismatches"
+        f"{counters['audit_mismatches']} audit mismatches",
+        err=dump_path == STANDARD,
     )
     if counters["audit_mismatches"]:
         ctx.exit(ExitCode.DIFFERS)
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[BinaryIO | None]:
+    """The file for the dumps, opened before the work is done, and replaced only when it is.
+
+    A file that was not there is removed if the work fails. Raises DataError if it cannot be written.
+    """
+    if path is None or path == STANDARD:
+        yield None if path is None else sys.stdout.buffer
+        return
+    there = os.path.lexists(path)
+    try:
+        with path.open("ab") as out:
+            yield out
+    except OSError as error:
+        _remove_new(path, there)
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+    except BaseException:
+        _remove_new(path, there)
+        raise
+
+
+def _remove_new(path: Path, there: bool) -> None:
+    if not there:
+        with suppress(OSError):
+            path.unlink()

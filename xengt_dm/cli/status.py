@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from xengt_dm.cli import formatting
 from xengt_dm.cli.client import ask_and_show, instance_options
+from xengt_dm.control.answers import check_status
+
+#: What is shown besides the counters.
+FIELDS: Final = ("state", "uptime_seconds", "version", "pid", "mode", "generation", "vcpus", "server")
 
 
 @click.command("status")
 @instance_options
 def command(domid: int, base: Path, as_json: bool) -> None:
     """Show the state of a domain's daemon, and its counters."""
-    ask_and_show(base, domid, "status", as_json, _show)
+    ask_and_show(base, domid, "status", as_json, lambda status: _show(check_status(status, domid, FIELDS)))
 
 
 def _show(status: dict[str, Any]) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import shutil
 import sys
-import termios
 import time
-import tty
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -22,17 +18,8 @@ import click
 from xengt_dm.cli import formatting
 from xengt_dm.cli.client import json_option, run_dir_option
 from xengt_dm.cli.list import instances
+from xengt_dm.cli.screen import BOLD, PLAIN, REVERSE, Screen
 from xengt_dm.cli.types import Domid, Integer, Seconds
-
-#: ECMA-48, and xterm's alternate screen, which leaves what was on the terminal before as it was.
-ENTER: Final = "\x1b[?1049h\x1b[?25l"
-LEAVE: Final = "\x1b[?25h\x1b[?1049l"
-HOME: Final = "\x1b[H"
-CLEAR_LINE_END: Final = "\x1b[K"
-CLEAR_BELOW: Final = "\x1b[J"
-BOLD, REVERSE, PLAIN = "\x1b[1m", "\x1b[7m", "\x1b[m"
-
-QUIT: Final = frozenset(b"qQ\x03\x04")
 
 #: Column: what each shows of (counters, rate of each counter a second).
 COLUMNS: Final[dict[str, Callable[[dict[str, int], dict[str, float]], str]]] = {
@@ -48,7 +35,12 @@ COLUMNS: Final[dict[str, Callable[[dict[str, int], dict[str, float]], str]]] = {
     "BAD>": lambda now, rate: f"{now['audit_mismatches']:,}",
 }
 #: What a narrow terminal goes without, the first first. What is wrong with a guest is never among it.
-SPARED: Final = ("OPENS/S>", "SYNCS/S>", "PROT>", "SUBMITS/S>", "SPACES>", "MMIO/S>", "TABLES>")
+SPARED: Final = ("OPENS/S>", "SYNCS/S>", "PROT>", "SUBMITS/S>", "SPACES>", "MMIO/S>", "TABLES>", "STORES/S>")
+#: What goes last of all.
+LAST_SPARED: Final = "MODE"
+#: What is shown of a status.
+FIELDS: Final = ("pid", "mode")
+COUNTERS: Final = ("spaces", "tables", "protected_pages", "dropped_stores", "audit_mismatches")
 
 
 @dataclass(frozen=True)
@@ -92,22 +84,24 @@ def command(interval: float, times: int | None, domid: tuple[int, ...], base: Pa
     """
 
     def look() -> Sample:
-        found = [each for each in instances(base) if not domid or each["domid"] in domid]
+        found = [each for each in instances(base, FIELDS, COUNTERS) if not domid or each["domid"] in domid]
         return Sample(time.monotonic(), found)
 
     live = sys.stdout.isatty() and not as_json
     rounds: Iterable[int] = count() if live and times is None else range(times or 1)
     with ExitStack() as stack:
         before = look()
-        wait = stack.enter_context(_screen()) if live else _sleep
-        if live:
-            _draw(base, before, before)
+        screen = stack.enter_context(Screen()) if live else None
+        if screen is not None:
+            screen.draw(_page(base, before, before))
         for _ in rounds:
-            if wait(interval):
+            if screen is None:
+                time.sleep(interval)
+            elif screen.wait(interval):
                 return
             now = look()
-            if live:
-                _draw(base, before, now)
+            if screen is not None:
+                screen.draw(_page(base, before, now))
             elif as_json:
                 click.echo(json.dumps([_as_json(before, now, each) for each in now.instances]))
             else:
@@ -116,42 +110,8 @@ def command(interval: float, times: int | None, domid: tuple[int, ...], base: Pa
             before = now
 
 
-def _sleep(seconds: float) -> bool:
-    time.sleep(seconds)
-    return False
-
-
-@contextmanager
-def _screen() -> Iterator[Callable[[float], bool]]:
-    """Have the terminal for ourselves; gives a function that waits, and says whether somebody wants to quit."""
-    with ExitStack() as stack:
-        keyboard = sys.stdin.fileno() if sys.stdin.isatty() else None
-        if keyboard is not None:
-            stack.callback(termios.tcsetattr, keyboard, termios.TCSADRAIN, termios.tcgetattr(keyboard))
-            tty.setcbreak(keyboard)
-        stack.callback(_write, LEAVE)
-        _write(ENTER)
-
-        def wait(seconds: float) -> bool:
-            if keyboard is None:
-                return _sleep(seconds)
-            end = time.monotonic() + seconds
-            while (left := end - time.monotonic()) > 0:
-                if select.select([keyboard], [], [], left)[0]:
-                    keys = os.read(keyboard, 64)
-                    if not keys or not QUIT.isdisjoint(keys):
-                        return True
-            return False
-
-        yield wait
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _draw(base: Path, before: Sample, now: Sample) -> None:
+def _page(base: Path, before: Sample, now: Sample) -> list[str]:
+    """The lines that fit the terminal."""
     size = shutil.get_terminal_size()
     table, spared = _fitting(base, before, now, size.columns)
     head = f"xengt-dm top  {time.strftime('%H:%M:%S')}  {formatting.count(len(now.instances), 'daemon')}   q: quit"
@@ -160,17 +120,17 @@ def _draw(base: Path, before: Sample, now: Sample) -> None:
     lines = [BOLD + head[: size.columns] + PLAIN, ""]
     table = [line[: size.columns] for line in table]
     lines += [REVERSE + table[0].ljust(size.columns) + PLAIN, *table[1:]] if now.instances else table
-    shown = lines[: size.lines - 1]
-    _write(HOME + "".join(line + CLEAR_LINE_END + "\n" for line in shown) + CLEAR_BELOW)
+    return lines[: size.lines - 1]
 
 
 def _fitting(base: Path, before: Sample, now: Sample, width: int) -> tuple[list[str], Sequence[str]]:
     """The table with as many columns as fit, and those that it goes without."""
-    for count_spared in range(len(SPARED)):
-        table = _lines(base, before, now, SPARED[:count_spared])
+    every = (*SPARED, LAST_SPARED)
+    for count_spared in range(len(every)):
+        table = _lines(base, before, now, every[:count_spared])
         if max(map(len, table)) <= width or not now.instances:
-            return table, SPARED[:count_spared]
-    return _lines(base, before, now, SPARED), SPARED
+            return table, every[:count_spared]
+    return _lines(base, before, now, every), every
 
 
 def _lines(base: Path, before: Sample, now: Sample, spared: Sequence[str] = ()) -> list[str]:
@@ -180,13 +140,17 @@ def _lines(base: Path, before: Sample, now: Sample, spared: Sequence[str] = ()) 
     rated = [(each, _rates(before, now, each)) for each in now.instances]
     rated.sort(key=lambda pair: (-pair[1].get("traps", 0.0), pair[0]["domid"]))
     columns = [column for column in COLUMNS if column not in spared]
+    modes = [] if LAST_SPARED in spared else [LAST_SPARED]
     rows = [
-        (str(each["domid"]), each["state"], each["status"]["mode"], *_cells(each, rates, columns))
-        if each["status"]
-        else (str(each["domid"]), each["state"], "", *[""] * len(columns))
+        (
+            str(each["domid"]),
+            each["state"],
+            *[each["status"]["mode"] if each["status"] else "" for _ in modes],
+            *(_cells(each, rates, columns) if each["status"] else [""] * len(columns)),
+        )
         for each, rates in rated
     ]
-    return list(formatting.table(("DOMID>", "STATE", "MODE", *columns), rows))
+    return list(formatting.table(("DOMID>", "STATE", *modes, *columns), rows))
 
 
 def _cells(instance: dict[str, Any], rates: dict[str, float], columns: Iterable[str]) -> Iterator[str]:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import click
 
-#: DOMID_FIRST_RESERVED - 1, xen/include/public/xen.h.
-DOMID_MAX: Final = 0x7FEF
+from xengt_dm.units import DOMID_FIRST_RESERVED
+
+DOMID_MAX: Final = DOMID_FIRST_RESERVED - 1
 
 
 class Integer(click.IntRange):
     name = "integer"
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does it, but no digits of other scripts, which int() takes."""
+        if isinstance(value, str) and not value.isascii():
+            self.fail(f"{value!r} is not a valid {self.name}.", param, ctx)
+        return super().convert(value, param, ctx)
+
 
 class Seconds(click.FloatRange):
     name = "number of seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As click does it, but no NaN, which is in every range, and no infinity."""
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds) or (isinstance(value, str) and not value.isascii()):
+            self.fail(f"{value!r} is not a valid {self.name}.", param, ctx)
+        return seconds
 
 
 class Domid(Integer):

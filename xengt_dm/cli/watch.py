@@ -44,11 +44,15 @@ def command(config_dir: Path, base: Path) -> None:
 
 async def _run(store: Store, watcher: Watcher, notifier: Notifier) -> None:
     async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            await nursery.start(watch, store, watcher, XenStore)
-            notifier.ready("watching the host's domains")
-            log.get_logger().info("watch.ready")
-            async for _ in signals:
-                notifier.stopping()
-                nursery.cancel_scope.cancel()
-                return
+        await nursery.start(_stop_on_signal, notifier, nursery.cancel_scope)
+        await nursery.start(watch, store, watcher, XenStore)
+        notifier.ready("watching the host's domains")
+        log.get_logger().info("watch.ready")
+
+
+async def _stop_on_signal(notifier: Notifier, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            notifier.stopping()
+            scope.cancel()

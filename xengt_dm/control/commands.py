@@ -76,7 +76,7 @@ class Command:
 
 
 def handlers(target: Target) -> dict[str, Callable[[Arguments], object]]:
-    """The commands by name, for :func:`.control.server.serve_control`.
+    """The commands by name, for :func:`.server.serve_control`.
 
     They raise UsageError and DataError for what was asked of them, RefusedError for what cannot be now, CallError.
     """

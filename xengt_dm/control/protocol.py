@@ -123,6 +123,9 @@ def parse_request(line: bytes) -> Request:
     """The request in one line. Raises RefusedError for what is no request; nothing else, whatever the bytes."""
     try:
         value = json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise RefusedError(ErrorCode.USAGE, "a text in the request has half of a surrogate pair") from None
     except (ValueError, RecursionError) as error:
         raise RefusedError(ErrorCode.MALFORMED, f"the request is no JSON: {_brief(error)}") from None
     if not isinstance(value, dict):

@@ -8,12 +8,14 @@ operator. It may still be broken, slow or silent, and none of that may touch the
 * A handler runs in the loop that serves the guest, because the engine is not to be touched from two threads. What takes
   long is made lazily (:mod:`.protocol`), and between its pieces the guest is served. The price: each piece of
   one reply says how things were at its own moment.
-* A handler that fails because of what it was asked (UsageError, DataError) is answered. A CallError, or a bug, is
-  answered and raised on: the engine may have stopped half-way, and only the daemon can decide what that means.
+* A request brings one file descriptor at most; more are closed as they come.
+* A handler that fails because of what it was asked (UsageError, DataError, ValueError) is answered. A CallError, or a
+  bug, is answered and raised on: the engine may have stopped half-way, and only the daemon can decide what that means.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
@@ -49,7 +51,8 @@ PEER_SECONDS: Final = 10.0
 #: How long a reply of one chunk may take, which the socket's buffer has room for; a daemon that stops waits for it.
 LAST_WORDS_SECONDS: Final = 0.5
 CHUNK: Final = 64 * 1024
-_ONE_DESCRIPTOR: Final = socket.CMSG_SPACE(struct.calcsize("i"))
+_INT: Final = struct.calcsize("i")
+_ONE_DESCRIPTOR: Final = socket.CMSG_SPACE(_INT)
 
 
 async def serve_control(
@@ -96,8 +99,8 @@ class _Server:
         with ExitStack() as stack:
             while True:
                 stack.close()
-                passed: list[Passed] = []
-                stack.callback(_close_all, passed)
+                passed = _Descriptors()
+                stack.callback(passed.close)
                 try:
                     line = await _receive_line(stream, lines, passed)
                 except RefusedError as error:
@@ -106,7 +109,7 @@ class _Server:
                 if line is None or not await self._answer(stream, line, passed):
                     return
 
-    async def _answer(self, stream: trio.SocketStream, line: bytes, passed: list[Passed]) -> bool:
+    async def _answer(self, stream: trio.SocketStream, line: bytes, passed: _Descriptors) -> bool:
         """Answer one request; whether the connection is good for another."""
         sent, version = 0, OLDEST_VERSION
         try:
@@ -119,7 +122,7 @@ class _Server:
                     ErrorCode.UNKNOWN_COMMAND, f"no command {request.command[:40]!r} here; there are: {known}"
                 )
             buffer = bytearray()
-            arguments = {**request.arguments, **({DESCRIPTOR: passed[-1]} if passed else {})}
+            arguments = {**request.arguments, **passed.argument()}
             result = handler(arguments)
             for piece in reply_pieces(await result if isinstance(result, Awaitable) else result, version):
                 buffer += piece
@@ -132,6 +135,9 @@ class _Server:
                     buffer = bytearray()
         except (UsageError, DataError, ConfigError, RefusedError) as error:
             return await self._refuse(stream, sent, error_line(error_code(error), str(error), version))
+        except ValueError as error:  # a value that the system cannot take, such as a file's name
+            text = f"a value that cannot be used: {error}"[:500]
+            return await self._refuse(stream, sent, error_line(ErrorCode.USAGE, text, version))
         except CallError as error:
             await self._refuse(stream, sent, error_line(error_code(error), str(error), version))
             raise
@@ -151,12 +157,32 @@ class _Server:
         return False
 
 
-def _close_all(passed: list[Passed]) -> None:
-    for each in passed:
-        each.close()
+class _Descriptors:
+    """The file descriptor that comes with a request; of more than one none is kept."""
+
+    def __init__(self) -> None:
+        self._passed: Passed | None = None
+        self._too_many = False
+
+    def take_in(self, descriptor: int) -> None:
+        if self._passed is not None or self._too_many:
+            os.close(descriptor)
+            self._too_many = True
+        else:
+            self._passed = Passed(descriptor)
+
+    def argument(self) -> dict[str, object]:
+        """What a handler gets of it. Raises UsageError if there was more than one."""
+        if self._too_many:
+            raise UsageError("a request brings one file descriptor at most")
+        return {} if self._passed is None else {DESCRIPTOR: self._passed}
+
+    def close(self) -> None:
+        if self._passed is not None:
+            self._passed.close()
 
 
-async def _receive_line(stream: trio.SocketStream, lines: LineBuffer, passed: list[Passed]) -> bytes | None:
+async def _receive_line(stream: trio.SocketStream, lines: LineBuffer, passed: _Descriptors) -> bytes | None:
     """The next request; None at the end. Descriptors that come meanwhile go to ``passed``.
 
     Raises RefusedError if it is too long or does not come.
@@ -173,15 +199,16 @@ async def _receive_line(stream: trio.SocketStream, lines: LineBuffer, passed: li
     raise RefusedError(ErrorCode.TIMEOUT, f"no request within {PEER_SECONDS:g} seconds")
 
 
-async def _receive(stream: trio.SocketStream, passed: list[Passed]) -> bytes:
-    """Some bytes, none at the end; of the descriptors with them the kernel keeps all but one to itself."""
+async def _receive(stream: trio.SocketStream, passed: _Descriptors) -> bytes:
+    """Some bytes, none at the end; of the descriptors with them the kernel keeps all but one or two to itself."""
     try:
         data, ancillary, _, _ = await stream.socket.recvmsg(CHUNK, _ONE_DESCRIPTOR, socket.MSG_CMSG_CLOEXEC)
     except OSError as error:
         raise trio.BrokenResourceError from error
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            passed.extend(Passed(each) for (each,) in struct.iter_unpack("i", content))
+            for (each,) in struct.iter_unpack("i", content[: len(content) // _INT * _INT]):
+                passed.take_in(each)
     return data
 
 

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ from xengt_dm.errors import HostError
 #: sizeof(sun_path), unix(7), with the NUL that ends it.
 ADDRESS_SIZE: Final = 108
 BACKLOG: Final = 16
+#: Between two tries to reach a listener whose backlog is full.
+RETRY_SECONDS: Final = 0.01
 
 
 @contextmanager
@@ -33,15 +36,30 @@ def address_of(path: Path) -> Iterator[str]:
 
 
 def connect(path: Path, timeout: float | None) -> socket.socket:
-    """A connection to whoever listens at ``path``; ``timeout`` as in socket.settimeout. Raises OSError."""
+    """Returns a connection to whoever listens at ``path``, which must be a socket and no link to one.
+
+    ``timeout`` as in socket.settimeout; a listener that takes no connection meanwhile is waited for. Raises OSError.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    found = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        if not stat.S_ISSOCK(os.fstat(found).st_mode):
+            raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK), str(path))
         connection.settimeout(timeout)
-        with address_of(path) as address:
-            connection.connect(address)
+        while True:
+            try:
+                connection.connect(f"/proc/self/fd/{found}")
+                break
+            except BlockingIOError:  # its backlog is full, unix(7)
+                if deadline is None or time.monotonic() + RETRY_SECONDS > deadline:
+                    raise
+                time.sleep(RETRY_SECONDS)
     except BaseException:
         connection.close()
         raise
+    finally:
+        os.close(found)
     return connection
 
 

@@ -19,35 +19,28 @@ class Channels:
     def __init__(self, events: EventPort, slots: Slots) -> None:
         self.events = events
         self._slots = slots
-        self._local: dict[int, int] = {}
-
-    def __bool__(self) -> bool:
-        """Whether any vCPU can be notified."""
-        return bool(self._local)
-
-    def __contains__(self, vcpu: int) -> bool:
-        """Whether this vCPU can be notified."""
-        return vcpu in self._local
+        #: Our ends, by vCPU; those of vCPUs that can be notified.
+        self.bound: dict[int, int] = {}
 
     def bind(self, vcpus: Iterable[int]) -> None:
         """Bind the channels of these vCPUs, as far as they are not bound."""
         for vcpu in vcpus:
-            if vcpu not in self._local:
-                self._local[vcpu] = self.events.bind(self._slots.port_of(vcpu))
+            if vcpu not in self.bound:
+                self.bound[vcpu] = self.events.bind(self._slots.port_of(vcpu))
 
     def notify(self, vcpu: int) -> None:
         """Tell a vCPU that its answer is there. Does nothing if its channel is not bound."""
-        local = self._local.get(vcpu)
+        local = self.bound.get(vcpu)
         if local is not None:
             self.events.notify(local)
 
     def unbind(self) -> None:
         """Unbind every channel that is bound; one that fails does not keep the others from it."""
         attempt = BestEffort()
-        for vcpu in list(self._local):
+        for vcpu in list(self.bound):
             attempt(self._unbind_one, vcpu)
         attempt.finish()
 
     def _unbind_one(self, vcpu: int) -> None:
-        self.events.unbind(self._local[vcpu])
-        del self._local[vcpu]
+        self.events.unbind(self.bound[vcpu])
+        del self.bound[vcpu]

@@ -119,13 +119,16 @@ class ServeLoop:
 
         Raises CallError.
         """
-        if not self._channels:
-            return 0
+        if not self._channels.bound:
+            return 0  # nobody could be told of an answer
         served = 0
         for _ in range(ROUNDS):
-            taken = self._answer(self._await_requests())
-            if taken:
-                served += taken
+            spin = self._spin.nanoseconds()
+            requests = self._slots.await_(spin)
+            if spin:
+                self._spin.was_lucky(bool(requests))
+            if requests:
+                served += self._answer(requests)
                 if self._retry_unsyncs():
                     break  # that may have paused the domain; nothing was drained, so what came meanwhile wakes us again
                 continue
@@ -140,18 +143,12 @@ class ServeLoop:
             served += taken
         return served
 
-    def _await_requests(self) -> list[Request]:
-        spin = self._spin.nanoseconds()
-        requests = self._slots.await_(spin)
-        if spin:
-            self._spin.was_lucky(bool(requests))
-        return requests
-
     def _answer(self, requests: list[Request]) -> int:
         """Handle requests and answer them. Returns how many those are."""
         for request in requests:
-            self._slots.answer(request.vcpu, self._bus.handle(request))
-            self._channels.notify(request.vcpu)
+            vcpu = request.vcpu
+            self._slots.answer(vcpu, self._bus.handle(request))
+            self._channels.notify(vcpu)
         return len(requests)
 
     def _retry_unsyncs(self) -> bool:
@@ -195,7 +192,7 @@ class ServeLoop:
         attempt = BestEffort()
         vcpus = range(self._slots.vcpus)
         for vcpu in vcpus:
-            if vcpu not in self._channels and self._slots.state(vcpu) != lib.XD_STATE_NONE:
+            if vcpu not in self._channels.bound and self._slots.state(vcpu) != lib.XD_STATE_NONE:
                 attempt(self._channels.bind, [vcpu])
         for request in self._slots.take(begun=True):
             try:

@@ -46,19 +46,20 @@ class Slots:
 
     def take(self, *, begun: bool = False) -> list[Request]:
         """The requests that are READY, which become INPROCESS; with ``begun`` also those that are INPROCESS already."""
-        return self._requests(lib.xd_slots_take(self._page, self.vcpus, begun, self._taken, self._timing))
+        taken = self._taken
+        count = lib.xd_slots_take(self._page, self.vcpus, begun, taken, self._timing)
+        return [Request.from_taken(taken[i]) for i in range(count)]
 
     def await_(self, nanoseconds: int) -> list[Request]:
         """As :meth:`take`; if there are none, looks for up to ``nanoseconds`` whether one comes."""
-        return self._requests(lib.xd_slots_await(self._page, self.vcpus, nanoseconds, self._taken, self._timing))
-
-    def _requests(self, count: int) -> list[Request]:
         taken = self._taken
+        count = lib.xd_slots_await(self._page, self.vcpus, nanoseconds, taken, self._timing)
         return [Request.from_taken(taken[i]) for i in range(count)]
 
     def answer(self, vcpu: int, answer: Answer) -> None:
         """Write the answer, and make the slot RESP_READY. The caller must notify the vCPU."""
-        lib.xd_slot_answer(self._page, vcpu, answer.data, answer.route, self._timing)
+        data, route = answer
+        lib.xd_slot_answer(self._page, vcpu, data, route, self._timing)
 
     def port_of(self, vcpu: int) -> int:
         """The number of the domain's end of this vCPU's event channel; Xen writes it when the server is enabled."""

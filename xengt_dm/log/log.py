@@ -30,6 +30,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
 from xengt_dm.errors import UsageError
 from xengt_dm.log.ratelimit import LimitedLog, RateLimiter
+from xengt_dm.printable import printable
 
 #: Values of the standard library's logging, and of syslog(3).
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -68,6 +69,7 @@ def configure(
         colours = "NO_COLOR" not in environment and environment.get("TERM") != "dumb"
         render = [
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            printable_values,
             structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback),
         ]
     else:
@@ -127,6 +129,14 @@ def hex_addresses(_logger: object, _method: str, event: MutableMapping[str, Any]
             event[key] = f"{value:#x}"
         elif isinstance(value, (list, tuple)):
             event[key] = [f"{each:#x}" for each in value]
+    return event
+
+
+def printable_values(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Text without what a terminal acts on. The name of a domain may hold anything; JSON and the journal show that."""
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = printable(value)
     return event
 
 

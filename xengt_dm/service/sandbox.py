@@ -20,18 +20,11 @@ from typing import Final
 
 from xengt_dm._core import lib
 from xengt_dm.errors import HostError
+from xengt_dm.run_dir.owner import user_of
 
-#: The first of 32,752 user ids, one a domain. Above the ranges that distributions, subordinate ids and containers use
-#: (https://systemd.io/UIDS-GIDS: 1879048192 and more belong to nobody), below 2^31.
-UID_BASE: Final = 0x7000_0000
 #: Those who may read stats pages: the exporter's group, see systemd/xengt-dm.sysusers.
 READERS: Final = "xengt-dm"
 _ROOT: Final = 0
-
-
-def user_of(domid: int) -> int:
-    """The user id of a domain's daemon."""
-    return UID_BASE + domid
 
 
 def enter(domid: int, directory: Path) -> bool:

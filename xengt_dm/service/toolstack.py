@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from xengt_dm.errors import ExitCode, HostError, XengtError
 from xengt_dm.printable import printable
 from xengt_dm.service import domains, instances, xlconfig
+from xengt_dm.service.interruptions import interruptions_held
 from xengt_dm.xenstore import XenStore
 
 STDERR: Final = 2
-#: Signals that ask a command to end.
-INTERRUPTIONS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ToolstackError(XengtError):
@@ -145,57 +141,3 @@ def _uuid_of(domid: int) -> str | None:
             return domains.uuid_of(store, domid)
     except HostError:
         return None
-
-
-@contextmanager
-def interruptions_held() -> Iterator[None]:
-    """A block that is not interrupted in its middle: what a signal interrupts is raised at its end.
-
-    A second signal is raised at once. Raises KeyboardInterrupt or SystemExit, as :func:`interruptions_raised`.
-    """
-    came: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-        if len(came) > 1:
-            raise _interruption(number)
-
-    with _handler(note):
-        yield
-    if came:
-        raise _interruption(came[0])
-
-
-@contextmanager
-def interruptions_raised() -> Iterator[None]:
-    """A block in which signals that ask to end are exceptions, so that what was done can be undone.
-
-    SIGINT is KeyboardInterrupt, SIGTERM and SIGHUP are SystemExit with the status that a shell gives them.
-    """
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        raise _interruption(number)
-
-    with _handler(stop):
-        yield
-
-
-def _interruption(number: int) -> BaseException:
-    return KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
-
-
-@contextmanager
-def _handler(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """``handler`` for those of INTERRUPTIONS that are not ignored; only the main thread can have one."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in INTERRUPTIONS}
-    changed = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
-    try:
-        for number in changed:
-            signal.signal(number, handler)
-        yield
-    finally:
-        for number, old in changed.items():
-            signal.signal(number, old)

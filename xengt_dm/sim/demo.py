@@ -26,6 +26,8 @@ from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
 from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.service.threads import run_abandonable
+from xengt_dm.sim.ending import Ending, ending_in_order
 from xengt_dm.stats.counters import read_counters
 from xengt_dm.units import PAGE_SIZE
 from xengt_dm.vgpu import registers as reg
@@ -217,6 +219,12 @@ class Guest:
         space.announce(reg.Notification.PPGTT_L4_DESTROY)
         space.free()
 
+    def abandon(self) -> None:
+        """The domain is destroyed: no program waits for another any more, nor anybody for a program."""
+        self._ready.abort()
+        self.go_on.set()
+        self.resting.release(self.VCPUS)
+
     def _round(self, space: AddressSpace, rng: random.Random) -> None:
         slots = rng.sample(range(ENTRIES), self.SLOTS)
         live = space.believed[space.directory]
@@ -253,35 +261,51 @@ def demo(seconds: float, flavour: str, seed: int, progress: Progress, sync: Sync
     """Runs the guest for about ``seconds``, but at least ROUNDS rounds; audits the shadows; and ends in order.
 
     A few times a second ``progress`` is called with the number of stores that have trapped and the seconds that have
-    passed. Raises GuestFault if the guest finds its memory wrong, and HostError if no device model can see every store
-    on this flavour of Xen.
+    passed. Raises GuestFault if the guest finds its memory wrong, HostError if no device model can see every store on
+    this flavour of Xen, and KeyboardInterrupt or SystemExit if it is interrupted.
     """
     guest = Guest(seconds, seed)
     with (
+        ending_in_order() as ending,
         EmbeddedDomain(RAM_FRAMES, Guest.VCPUS, flavour) as domain,
         open_instance(domain.port(), Settings(sync=sync)) as instance,
     ):
-        return trio.run(_demo, domain, instance, guest, seed, progress)
+        result = trio.run(_demo, domain, instance, guest, seed, progress, ending)
+    if isinstance(result, GuestFault):
+        raise result
+    return result
 
 
-async def _demo(domain: EmbeddedDomain, instance: Instance, guest: Guest, seed: int, progress: Progress) -> Result:
+async def _demo(
+    domain: EmbeddedDomain, instance: Instance, guest: Guest, seed: int, progress: Progress, ending: Ending
+) -> Result | GuestFault:
     engine = instance.engine
     started = time.monotonic()
+
+    def stop() -> None:
+        domain.destroy()
+        guest.abandon()
+
     async with trio.open_nursery() as nursery:
+        await nursery.start(ending.watch, stop, nursery.cancel_scope)
         await nursery.start(instance.loop.serve)
         nursery.start_soon(_report, instance, started, progress)
         for index in range(Guest.VCPUS):
             domain.start(index, guest.program)
         for _ in range(Guest.VCPUS):
-            await trio.to_thread.run_sync(guest.resting.acquire)
+            await run_abandonable(guest.resting.acquire)
         seconds = time.monotonic() - started
         spaces = engine.spaces
         resolved, wrong, digest = _resolve(engine, guest, seed)
         mismatches = report.audit_spaces(engine)
         tables = int(engine.counters.tables)
         guest.go_on.set()
-        await trio.to_thread.run_sync(domain.join)
-        nursery.cancel_scope.cancel()
+        try:
+            await run_abandonable(domain.join)
+        except GuestFault as fault:  # the nursery would put it into a group
+            return fault
+        finally:
+            nursery.cancel_scope.cancel()
     counters = read_counters(engine.counters)
     return Result(
         domain.flavour.name, seed, seconds, len(spaces), tables, resolved, wrong, digest, mismatches, counters

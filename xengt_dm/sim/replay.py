@@ -22,6 +22,7 @@ from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.sim.ending import Ending, ending_in_order
 from xengt_dm.stats.counters import read_counters
 from xengt_dm.trace.events import Add, Dump, Event, Fill, GpuStore, Header, Mmio, Remove, Root, Store, Submit
 from xengt_dm.trace.read import frame_limit, vcpu_count
@@ -53,9 +54,10 @@ def replay(
     flavour: str = "4.17",
     player: type[Player] | None = None,
 ) -> Outcome:
-    """Plays a trace from the state in its header to its end. Raises DataError if its guest has too many frames.
+    """Plays a trace from the state in its header to its end.
 
-    ``player``: what plays the events, if not a :class:`Player`.
+    ``player``: what plays the events, if not a :class:`Player`. Raises DataError if its guest has too many frames, and
+    KeyboardInterrupt or SystemExit if it is interrupted.
     """
     limit = frame_limit(header, events)
     if limit > MOST_FRAMES:
@@ -64,14 +66,21 @@ def replay(
     if limit > header.ram_frames:
         holes.append((header.ram_frames, limit - header.ram_frames))
     settings = Settings(bar0=BAR0, generation=header.generation, sync=sync, max_tables=max_tables)
-    with EmbeddedDomain(limit, vcpu_count(events), flavour, holes=holes) as domain:
+    with ending_in_order() as ending, EmbeddedDomain(limit, vcpu_count(events), flavour, holes=holes) as domain:
         port = domain.port()
         with open_instance(port, settings) as instance:
             playing = (player or Player)(domain, instance)
-            trio.run(playing.play, events)
+            trio.run(_play, playing, events, domain, ending)
             counters = read_counters(instance.stats.counters)
             counters["dropped_stores"] += domain.dropped_stores + playing.dropped
             return Outcome(playing.dumps, counters)
+
+
+async def _play(playing: Player, events: Iterable[Event], domain: EmbeddedDomain, ending: Ending) -> None:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(ending.watch, domain.destroy, nursery.cancel_scope)
+        await playing.play(events)
+        nursery.cancel_scope.cancel()
 
 
 class Player:

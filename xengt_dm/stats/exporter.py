@@ -9,8 +9,11 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
+import time
 import wsgiref.simple_server
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,8 +28,9 @@ from xengt_dm.stats.reader import LIMITS, Reading
 
 #: A scraper is one connection now and then.
 MAX_CONNECTIONS: Final = 8
-#: A peer that says nothing, or does not read, for so long is cut off.
+#: Within so long of its beginning a connection must have made its request, and have its answer.
 PEER_SECONDS: Final = 10.0
+ANSWER_SECONDS: Final = 30.0
 _BOUNDS: Final = [*map(floatToGoString, LIMITS), "+Inf"]
 
 Environ = dict[str, Any]
@@ -93,8 +97,69 @@ def text(base: Path) -> str:
 class _Handler(wsgiref.simple_server.WSGIRequestHandler):
     timeout = PEER_SECONDS
 
+    def get_environ(self) -> Environ:
+        """As the base class's; it is called once the request is there."""
+        assert isinstance(self.server, Server)
+        self.server.peers.answer(self.request)
+        return super().get_environ()
+
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """Whoever connects decides how often; so nothing is written down."""
+
+
+@dataclass
+class _Peer:
+    """A connection: since when it is there, and whether its request is."""
+
+    since: float
+    answered: bool = False
+
+
+class Peers:
+    """The connections that there are, MAX_CONNECTIONS at most, and none for longer than it may take.
+
+    Whoever may connect may do so as often as he likes, and say nothing or a byte now and then. So the time of a
+    connection counts from its beginning, and a new one takes the place of the oldest that has not made its request.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._peers: dict[socket.socket, _Peer] = {}
+
+    def add(self, connection: socket.socket) -> bool:
+        """Makes room for a connection; False if all places are taken by such as are being answered."""
+        with self._lock:
+            if len(self._peers) >= MAX_CONNECTIONS:
+                idle = [each for each, peer in self._peers.items() if not peer.answered]
+                if not idle:
+                    return False
+                self._cut(min(idle, key=lambda each: self._peers[each].since))
+            self._peers[connection] = _Peer(time.monotonic())
+            return True
+
+    def answer(self, connection: socket.socket) -> None:
+        """Its request is there."""
+        with self._lock:
+            if connection in self._peers:
+                self._peers[connection].answered = True
+
+    def remove(self, connection: socket.socket) -> None:
+        with self._lock:
+            self._peers.pop(connection, None)
+
+    def cut_late(self) -> None:
+        """Ends the connections whose time is over."""
+        now = time.monotonic()
+        with self._lock:
+            for connection, peer in [*self._peers.items()]:
+                if now - peer.since > (ANSWER_SECONDS if peer.answered else PEER_SECONDS):
+                    self._cut(connection)
+
+    def _cut(self, connection: socket.socket) -> None:
+        """The thread that has the connection wakes up from whatever it waits for, and closes it."""
+        del self._peers[connection]
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
 
 
 class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
@@ -108,7 +173,7 @@ class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
 
     def __init__(self, base: Path, address: tuple[str, int]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self.peers = Peers()
         super().__init__(address, _Handler)
         self.set_app(_app(make_wsgi_app(registry(base))))
 
@@ -119,16 +184,20 @@ class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
+        if self.peers.add(request):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """The loop comes here every half second, and after each connection."""
+        self.peers.cut_late()
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self.peers.remove(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A peer that broke off, or was cut off, is its own affair."""
@@ -136,8 +205,11 @@ class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
 
 def _app(scrape: Callable[[Environ, StartResponse], Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
     def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "HEAD":
+            return _head(app, environ, start_response)
         if environ["REQUEST_METHOD"] != "GET":
-            return _plain(start_response, "405 Method Not Allowed", "only GET is served here\n")
+            body = "only GET and HEAD are served here\n"
+            return _plain(start_response, "405 Method Not Allowed", body, [("Allow", "GET, HEAD")])
         if environ["PATH_INFO"] != "/metrics":
             return _plain(start_response, "404 Not Found", "metrics are at /metrics\n")
         try:
@@ -148,7 +220,18 @@ def _app(scrape: Callable[[Environ, StartResponse], Iterable[bytes]]) -> Callabl
     return app
 
 
-def _plain(start_response: StartResponse, status: str, body: str) -> list[bytes]:
+def _head(app: Callable[..., Iterable[bytes]], environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """What GET is answered with, without the body; RFC 9110, 9.3.2."""
+    told: list[Any] = []
+    body = b"".join(app({**environ, "REQUEST_METHOD": "GET"}, lambda *answer: told.extend(answer)))
+    status, headers, *_ = told
+    length = ("Content-Length", str(len(body)))
+    start_response(status, [*((name, value) for name, value in headers if name.lower() != "content-length"), length])
+    return []
+
+
+def _plain(start_response: StartResponse, status: str, body: str, more: Sequence[tuple[str, str]] = ()) -> list[bytes]:
     content = body.encode()
-    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(content)))])
+    length = ("Content-Length", str(len(content)))
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), length, *more])
     return [content]

@@ -11,10 +11,11 @@ from typing import Final
 from xengt_dm import __version__
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import HostError
-from xengt_dm.run_dir.directory import instance_directory
+from xengt_dm.printable import printable
+from xengt_dm.run_dir.directory import instance_directory, instance_domids
 from xengt_dm.stats.counters import read_counters
 from xengt_dm.stats.page import PageError, PageProblem, read_page
-from xengt_dm.units import DOMID_FIRST_RESERVED, CData
+from xengt_dm.units import CData
 
 NANOSECOND: Final = 1e-9
 #: Upper limits of a histogram's buckets, in seconds. The last bucket has no limit and is not listed.
@@ -75,13 +76,9 @@ def read_host(base: Path) -> list[Reading]:
 
 def _domids(base: Path) -> list[int]:
     try:
-        names = [entry.name for entry in base.iterdir()]
-    except FileNotFoundError:
-        return []
+        return instance_domids(base)
     except OSError as error:
         raise HostError(f"list {base}", None, error.errno or 0) from error
-    numbers = (int(name) for name in names if name.isascii() and name.isdecimal() and len(name) <= 5)
-    return sorted({number for number in numbers if number < DOMID_FIRST_RESERVED})
 
 
 def _of_page(domid: int, page: CData) -> Reading:
@@ -118,4 +115,4 @@ def _histogram(histogram: CData) -> Histogram:
 
 def _text(characters: CData) -> str:
     """Returns text that a daemon wrote. Bytes that are not ASCII are escaped, so that it can be a label."""
-    return bytes(ffi.string(characters)).decode("ascii", "backslashreplace")
+    return printable(bytes(ffi.string(characters)).decode("ascii", "backslashreplace"))

@@ -43,6 +43,10 @@ _ADDRESS_END: Final = U64_MAX + 1
 _FRAME_END: Final = _ADDRESS_END >> PAGE_SHIFT
 
 
+#: Bytes in a line, with its end. The longest event has some 300; a trace may come from a stranger.
+LINE_LIMIT: Final = 1 << 20
+
+
 class _WrongError(Exception):
     """Says what is wrong with a line and what would be right. The reader adds the file and the line number."""
 
@@ -56,7 +60,7 @@ def read_trace(path: str | os.PathLike[str]) -> tuple[Header, list[Event]]:
     name = os.fspath(path)
     try:
         with gzip.open(name, "rb") if name.endswith(".gz") else open(name, "rb") as stream:
-            return _read(name, stream)
+            return _read(name, iter(lambda: stream.readline(LINE_LIMIT + 1), b""))
     except EOFError:
         raise DataError(f"{name}: the gzip data ends early; the file was cut short") from None
     except (gzip.BadGzipFile, zlib.error) as error:
@@ -83,6 +87,8 @@ def _read(name: str, stream: Iterable[bytes]) -> tuple[Header, list[Event]]:
     try:
         for line in stream:
             number += 1
+            if len(line) > LINE_LIMIT:
+                raise _WrongError(f"the line has more than {LINE_LIMIT} bytes; an event is far shorter")
             fields = decode(line.decode())
             if type(fields) is not dict:
                 raise _WrongError(f"{_show(fields)} is no JSON object; a line is one object, {{...}}")

@@ -81,6 +81,8 @@ class UnsyncRetries:
 
     def start_round(self) -> list[int]:
         """The frames to retry now."""
+        if not self._waiting and not self._due:
+            return []
         self._due, self._waiting = self._waiting, {}
         return [*self._due]
 

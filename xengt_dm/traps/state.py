@@ -107,7 +107,7 @@ TRANSITIONS: Final[Mapping[Event, tuple[FrameState | None, ...]]] = {
     # before:              PLAIN       PROTECTED   UNSYNCED         DEFERRED    LOST        LOST_UNSYNCED
     Event.PROTECT:        (_PROTECTED, _PROTECTED, _PROTECTED,      _PROTECTED, _PROTECTED, _PROTECTED),
     Event.UNSYNC:         (_NEVER,     _UNSYNCED,  _NEVER,          _NEVER,     _NEVER,     _NEVER),
-    Event.FORGET:         (_PLAIN,     _DEFERRED,  _PLAIN,          _DEFERRED,  _PLAIN,     _PLAIN),
+    Event.FORGET:         (_PLAIN,     _DEFERRED,  _PLAIN,          _NEVER,     _PLAIN,     _PLAIN),
     Event.FREE:           (_NEVER,     _PLAIN,     _NEVER,          _PLAIN,     _NEVER,     _NEVER),
     Event.LOSE:           (_NEVER,     _LOST,      _LOST_UNSYNCED,  _PLAIN,     _NEVER,     _NEVER),
     Event.LEFT_PROTECTED: (_DEFERRED,  _NEVER,     _NEVER,          _NEVER,     _NEVER,     _NEVER),

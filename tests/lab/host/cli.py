@@ -127,6 +127,9 @@ def _boot(
             progress.say(f"the machine is off, it took {used:.0f} s of processor time")
         except LabError as error:
             trouble = str(error)
+        except KeyboardInterrupt:
+            yield from (outcome for outcome in result.read(disks.result) if outcome.why is None)
+            raise
         for outcome in result.read(disks.result):
             if outcome.why is not None:
                 trouble = outcome.why

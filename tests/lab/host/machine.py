@@ -5,7 +5,7 @@ import re
 import selectors
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -69,7 +69,7 @@ def run(machine: Machine, image: Dom0Image, disks: Disks, console: Path, progres
     ):
         assert qemu.stdout is not None
         try:
-            stuck = _follow(qemu.stdout, log, progress)
+            stuck = _follow(qemu.stdout, log, lambda: _processor_seconds(qemu.pid), progress)
             used = _processor_seconds(qemu.pid)
             if stuck is None:
                 qemu.wait(_EXIT_SECONDS)
@@ -105,8 +105,12 @@ def _processor_seconds(pid: int) -> float:
     return sum(int(ticks) for ticks in fields[11:13]) / os.sysconf("SC_CLK_TCK")
 
 
-def _follow(source: IO[bytes], log: IO[bytes], progress: Progress) -> str | None:
-    """Copy the console to the log, and show its progress lines; why no end was waited for, None if it came."""
+def _follow(source: IO[bytes], log: IO[bytes], used: Callable[[], float], progress: Progress) -> str | None:
+    """Copy the console to the log, and show its progress lines; why no end was waited for, None if it came.
+
+    `used` is the processor time so far. It is shown where a scenario begins and ends, because it depends less than the
+    time on what else the host does.
+    """
     pending = b""
     end = time.monotonic() + LONGEST_SECONDS
     with selectors.DefaultSelector() as selector:
@@ -125,4 +129,6 @@ def _follow(source: IO[bytes], log: IO[bytes], progress: Progress) -> str | None
             for line in lines:
                 if match := _PROGRESS_LINE.search(line):
                     who = "guest" if match.group(1) else "dom0"
-                    progress.say(f"{who}: {match.group(2).decode('utf-8', 'replace').strip()}")
+                    text = match.group(2).decode("utf-8", "replace").strip()
+                    so_far = f" ({used():.0f} s of processor time so far)" if text.startswith("scenario ") else ""
+                    progress.say(f"{who}: {text}{so_far}")

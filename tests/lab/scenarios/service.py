@@ -30,7 +30,7 @@ _END_STARTS = 10
 _STORES_SERVED = 50
 _STORES_ALONE = 500
 _METRICS = "http://127.0.0.1:9917/metrics"
-# xengt_dm/service/sandbox.py.
+# xengt_dm/run_dir/owner.py.
 _UID_BASE = 0x70000000
 
 _GENERATION = 9

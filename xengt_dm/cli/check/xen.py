@@ -10,6 +10,7 @@ from typing import Final
 from xengt_dm.cli.check.finding import Finding, Host, State
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.xen import library
+from xengt_dm.printable import printable
 from xengt_dm.xenstore import XenStore
 
 
@@ -171,7 +172,7 @@ def check_domain(store: XenStore, domid: int) -> Iterator[Finding]:
     if domid == 0 or kind == "pv":
         yield Finding(name, State.MISSING, "not an HVM or PVH domain", 'use type = "pvh" or type = "hvm"')
         return
-    told = f"{read_or_none(store, f'{home}/name') or 'no name'}, type {kind or 'unknown'}"
+    told = f"{printable(read_or_none(store, f'{home}/name') or 'no name')}, type {printable(kind or 'unknown')}"
     if read_or_none(store, f"{home}/memory/static-max") is None:
         yield Finding(name, State.MISSING, f"{told}, but no memory/static-max", "its toolstack should write that node")
     else:

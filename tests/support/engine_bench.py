@@ -1,4 +1,4 @@
-"""A guest for tests of the engine: its memory, and a host that protects frames and checks that it is asked rightly."""
+"""The engine without a hypervisor: a guest's memory, and a host that protects frames and checks each request."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import errno
 import mmap
 import struct
 
+from tests.support.tables import FRAME
 from xengt_dm._core import ffi
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.read import Runs
 from xengt_dm.ppgtt.space import Mode, Space
 
-FRAME = 4096
 
+class EngineBench:
+    """Guest RAM of ``frames`` frames, a set of holes, and what engines ask of their ports as plain sets.
 
-class FakeGuest:
-    """Guest RAM of ``frames`` frames, a set of holes, and the effects of an engine as plain sets.
+    Only the first ``backed`` frames have memory, if that is said; the others exist by name.
 
     Protecting follows Xen's rules: EINVAL for a frame that is protected already or is no RAM.
     """
 
-    def __init__(self, frames: int = 64) -> None:
+    def __init__(self, frames: int = 64, *, backed: int | None = None) -> None:
         self.frames = frames
         self.holes: set[int] = set()
         self.protected: set[int] = set()
@@ -30,13 +31,20 @@ class FakeGuest:
         self.busy: set[int] = set()
         #: Frames given back and not protected anew since: their type was lost without notice.
         self.lost: set[int] = set()
-        self.memory = mmap.mmap(-1, frames * FRAME)
+        self.memory = mmap.mmap(-1, (frames if backed is None else backed) * FRAME)
         self._view = ffi.from_buffer(self.memory)
         self.base = int(ffi.cast("uintptr_t", self._view))
         #: See :attr:`xengt_dm.ppgtt.ports.Protector.gaps`.
         self.gaps = 0
         self.maps = 0
         self.unmaps = 0
+
+    def make_engine(self, *, sync: Sync = Sync.STRICT, generation: int = 8, max_tables: int = 1024) -> Engine:
+        """An engine whose ports this is."""
+        counters = ffi.new("xd_counters *")
+        return Engine(
+            self, self, counters, frame_limit=self.frames, generation=generation, sync=sync, max_tables=max_tables
+        )
 
     # FrameMapper
 
@@ -129,13 +137,6 @@ class FakeGuest:
             return True
         self.memory[gpa : gpa + size] = value.to_bytes(size, "little")
         return False
-
-
-def make_engine(guest: FakeGuest, *, sync: Sync = Sync.STRICT, generation: int = 8, max_tables: int = 1024) -> Engine:
-    counters = ffi.new("xd_counters *")
-    return Engine(
-        guest, guest, counters, frame_limit=guest.frames, generation=generation, sync=sync, max_tables=max_tables
-    )
 
 
 def mappings(engine: Engine, space: Space) -> Runs | None:

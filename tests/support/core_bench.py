@@ -1,4 +1,4 @@
-"""The C core without an engine above it: guest memory, what is known of its frames, and an arena of shadows."""
+"""The C kernels without an engine above them: guest memory, what is known of its frames, and shadows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import mmap
 import struct
 from collections.abc import Iterable, Sequence
 
+from tests.support.tables import ENTRIES, FRAME
 from xengt_dm._core import ffi, lib
 from xengt_dm.units import CData
 
-FRAME = 4096
 CHUNK = 512
-ENTRIES = 512
 
 Page = Sequence[int]
 
@@ -25,7 +24,7 @@ def page_of(entries: dict[int, int]) -> list[int]:
     return page
 
 
-class Arena:
+class CoreBench:
     """``frames`` frames of RAM but for ``holes``, all of them known unless ``known`` says which chunks are."""
 
     def __init__(

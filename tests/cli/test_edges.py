@@ -1,0 +1,199 @@
+"""Programs at their edges: closed or full streams, numbers that are none, text that a terminal would act on."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from xengt_dm.cli import main
+from xengt_dm.cli.formatting import table
+from xengt_dm.errors import ExitCode
+from xengt_dm.log import log
+from xengt_dm.printable import printable
+
+PROGRAM = f"{sys.executable} -m xengt_dm"
+TRACE = Path(__file__).resolve().parents[1] / "traces" / "created-twice.jsonl"
+PATIENCE = 60
+
+
+def shell(command: str, timeout: float = PATIENCE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=timeout)
+
+
+# streams that are closed
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "words", ["--version", "list --run-dir {}", "config example", f"replay {TRACE}", "demo --seconds 0"]
+)
+def test_a_closed_stream_is_no_defect(tmp_path: Path, words: str, closed: str) -> None:
+    done = shell(f"{PROGRAM} {words.format(tmp_path)} {closed}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_status_is_that_of_the_command(tmp_path: Path) -> None:
+    assert shell(f"{PROGRAM} status --domid 7 --run-dir {tmp_path} >&- 2>&-").returncode == ExitCode.UNAVAILABLE
+    assert shell(f"{PROGRAM} status >&- 2>&-").returncode == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_a_daemon_starts_without_a_log(tmp_path: Path, closed: str) -> None:
+    """What it opens does not become one of the first three descriptors, or its log would go there."""
+    command = f"exec timeout --signal=TERM 3 {PROGRAM} exporter --listen 127.0.0.1:0 --run-dir {tmp_path} {closed}"
+    assert shell(command).returncode == 124, "it is timeout that ended it"
+
+
+def test_nothing_that_is_opened_becomes_a_standard_stream() -> None:
+    text = (
+        "import os; from xengt_dm.cli.streams import ensure_standard_streams; ensure_standard_streams();"
+        "found = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)];"
+        "os._exit(0 if found == ['/dev/null'] * 3 and os.open('/dev/zero', 0) > 2 else 1)"
+    )
+    assert shell(f'{sys.executable} -c "{text}" <&- >&- 2>&-').returncode == 0
+
+
+# a disk that is full
+
+
+@pytest.mark.parametrize("words", ["--version", "config example", "list --json --run-dir {}", f"replay {TRACE}"])
+def test_standard_output_that_is_full(tmp_path: Path, words: str) -> None:
+    done = shell(f"{PROGRAM} {words.format(tmp_path)} > /dev/full")
+    assert (done.returncode, done.stderr) == (
+        ExitCode.UNAVAILABLE,
+        "xengt-dm: standard output: No space left on device\n",
+    )
+
+
+def test_a_log_that_is_full(tmp_path: Path) -> None:
+    command = f"exec timeout 3 {PROGRAM} exporter --listen 127.0.0.1:0 --run-dir {tmp_path} 2> /dev/full"
+    assert shell(command).returncode == 124
+
+
+def test_a_dump_that_is_full() -> None:
+    done = shell(f"{PROGRAM} replay {TRACE} --dump /dev/full")
+    assert done.returncode == ExitCode.DATA
+    assert "/dev/full: cannot be written: No space left on device" in done.stderr
+
+
+# numbers
+
+
+@pytest.mark.parametrize("number", ["nan", "NaN", "-nan", "inf", "-inf", "1e999", "\N{FULLWIDTH DIGIT ONE}", "", "1s"])
+@pytest.mark.parametrize(
+    "words", [["top", "--interval"], ["demo", "--seconds"], ["stop", "--domid", "7", "--timeout"]], ids=lambda w: w[0]
+)
+def test_seconds_that_are_no_number(tmp_path: Path, words: list[str], number: str) -> None:
+    result = CliRunner().invoke(main, [*words, number])
+    assert result.exit_code == ExitCode.USAGE, result.output
+
+
+@pytest.mark.parametrize("domid", ["\N{FULLWIDTH DIGIT FIVE}", "5.0", "0x5", "-1", "32752", "1e3", "nan", "9" * 5000])
+def test_domain_ids_that_are_none(tmp_path: Path, domid: str) -> None:
+    result = CliRunner().invoke(main, ["status", "--domid", domid, "--run-dir", str(tmp_path)])
+    assert result.exit_code == ExitCode.USAGE
+    assert "is no domain id" in result.output
+
+
+# files
+
+
+def test_minus_is_the_standard_stream(tmp_path: Path) -> None:
+    by_name = shell(f"cd {tmp_path} && {PROGRAM} replay {TRACE} --dump named.json")
+    piped = shell(f"cd {tmp_path} && {PROGRAM} replay - --dump - < {TRACE}")
+    assert (piped.returncode, piped.stderr) == (0, by_name.stdout)
+    assert json.loads(piped.stdout) == json.loads((tmp_path / "named.json").read_text())
+    assert [path.name for path in tmp_path.iterdir()] == ["named.json"]
+
+
+def test_a_dump_is_opened_before_the_work(tmp_path: Path) -> None:
+    """And told of first: the trace that would be read before is none."""
+    (tmp_path / "bad.jsonl").write_text("what?\n")
+    done = shell(f"{PROGRAM} replay {tmp_path}/bad.jsonl --dump {tmp_path}/none/dump.json")
+    assert done.returncode == ExitCode.DATA
+    assert "none/dump.json: cannot be written: No such file or directory" in done.stderr
+
+
+def test_work_that_fails_leaves_the_dump_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("what?\n")
+    (tmp_path / "old.json").write_text("old")
+    for name in ("old.json", "new.json"):
+        assert shell(f"{PROGRAM} replay {tmp_path}/bad.jsonl --dump {tmp_path}/{name}").returncode == ExitCode.DATA
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "old.json"]
+    assert (tmp_path / "old.json").read_text() == "old"
+    assert shell(f"{PROGRAM} replay {TRACE} --dump {tmp_path}/old.json").returncode == 0
+    assert "dumps" in json.loads((tmp_path / "old.json").read_text())
+
+
+@pytest.mark.parametrize("unit", [" ", "[", "9", '"', "\0"])
+def test_a_line_without_end_is_refused_in_time(tmp_path: Path, unit: str) -> None:
+    header, *_ = TRACE.read_text().splitlines()
+    (tmp_path / "long.jsonl").write_text(f"{header}\n" + unit * (3 << 20))
+    done = shell(f"ulimit -v 2000000; {PROGRAM} replay {tmp_path}/long.jsonl")
+    assert done.returncode == ExitCode.DATA
+    assert "long.jsonl:2: the line has more than 1048576 bytes" in done.stderr
+    assert shell(f"{PROGRAM} replay /dev/zero").returncode == ExitCode.DATA
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_what_is_not_permitted_has_its_own_status(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    done = shell(f"{PROGRAM} record --domid 7 --run-dir {tmp_path} {tmp_path}/x")
+    assert done.returncode in (ExitCode.PERMISSION, ExitCode.DATA)
+
+
+# text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("guest", "guest"),
+        ("été \N{GRINNING FACE}", "été \N{GRINNING FACE}"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a\nb\rc\td", "a\\nb\\rc\\td"),
+        ("\x9b2J", "\\x9b2J"),
+        ("\u202eabc\u2028", "\\u202eabc\\u2028"),
+        ("\udcff\ud800", "\\xff\\ud800"),
+        ("\x00\x7f", "\\x00\\x7f"),
+    ],
+)
+def test_what_a_terminal_would_act_on(text: str, shown: str) -> None:
+    assert printable(text) == shown
+    assert [*table(("NAME",), [(text,)])][1] == shown
+    assert printable("a\nb", keep="\n") == "a\nb"
+
+
+def test_messages_keep_their_lines_and_nothing_else(tmp_path: Path) -> None:
+    done = shell(f"{PROGRAM} config check '{tmp_path}/a\x1b[2J'")
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "a\\x1b[2J: there is no such file" in done.stdout
+    name = "\x1b]0;owned\x07"
+    config = tmp_path / "guest.cfg"
+    config.write_text(f"name = '{name}'\n= bad\n")
+    done = shell(f"{PROGRAM} create {config}")
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal(), io.StringIO()], ids=["terminal", "file"])
+def test_a_log_has_nothing_that_a_terminal_acts_on(stream: io.StringIO) -> None:
+    try:
+        log.configure(7, stream=stream, environment={"NO_COLOR": "1"})
+        log.get_logger().info("watch.starting", name="\x1b[2J\u202e\n\udcff", file="/a/\x07")
+    finally:
+        log.configure(None)
+    shown = stream.getvalue()
+    assert "watch.starting" in shown
+    assert shown.removesuffix("\n").isprintable(), shown

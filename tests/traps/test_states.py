@@ -1,0 +1,215 @@
+"""The state of a frame, by its table: random events against the embedded hypervisor's p2m, for both ways to trap."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import random
+from collections.abc import Iterable
+
+import pytest
+
+from tests.support.trapping import Setting
+from xengt_dm.errors import HostError
+from xengt_dm.hypervisor.embedded.p2m import P2mType
+from xengt_dm.hypervisor.port import MemType
+from xengt_dm.traps import claim, ranges
+from xengt_dm.traps.state import TRANSITIONS, TRAPPING, Event, Frames, FrameState
+from xengt_dm.units import CData
+
+FRAMES = range(10, 22)
+STEPS = 2000
+
+
+class Watched(Frames):
+    """Frames that note which events happened in which states."""
+
+    seen: set[tuple[FrameState, Event]] = set()
+
+    def apply(self, event: Event, gfns: Iterable[int]) -> None:
+        gfns = list(gfns)
+        self.seen.update((self[gfn], event) for gfn in gfns)
+        super().apply(event, gfns)
+
+
+class Guest:
+    """A guest, its shadows and Xen, which do at random what they may; ``model`` is what must come of it.
+
+    The shadows track a frame from when it is protected until they say that they need it no more, and ask only for what
+    the engine asks for: nothing is protected twice, only what is protected is unsynced, only what is unsynced is
+    resynced.
+    """
+
+    def __init__(self, flavour: str, seed: int, rep_stores: bool) -> None:
+        self.rng = random.Random(seed)
+        self.setting = Setting(flavour, rep_stores=rep_stores)
+        #: Frames that the shadows track, and whether each is unsynced.
+        self.tracked: dict[int, bool] = {}
+        #: Frames of which a store is under way.
+        self.stores: set[int] = set()
+        self.refusals = 0
+        port = self.setting.port
+        self._change = port.set_mem_types
+        port.set_mem_types = self._sometimes_refuse  # type: ignore[method-assign]
+
+    def _sometimes_refuse(self, mem_type: MemType, gfns: CData, count: int, errors: CData) -> int:
+        if not self.refusals:
+            return self._change(mem_type, gfns, count, errors)
+        self.refusals -= 1
+        for i in range(count):
+            errors[i] = errno.EAGAIN
+        return count
+
+    def step(self) -> None:
+        kind = self.rng.choice(
+            [self.protect] * 4
+            + [self.forget] * 3
+            + [self.unsync] * 4
+            + [self.resync] * 3
+            + [self.store] * 4
+            + [self.give_back, self.take_back] * 2
+            + [self.retry, self.invalidate, self.refuse]
+        )
+        kind()
+        self.setting.slots.unfinished = set(self.stores)
+        self.setting.slots.pending = {gfn + i for gfn in self.stores for i in range(2)}
+        self.check()
+
+    def end(self) -> None:
+        """As :func:`xengt_dm.instance.stop`."""
+        self.stores.clear()
+        self.refusals = 0
+        self.setting.slots.unfinished = self.setting.slots.pending = set()
+        while len(self.tracked) < len(FRAMES):
+            self.take_back()
+            self.protect()
+        self.setting.traps.refuse_new()
+        assert self.setting.traps.unprotect_all()
+        assert self.setting.domain.protected() == []
+        assert self.setting.traps.drop_guard_ranges()
+        assert self.setting.ranges() == 0
+        self.setting.unprotect(*self.tracked)
+
+    # The shadows
+
+    def pick(self, frames: Iterable[int]) -> int | None:
+        return self.rng.choice(sorted(frames)) if frames else None
+
+    def protect(self) -> None:
+        gfn = self.pick(set(FRAMES) - set(self.tracked))
+        if gfn is not None and self.setting.protect(gfn) == [0]:
+            self.tracked[gfn] = False
+
+    def forget(self) -> None:
+        gfn = self.pick(self.tracked)
+        if gfn is not None:
+            assert self.setting.unprotect(gfn) == (not self.tracked.pop(gfn))
+
+    def unsync(self) -> None:
+        gfn = self.pick([gfn for gfn, unsynced in self.tracked.items() if not unsynced])
+        if gfn is not None and self.setting.traps.unsync(gfn):
+            self.tracked[gfn] = True
+
+    def retry(self) -> None:
+        for gfn in self.setting.traps.take_retries():
+            if self.tracked.get(gfn) is False and self.setting.traps.unsync(gfn):
+                self.tracked[gfn] = True
+        self.setting.traps.unprotect_deferred()
+
+    def resync(self) -> None:
+        gfn = self.pick([gfn for gfn, unsynced in self.tracked.items() if unsynced])
+        if gfn is not None and self.setting.resync(gfn) == [0]:
+            self.tracked[gfn] = False
+
+    def invalidate(self) -> None:
+        """The guest says that it gave frames back; the next submission verifies what the shadows rely on."""
+        self.setting.traps.frames_changed()
+        if relied_on := [gfn for gfn, unsynced in self.tracked.items() if not unsynced]:
+            with contextlib.suppress(HostError):  # if Xen refuses twice
+                self.setting.verify(*relied_on)
+
+    # The guest and Xen
+
+    def store(self) -> None:
+        """A store begins or ends. One that begins traps, so its frame does."""
+        if self.stores and self.rng.random() < 0.7:
+            self.stores.remove(self.rng.choice(sorted(self.stores)))
+        elif protected := self.setting.domain.protected():
+            self.stores.add(self.rng.choice(protected))
+
+    def give_back(self) -> None:
+        gfn = self.pick(set(FRAMES) - self.stores)
+        if gfn is not None:
+            self.setting.remove(gfn)
+
+    def take_back(self) -> None:
+        for gfn in FRAMES:
+            if gfn not in self.setting.domain.protected() and self.setting.domain.type_of(gfn) is P2mType.MMIO_DM:
+                self.setting.domain.set_type(gfn, 1, P2mType.RAM_RW)
+                return
+
+    def refuse(self) -> None:
+        """Xen refuses the next change of type, and the second try."""
+        self.refusals = 2
+
+    # What must hold
+
+    def check(self) -> None:
+        traps, domain = self.setting.traps, self.setting.domain
+        traps.check()
+        trapping = set(domain.protected())
+        # No frame traps that is not known to; and of those that are, only what the guest gave back does not.
+        assert trapping <= traps.protected
+        assert not any(domain.type_of(gfn) is P2mType.IOREQ_SERVER for gfn in traps.protected - trapping)
+        if self.setting.port.retype_in_flight_is_fatal:
+            assert self.stores <= trapping, "a frame became RAM while a store to it was under way"
+
+
+def test_the_table_is_total() -> None:
+    assert list(TRANSITIONS) == list(Event)
+    assert all(len(row) == len(FrameState) for row in TRANSITIONS.values())
+    assert frozenset({FrameState.PROTECTED, FrameState.DEFERRED}) == TRAPPING
+
+
+def test_every_state_can_be_reached_and_left() -> None:
+    steps = {(before, after) for row in TRANSITIONS.values() for before, after in enumerate(row) if after is not None}
+    reached = {FrameState.PLAIN}
+    while more := {after for before, after in steps if before in reached} - reached:
+        reached |= more
+    assert reached == set(FrameState)
+    for state in FrameState:
+        assert {after for before, after in steps if before == state} - {state}
+
+
+#: Only a successor finds frames that a predecessor left.
+_ELSEWHERE = {(FrameState.PLAIN, Event.LEFT_PROTECTED)}
+#: Where the type is claimed, nobody asks what became of an unsynced frame. By ranges, a frame that the guest replaced
+#: is LOST before it is protected again.
+_BY_THE_OTHER = {
+    "4.17": {
+        (FrameState.UNSYNCED, Event.LOSE),
+        (FrameState.LOST_UNSYNCED, Event.PROTECT),
+        (FrameState.LOST_UNSYNCED, Event.FORGET),
+    },
+    "v7": {(FrameState.PROTECTED, Event.PROTECT)},
+}
+
+
+@pytest.mark.parametrize(
+    ("flavour", "rep_stores"), [("4.17", False), ("4.17", True), ("v7", False)], ids=["4.17", "4.17 rep stos", "v7"]
+)
+def test_random_events(flavour: str, rep_stores: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No event happens in a state in which it cannot, and each that can does."""
+    seen: set[tuple[FrameState, Event]] = set()
+    monkeypatch.setattr(Watched, "seen", seen)
+    for module in (claim, ranges):
+        monkeypatch.setattr(module, "Frames", Watched)
+    guest = Guest(flavour, 0, rep_stores)
+    with guest.setting.domain:
+        for _ in range(STEPS):
+            guest.step()
+        guest.end()
+    possible = {(state, event) for event, row in TRANSITIONS.items() for state in FrameState if row[state] is not None}
+    expected = possible - _ELSEWHERE - _BY_THE_OTHER[flavour]
+    assert expected - seen == set()
+    assert seen <= possible
