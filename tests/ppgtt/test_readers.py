@@ -207,3 +207,13 @@ def test_an_entry_of_a_hole_that_is_ram_by_now_is_no_mismatch_before_the_next_sy
     assert engine.resolve(space, 0) is None
     assert engine.audit(space, engine.sync(space)) == (0, 0, 0)
     assert engine.resolve(space, 0) is not None
+
+
+@pytest.mark.parametrize("entry", [40 << 12 | 3, 0x83], ids=["a table", "a 2 MiB page that is RAM in part"])
+def test_an_entry_of_a_directory_that_could_be_honoured_by_now_is_not_overdue_before_the_next_sync(entry: int) -> None:
+    engine, guest = engine_after(Sync.STRICT, 1024, [("remove", 40, 0, 0), ("store", 5, 1, entry), ("submit", 0, 0, 0)])
+    guest.add(40)
+    engine.frames.query(0)
+    space = engine.spaces[0]
+    assert engine.audit(space) == (0, 0, 0)
+    assert engine.audit(space, engine.sync(space)) == (0, 0, 0)
