@@ -44,7 +44,11 @@ def slot(page: CData, vcpu: int) -> tuple[int, ...]:
 def take(page: CData, vcpu_count: int = VCPUS, adopt: bool = False) -> list[Request]:
     taken = ffi.new("xd_taken[]", vcpu_count)
     count = lib.xd_slots_take(page, vcpu_count, adopt, taken, ffi.NULL)
-    return [Request.from_taken(one) for one in taken[0:count]]
+    return unpacked(taken, count)
+
+
+def unpacked(taken: CData, count: int) -> list[Request]:
+    return Request.unpack(ffi.buffer(taken)[: count * ffi.sizeof("xd_taken")])
 
 
 class SlotMachine(RuleBasedStateMachine):
@@ -135,7 +139,7 @@ def test_what_is_taken_is_a_copy() -> None:
     taken = ffi.new("xd_taken[1]")
     assert lib.xd_slots_take(page, 1, 0, taken, ffi.NULL) == 1
     put(page, 0, 0xBAD, 0xBAD, 7, 1, 9, 0, 0xF0 | INPROCESS, 2)
-    assert Request.from_taken(taken[0]) == (0, 1, 0x1000, 0x55, 8, 1, False, False, False)
+    assert unpacked(taken, 1)[0] == (0, 1, 0x1000, 0x55, 8, 1, False, False, False)
 
 
 def test_waiting_a_while_for_a_request() -> None:
@@ -181,7 +185,7 @@ def test_two_threads_hand_slots_to_and_fro() -> None:
         taken = ffi.new("xd_taken[2]")
         while served < 2 * rounds and not torn:
             count = lib.xd_slots_await(page, 2, 1_000_000, taken, ffi.NULL)
-            for request in map(Request.from_taken, taken[0:count]):
+            for request in unpacked(taken, count):
                 number = request.addr
                 if (request.data, request.size, request.repeats) != (number * 3, number & 0xFFFF, number & 0xFF):
                     torn.append(request)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+import struct
+from typing import Final, NamedTuple
 
-from xengt_dm._core import lib
-from xengt_dm.units import CData
+from xengt_dm._core import ffi, lib
 
 
 class RequestType(enum.IntEnum):
@@ -24,6 +24,13 @@ _DATA_IS_PTR: int = lib.XD_BIT_DATA_IS_PTR
 _DOWN: int = lib.XD_BIT_DOWN
 
 
+#: An ``xd_taken``, as the host lays out structures. Reading the fields through cffi takes three times as long.
+_TAKEN: Final = struct.Struct("QQIIIHBBII")
+#: Bytes of one.
+TAKEN_SIZE: Final = _TAKEN.size
+assert ffi.sizeof("xd_taken") == TAKEN_SIZE
+
+
 class Request(NamedTuple):
     """What a vCPU waits for. ``data`` is the value to write, or the gpa of the data if ``data_is_ptr``."""
 
@@ -38,18 +45,19 @@ class Request(NamedTuple):
     down: bool
 
     @classmethod
-    def from_taken(cls, taken: CData) -> Request:
-        """From an ``xd_taken``, the snapshot that :c:func:`xd_slots_take` made."""
-        req = taken.req
-        bits = req.bits
-        return cls(
-            taken.vcpu,
-            req.type,
-            req.addr,
-            req.data,
-            req.size,
-            req.count,
-            bits & _IS_READ != 0,
-            bits & _DATA_IS_PTR != 0,
-            bits & _DOWN != 0,
-        )
+    def unpack(cls, taken: bytes) -> list[Request]:
+        """The requests in whole ``xd_taken`` structures, the snapshots that :c:func:`xd_slots_take` made."""
+        return [
+            cls(
+                vcpu,
+                kind,
+                addr,
+                data,
+                size,
+                count,
+                bits & _IS_READ != 0,
+                bits & _DATA_IS_PTR != 0,
+                bits & _DOWN != 0,
+            )
+            for addr, data, count, size, _, _, bits, kind, vcpu, _ in _TAKEN.iter_unpack(taken)
+        ]

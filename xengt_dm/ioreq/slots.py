@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.ioreq.bus import Answer
-from xengt_dm.ioreq.request import Request, RequestType
+from xengt_dm.ioreq.request import TAKEN_SIZE, Request, RequestType
 from xengt_dm.units import PAGE_SHIFT, CData
 
 #: What a vCPU takes at most to wake up and take its answer, if it gets a CPU.
@@ -40,6 +40,7 @@ class Slots:
         self._page: CData = ffi.cast("void *", address)
         self._slots: CData = ffi.cast("xd_ioreq *", address)
         self._taken: CData = ffi.new("xd_taken[]", vcpus)
+        self._taken_bytes = ffi.buffer(self._taken)
         self._timing = timing
 
     # Requests and answers
@@ -52,9 +53,10 @@ class Slots:
 
     def await_(self, nanoseconds: int) -> list[Request]:
         """As :meth:`take`; if there are none, looks for up to ``nanoseconds`` whether one comes."""
-        taken = self._taken
-        count = lib.xd_slots_await(self._page, self.vcpus, nanoseconds, taken, self._timing)
-        return [Request.from_taken(taken[i]) for i in range(count)]
+        return self._requests(lib.xd_slots_await(self._page, self.vcpus, nanoseconds, self._taken, self._timing))
+
+    def _requests(self, count: int) -> list[Request]:
+        return Request.unpack(self._taken_bytes[: count * TAKEN_SIZE]) if count else []
 
     def answer(self, vcpu: int, answer: Answer) -> None:
         """Write the answer, and make the slot RESP_READY. The caller must notify the vCPU."""
