@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.stats.programs import serving
 from tests.support.scraping import get, serving_http
-from tests.support.served import serving
 from xengt_dm.stats import exporter
 from xengt_dm.stats.page import StatsPage
 from xengt_dm.stats.reader import Reading, read_host

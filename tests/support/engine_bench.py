@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import struct
@@ -11,6 +12,9 @@ from xengt_dm._core import ffi
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.read import Runs
 from xengt_dm.ppgtt.space import Mode, Space
+
+_MEMCMP = ctypes.CDLL(None).memcmp
+_MEMCMP.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 
 
 class EngineBench:
@@ -115,6 +119,10 @@ class EngineBench:
     def put(self, gfn: int, slot: int, value: int) -> None:
         """Prepare memory; not a store that anyone sees."""
         struct.pack_into("<Q", self.memory, gfn * FRAME + slot * 8, value)
+
+    def memory_is_that_of(self, other: EngineBench) -> bool:
+        """Whether both hold the same bytes. Nothing is copied for it: a stateful test asks after every step."""
+        return _MEMCMP(self.base, other.base, len(self.memory)) == 0
 
     def remove(self, gfn: int) -> None:
         """The guest gives a frame back: its contents and its type are gone."""
