@@ -80,7 +80,10 @@ RULES = {
     "control.json_stream": Rule("", "", effects=False, why="sans-io: values in, bytes out"),
     "control.socket": Rule(f"control.protocol {COMMON}", "", why="a socket knows no instance"),
     "control.server": Rule(f"control.protocol control.socket {COMMON}", "structlog trio", why="is told the commands"),
-    "control.client": Rule(f"control.protocol control.socket {COMMON}", "", why="must answer at once"),
+    "control.answers": Rule(f"control.protocol {COMMON}", "", effects=False, why="sans-io: what comes is data"),
+    "control.client": Rule(
+        f"control.answers control.protocol control.socket run_dir.owner {COMMON}", "", why="must answer at once"
+    ),
     "instance": Rule(
         f"{ANY_HYPERVISOR} config ioreq ppgtt stats.page traps vgpu _core {COMMON}", "trio", why="wires the rooms"
     ),

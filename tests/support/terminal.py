@@ -1,4 +1,4 @@
-"""A program on a terminal of its own, alone or under a shell that stops it and lets it go on."""
+"""A program on a terminal of its own, alone or under a shell that stops and continues it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Terminal:
         return self._process.wait(PATIENCE)
 
 
-#: Runs a program in the foreground of its terminal, as a shell does. When that is stopped, says so and lets it go on
+#: Runs a program in the foreground of its terminal, as a shell does. When that is stopped, says so and continues it
 #: after a line of input; at its end, says with which status.
 SHELL = """
 import os, signal, subprocess, sys

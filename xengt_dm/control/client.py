@@ -68,7 +68,7 @@ def ask(
     """The result of one command from the daemon of a domain; ``base`` holds the run directories.
 
     ``silence``: seconds that the daemon may say nothing. ``descriptor`` goes with the request. What comes back is made
-    fit for use as :mod:`.answers` says; objects are :class:`.Answer`. Raises NotRunningError, ForbiddenError,
+    fit for use as :mod:`.answers` says; objects are :class:`.answers.Answer`. Raises NotRunningError, ForbiddenError,
     RefusedError (the daemon's own words, with its exit code) or ControlError.
     """
     with _connected(base, domid, silence) as connection:
