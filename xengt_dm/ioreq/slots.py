@@ -47,9 +47,7 @@ class Slots:
 
     def take(self, *, begun: bool = False) -> list[Request]:
         """The requests that are READY, which become INPROCESS; with ``begun`` also those that are INPROCESS already."""
-        taken = self._taken
-        count = lib.xd_slots_take(self._page, self.vcpus, begun, taken, self._timing)
-        return [Request.from_taken(taken[i]) for i in range(count)]
+        return self._requests(lib.xd_slots_take(self._page, self.vcpus, begun, self._taken, self._timing))
 
     def await_(self, nanoseconds: int) -> list[Request]:
         """As :meth:`take`; if there are none, looks for up to ``nanoseconds`` whether one comes."""

@@ -1,7 +1,7 @@
 """An HVM guest polls a device of QEMU's while the daemon is killed and adopted again and again: each value is right.
 
-Xen asks our ioreq server before QEMU's, because it is newer. So whatever a successor claims for a moment over a device of
-QEMU's is taken from it: a read gets all ones, a write is lost.
+Xen asks our ioreq server before QEMU's, because it is newer. So whatever a successor claims for a moment over a device
+of QEMU's is taken from it: a read gets all ones, a write is lost.
 """
 
 from dom0.checks import require, say, sized, wait_until
