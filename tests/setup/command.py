@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TypeAlias
 
 #: A command line.
@@ -119,6 +120,20 @@ def _follow(process: subprocess.Popen[bytes], limits: Limits, say: Callable[[str
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+
+
+def heed_interrupts() -> None:
+    """Have SIGINT and SIGTERM raise KeyboardInterrupt here.
+
+    A shell without job control starts a program in the background with SIGINT ignored, and what is ignored stays so in
+    all that the program starts: tests of what Ctrl-C does would hang.
+    """
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
 
 
 def end_all() -> None:

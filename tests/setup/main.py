@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from types import FrameType
 
 import running
-from command import Limits, SetupError, Words, end_all, in_sight
+from command import Limits, SetupError, Words, end_all, heed_interrupts, in_sight
 from environments import CHECKOUT, Kind
 from outcomes import Outcome, sum_up
 from parts import LAB_JOBS, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part, installed
@@ -74,7 +72,7 @@ def wanted(words: list[str]) -> Wanted:
 
 def main() -> int:
     """Run what the arguments ask for: 0 if everything passed, 1 if not."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    heed_interrupts()
     options = _options()
     outcomes = []
     try:
@@ -113,10 +111,6 @@ def _options() -> Options:
         arguments.pytest,
         arguments.bench,
     )
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _timed(name: str, part: Part, run: Callable[[], Outcome]) -> Outcome:

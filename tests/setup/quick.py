@@ -9,7 +9,7 @@ import time
 import environments
 import projects
 import running
-from command import SetupError
+from command import SetupError, heed_interrupts
 from rooms import changed_files, rooms, touched
 
 #: Each C file under each compiler; the rest of tests/lint looks at all files, which takes little.
@@ -18,6 +18,7 @@ _COMPILERS = "tests/lint/test_compilers.py"
 
 def main() -> int:
     """Run what the arguments ask for: 0 if everything passed, 1 if not."""
+    heed_interrupts()
     start = time.monotonic()
     options = _options()
     try:
@@ -35,6 +36,8 @@ def main() -> int:
         outcome = running.pytest("quick", checkout, [*running.SPREAD, *arguments, *options.pytest], may_skip=True)
     except SetupError as error:
         sys.exit(f"setup: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     print(
         f"{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped, {time.monotonic() - start:.1f} s"
     )

@@ -218,3 +218,15 @@ def test_the_last_line_is_the_count(capsys: pytest.CaptureFixture[str]) -> None:
     status = outcomes.sum_up([outcomes.Outcome("unit", 5), outcomes.Outcome("lab", 2, 1, 1, why="stop on 4.17")])
     assert status == 1
     assert capsys.readouterr().out.splitlines()[-1] == "7 passed, 1 failed, 1 skipped"
+
+
+def test_what_is_started_heeds_interrupts_though_we_were_started_without() -> None:
+    """As by a shell that puts us into the background."""
+    setup = str(Path(__file__).resolve().parent)
+    ask = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    code = (
+        f"import sys, subprocess; sys.path.insert(0, {setup!r}); import command; command.heed_interrupts();"
+        f"subprocess.run([sys.executable, '-c', {ask!r}])"
+    )
+    words = ["sh", "-c", 'trap "" INT; exec "$0" -c "$1"', sys.executable, code]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "True\n"

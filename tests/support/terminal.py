@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import termios
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -44,8 +45,9 @@ class Terminal:
     def end(self) -> int:
         """Its exit status, after all that it wrote."""
         with suppress(OSError):  # which says that the other end is closed
+            until = time.monotonic() + PATIENCE
             while self._read():
-                pass
+                assert time.monotonic() < until, self.output[-500:]
         os.close(self.descriptor)
         return self._process.wait(PATIENCE)
 
