@@ -37,4 +37,6 @@ if missing:
 else:
     modules.append("cffi_build/build_xen.py:make_ffi")
 
-setup(cffi_modules=modules, options={"bdist_wheel": {"py_limited_api": "cp311"}})
+setup(
+    license="MIT", license_files=["LICENSE"], cffi_modules=modules, options={"bdist_wheel": {"py_limited_api": "cp311"}}
+)

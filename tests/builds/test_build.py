@@ -106,6 +106,25 @@ def test_wheel_is_for_every_later_python(built: Path) -> None:
     assert names == tracked("xengt_dm") | {f"xengt_dm/{name}.abi3.so" for name in ("_core", "_embedded", "_xen")}
 
 
+def test_the_licence_is_told_in_a_way_that_every_setuptools_takes(tmp_path: Path) -> None:
+    """Debian 12's setuptools knows no SPDX expression in pyproject.toml, and from 2027 on others know nothing else."""
+    source = export(tmp_path / "source")
+    code = (
+        f"import sys; sys.path.insert(0, 'cffi_build'); import backend; print(backend.build_sdist({str(tmp_path)!r}))"
+    )
+    said = run(sys.executable, "-W", "always", "-c", code, cwd=source).output
+    assert not [line for line in said.splitlines() if "icense" in line and "eprecat" in line]
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+        found = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/PKG-INFO")
+        assert found is not None
+        metadata = found.read().decode().partition("\n\n")[0]
+    assert "\nLicense: MIT\n" in metadata or "\nLicense-Expression: MIT\n" in metadata
+    assert "\nLicense-File: LICENSE\n" in metadata
+    assert {"LICENSE", "CHANGELOG.md", "tests/README.md"} <= names
+
+
 def test_wheel_works(built: Path, venv: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     install(venv, wheel)

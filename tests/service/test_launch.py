@@ -248,3 +248,24 @@ def test_an_interrupted_start_leaves_no_process(spawner: Callable[[str], Spawner
     with pytest.raises(KeyboardInterrupt):
         started.start(DOMID)
     assert started._children == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "domid"),
+    [
+        (["--xen-domid", "12"], "12"),
+        (["-xen-domid", "12", "-name", "-xen-domid", "-m", "64"], "12"),
+        (["-xen-domid", "12", "-name", "\\n$(false) `false` *", "-xen-domid-restrict"], "12"),
+        (["-name", "a b", "-xen-domid", "-n"], "-n"),
+    ],
+)
+def test_wrapper_takes_words_as_they_are(tmp_path: Path, words: list[str], domid: str) -> None:
+    """What is no domain id is for `start` to refuse."""
+    assert wrapped(tmp_path, *words) == (0, ["start", "--domid", domid], words)
+
+
+def test_wrapper_becomes_the_qemu_that_was_asked_for_or_none(tmp_path: Path) -> None:
+    environment = {**os.environ, "XENGT_DM": "/bin/true", "XENGT_QEMU": str(tmp_path / "none")}
+    done = subprocess.run([WRAPPER, "-version"], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (69, "")
+    assert f"XENGT_QEMU is {tmp_path}/none, which cannot be run" in done.stderr

@@ -43,6 +43,20 @@ def test_instances_of_domains_that_are_gone_are_stopped(watched: WatchedHost) ->
     assert watched.look() == ["stop 9"]
 
 
+def test_what_is_left_of_domains_that_went_while_nobody_watched_is_removed_once(watched: WatchedHost) -> None:
+    """The launch of one, the run directory of another; what is being removed is not removed again."""
+    instances.remember(5, [assign("shadow.mode", "relaxed", "x")], watched.launch)
+    (watched.launch / "not-a-domain").touch()
+    watched.serving = {6}
+    steps = watched.watcher.steps()
+    assert watched.watcher.steps() == []
+    for step in steps:
+        step.do()
+    assert (watched.said, watched.forgotten) == (["stop 6"], [5, 6])
+    instances.forget(5, watched.launch)
+    assert watched.look() == []
+
+
 def test_a_domain_without_a_name_yet_is_looked_at_again(watched: WatchedHost) -> None:
     watched.configure("win")
     watched.names[3] = None

@@ -263,3 +263,31 @@ def test_a_failure_is_not(tmp_path: Path) -> None:
     with pytest.raises(HostError), serving(tmp_path, DOMID):
         raise HostError("a call", DOMID, 5)
     assert refusal(tmp_path / str(DOMID)) is None
+
+
+FULL = """
+mount -t tmpfs -o size=64k none "$1" && mkdir "$1/7" || exit 77
+dd if=/dev/zero of="$1/fill" bs=4096 2>/dev/null
+exec "$2" -c "
+import sys
+from pathlib import Path
+from xengt_dm.errors import HostError
+from xengt_dm.stats.page import StatsPage
+try:
+    StatsPage(Path(sys.argv[1]), 7)
+except HostError as error:
+    print(error, [path.name for path in Path(sys.argv[1]).iterdir()])
+" "$1/7"
+"""
+
+
+def test_a_full_file_system_is_an_error_and_no_signal(tmp_path: Path) -> None:
+    """A page of a sparse file is made when it is first touched, and that would be SIGBUS."""
+    words = ["unshare", "--mount", "--map-root-user", "sh", "-c", FULL, "sh", str(tmp_path), sys.executable]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no namespace with a file system of its own here")
+    assert (done.returncode, done.stdout.strip()) == (
+        0,
+        f"make {tmp_path}/7/stats.new for domain 7: ENOSPC: No space left on device []",
+    )

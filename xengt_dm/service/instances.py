@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from xengt_dm.config.files import Assignment
 from xengt_dm.errors import ConfigError, ExitCode, HostError, UsageError, XengtError
+from xengt_dm.units import parse_domid
 
 UNIT: Final = "xengt-dm@{}.service"
 #: systemd's own sign that it is the manager, sd_booted(3).
@@ -126,6 +127,15 @@ def launch_of(domid: int, folder: Path = LAUNCH) -> Launch | None:
         return None
     fields = dict(line.split("=", 1) for line in lines if "=" in line)
     return Launch(fields.get(VARIABLE, "").split(), fields.get(UUID_VARIABLE))
+
+
+def launched(folder: Path = LAUNCH) -> list[int]:
+    """Returns the domains of whose launch something is kept. Raises OSError if that cannot be told."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    return [domid for name in names if (domid := parse_domid(name)) is not None]
 
 
 def remembered(domid: int, folder: Path = LAUNCH) -> list[str]:

@@ -32,7 +32,7 @@ from xengt_dm.errors import HostError, XengtError
 from xengt_dm.log.log import get_logger
 from xengt_dm.printable import printable
 from xengt_dm.service import domains
-from xengt_dm.service.instances import LAUNCH, Launch, Starter, forget_others, launch_of, remember_words
+from xengt_dm.service.instances import LAUNCH, Launch, Starter, forget_others, launch_of, launched, remember_words
 from xengt_dm.service.threads import run_abandonable
 
 EVENTS: Final = ("@introduceDomain", "@releaseDomain")
@@ -96,6 +96,8 @@ class Watcher:
         self._forget = forget
         self._launch = launch
         self._domains: dict[int, _Domain] = {}
+        #: Domains that are gone, while what is left of them is being removed.
+        self._ending: set[int] = set()
         #: By uuid, of domains that are gone: what they were launched with, and since when they are gone.
         self._gone: dict[str, tuple[Launch, float]] = {}
 
@@ -115,11 +117,12 @@ class Watcher:
         now = time.monotonic()
         self._gone = {uuid: each for uuid, each in self._gone.items() if now - each[1] < REBOOT_SECONDS}
         there = domains.domids(self.store)
-        for domid in sorted(self._serving().difference(there)):
-            yield Step(domid, partial(self._stop, domid))
-        for domid in sorted(self._domains.keys() - set(there)):
-            self._remember_gone(domid, now)
-            yield Step(domid, partial(self._try, domid, self._forget))
+        left = self._serving() | set(launched(self._launch)) | self._domains.keys()
+        for domid in sorted(left.difference(there) - self._ending):
+            if domid in self._domains:
+                self._remember_gone(domid, now)
+            self._ending.add(domid)
+            yield Step(domid, partial(self._end, domid, domid in self._serving()))
         files = self._has_files()
         for domid in there:
             try:
@@ -187,9 +190,13 @@ class Watcher:
 
         self._try(domid, start)
 
-    def _stop(self, domid: int) -> None:
-        get_logger().info("watch.stopping", about=domid)
-        self._try(domid, self._starter.stop)
+    def _end(self, domid: int, serves: bool) -> None:
+        """Leave nothing of a domain that is gone."""
+        if serves:
+            get_logger().info("watch.stopping", about=domid)
+            self._try(domid, self._starter.stop)
+        self._try(domid, self._forget)
+        self._ending.discard(domid)
 
     def _try(self, domid: int, step: Callable[[int], None]) -> None:
         try:

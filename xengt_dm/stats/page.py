@@ -18,11 +18,13 @@ import mmap
 import os
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from xengt_dm import __version__
 from xengt_dm._core import ffi, lib
+from xengt_dm.errors import HostError
 from xengt_dm.units import CData
 
 FILE_NAME = "stats"
@@ -75,7 +77,7 @@ class StatsPage:
     """The stats page that this process writes. ``pointer`` is ``xd_stats *``.
 
     With ``directory`` the page is a file there, which replaces the page of a predecessor and counts that predecessor.
-    Without it the page is private memory, for a demonstration or a test. The constructor raises OSError.
+    Without it the page is private memory, for a demonstration or a test. The constructor raises HostError.
     """
 
     def __init__(self, directory: Path | None, domid: int) -> None:
@@ -85,14 +87,7 @@ class StatsPage:
         else:
             predecessors = _predecessors(directory, domid)
             new = directory / f"{FILE_NAME}.new"
-            new.unlink(missing_ok=True)
-            fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC)
-            try:
-                os.fchmod(fd, 0o644)  # counters are not secret, and an exporter needs no privilege to read them
-                os.truncate(fd, lib.XD_STATS_SIZE)
-                self._memory = mmap.mmap(fd, lib.XD_STATS_SIZE)
-            finally:
-                os.close(fd)
+            self._memory = _new_file(new, domid)
         self.pointer: CData = ffi.cast("xd_stats *", ffi.from_buffer(self._memory))
         page = self.pointer
         page.domid = domid
@@ -127,6 +122,27 @@ class StatsPage:
     def end(self) -> None:
         """Marks the page: from now on readers know that the daemon stopped in order."""
         self.pointer.ended = 1
+
+
+def _new_file(path: Path, domid: int) -> mmap.mmap:
+    """Returns the memory of a new page file. Raises HostError.
+
+    The space is reserved: a page of a sparse file is made when it is first touched, and on a full file system that is
+    SIGBUS.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(fd, 0o644)  # counters are not secret, and an exporter needs no privilege to read them
+            os.posix_fallocate(fd, 0, lib.XD_STATS_SIZE)
+            return mmap.mmap(fd, lib.XD_STATS_SIZE)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()
+        raise HostError(f"make {path}", domid, error.errno or 0) from error
 
 
 def _predecessors(directory: Path, domid: int) -> int:

@@ -1,0 +1,73 @@
+"""What the Debian package does when it is installed and removed, as far as its scripts say so."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEBIAN = ROOT / "debian"
+
+
+def script(name: str, root: Path, *arguments: str) -> list[str]:
+    """What a maintainer script asks systemd for. ``root`` stands before the paths that it names."""
+    said = root / "said"
+    said.touch()
+    program = root / "deb-systemd-invoke"
+    program.write_text(f'#!/bin/sh\necho "$*" >> {said}\n')
+    program.chmod(0o755)
+    (root / "run" / "systemd" / "system").mkdir(parents=True, exist_ok=True)
+    text = re.sub(r"(?<=\s)/(run|var)/", rf"{root}/\1/", (DEBIAN / f"xengt-dm.{name}").read_text())
+    environment = {**os.environ, "PATH": f"{root}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(["sh", "-e", "-c", text, name, *arguments], env=environment, check=True)
+    return said.read_text().splitlines()
+
+
+def test_the_watcher_is_stopped_before_the_instances(tmp_path: Path) -> None:
+    """Or it would start them again."""
+    assert script("prerm", tmp_path, "remove") == ["stop xengt-dm-watch.service", "stop xengt-dm@*.service"]
+
+
+def test_an_upgrade_stops_no_instance(tmp_path: Path) -> None:
+    assert script("prerm", tmp_path, "upgrade", "0.2.0") == []
+
+
+@pytest.mark.parametrize(("action", "left"), [("purge", False), ("remove", True), ("upgrade", True)])
+def test_a_purge_leaves_nothing(tmp_path: Path, action: str, left: bool) -> None:
+    made = [tmp_path / "var" / "log" / "xengt-dm" / "7.log", tmp_path / "run" / "xengt-dm" / "7" / "stats"]
+    for each in made:
+        each.parent.mkdir(parents=True)
+        each.touch()
+    (tmp_path / "var" / "log" / "syslog").touch()
+    script("postrm", tmp_path, action)
+    assert [each.exists() for each in made] == [left, left]
+    assert [(tmp_path / each / "xengt-dm").exists() for each in ("var/log", "run")] == [left, left]
+    assert (tmp_path / "var" / "log" / "syslog").exists()
+
+
+def test_units_run_nothing_that_a_small_host_lacks() -> None:
+    """/bin/kill is in procps, and xenstore-exists in a package of Xen's."""
+    units = "".join(path.read_text() for path in (ROOT / "systemd").glob("*.service"))
+    assert set(re.findall(r"^Exec\w+=[-+@!:]*(\S+)", units, re.MULTILINE)) == {"/usr/bin/xengt-dm", "/bin/sh"}
+    (shell,) = re.findall(r"/bin/sh -c '(.*)'", units)
+    assert shell == "kill -HUP ${MAINPID}", "the shell's own kill"
+
+
+def test_documents_are_installed_where_the_readme_links_to() -> None:
+    installed = (DEBIAN / "xengt-dm.docs").read_text().split()
+    assert installed == ["README.md", "docs"]
+    links = re.findall(r"\]\((docs/[^)#]+)", (ROOT / "README.md").read_text())
+    assert links
+    assert all((ROOT / link).is_file() for link in links)
+    assert "dh_compress -X.md" in (DEBIAN / "rules").read_text()
+
+
+def test_logs_are_rotated() -> None:
+    """Those of instances without systemd, which xengt_dm/service/instances.py writes."""
+    text = (DEBIAN / "xengt-dm.logrotate").read_text()
+    assert "/var/log/xengt-dm/*.log {" in text
+    assert "copytruncate" in text
