@@ -119,7 +119,7 @@ def test_the_licence_is_told_in_a_way_that_every_setuptools_takes(tmp_path: Path
         names = {name.partition("/")[2] for name in archive.getnames()}
         found = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/PKG-INFO")
         assert found is not None
-        metadata = found.read().decode().partition("\n\n")[0]
+        metadata = found.read().decode().partition("\n\n")[0] + "\n"
     assert "\nLicense: MIT\n" in metadata or "\nLicense-Expression: MIT\n" in metadata
     assert "\nLicense-File: LICENSE\n" in metadata
     assert {"LICENSE", "CHANGELOG.md", "tests/README.md"} <= names
