@@ -102,6 +102,13 @@ def test_domain_ids_that_are_none(tmp_path: Path, domid: str) -> None:
     assert "is no domain id" in result.output
 
 
+@pytest.mark.parametrize(("word", "near"), [("statsu", "status"), ("lst", "list"), ("watching", "watch")])
+def test_a_command_that_does_not_exist_is_told_a_near_one(word: str, near: str) -> None:
+    result = CliRunner().invoke(main, [word])
+    assert result.exit_code == ExitCode.USAGE
+    assert f"Did you mean '{near}'?" in result.output
+
+
 # files
 
 

@@ -51,6 +51,12 @@ def test_no_file_is_nothing(tmp_path: Path) -> None:
     assert read_file(tmp_path / "none") is None
 
 
+def test_historical_names_are_aliases_in_their_section_too(tmp_path: Path) -> None:
+    path = write(tmp_path, "[device]\nvgt_fence_sz = 4\n")
+    assert read(path) == {"device.fences": (4, f"{path}:2")}
+    assert "there is no such key" in complaint(write(tmp_path, "[shadow]\nvgt_fence_sz = 4\n"))
+
+
 def test_historical_names_are_aliases(tmp_path: Path) -> None:
     path = write(tmp_path, "vgt_low_gm_sz = 64\nvgt_high_gm_sz = 448\nvgt_fence_sz = 4\n")
     assert {name: value for name, (value, _) in read(path).items()} == {

@@ -74,6 +74,14 @@ def test_the_first_failure_is_the_one_that_is_told(host: XlHost) -> None:
     ]
 
 
+def test_it_says_what_it_has_undone(host: XlHost) -> None:
+    host.fails.write_text("start")
+    complaints: list[str] = []
+    with pytest.raises(InstanceError, match="start failed"):
+        toolstack.create(host.config, host.xl, host, paused=False, complain=complaints.append)
+    assert complaints == ["the domain guest was created and is destroyed again"]
+
+
 def test_a_bad_file_creates_nothing(host: XlHost) -> None:
     host.config.write_text('name = "guest"\nxengt = [ "shadow.mode=loose" ]\n')
     with pytest.raises(ConfigError):

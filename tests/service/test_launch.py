@@ -215,6 +215,19 @@ def test_a_launch_without_options_is_remembered_too(launch: Path) -> None:
     assert instances.launch_of(DOMID, launch) == ([], UUID)
 
 
+def test_a_unit_started_by_hand_takes_no_options_of_another_domain() -> None:
+    """It has them at the end of its command line and in its environment, with the uuid that they are for."""
+    words = "--set shadow.mode=relaxed --set device.fences=4"
+    sets = ("log.level=debug", "shadow.mode=relaxed", "device.fences=4")
+    environment = {"XENGT_OPTIONS": words, "XENGT_UUID": UUID}
+    assert instances.own_settings(sets, OTHER, environment) == ("log.level=debug",)
+    assert instances.own_settings(sets, UUID, environment) == sets
+    assert instances.own_settings(sets, None, environment) == sets
+    assert instances.own_settings(sets, OTHER, {"XENGT_OPTIONS": words}) == sets
+    assert instances.own_settings(sets, OTHER, {}) == sets
+    assert instances.own_settings(("a=1",), OTHER, environment) == ("a=1",)
+
+
 def test_options_that_a_unit_would_read_otherwise(launch: Path) -> None:
     for word in ("a b", "$HOME", "'", "a\nb"):
         with pytest.raises(UsageError, match="XENGT_OPTIONS"):

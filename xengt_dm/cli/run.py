@@ -23,6 +23,7 @@ from xengt_dm.errors import UsageError
 from xengt_dm.log import log
 from xengt_dm.run_dir.directory import open_directory
 from xengt_dm.service import sandbox
+from xengt_dm.service.instances import own_settings
 from xengt_dm.service.notify import Notifier
 
 #: Options that are short for --set of a key.
@@ -79,9 +80,9 @@ def command(
     itself to the domain and becomes a user that exists for this domain alone. Options override the domain's
     configuration file, which overrides the host's; see xengt-dm.toml(5). On SIGHUP the files are read again.
     """
-    options = [*settings_of(sets), *_from_short(short)]
-    name = name_of(config_dir, domid, name)
     uuid = uuid_of(domid)
+    options = [*settings_of(own_settings(sets, uuid)), *_from_short(short)]
+    name = name_of(config_dir, domid, name)
     config = load(config_dir, name, options)
     log.configure(domid=domid, level=config.string("log.level"))
     log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)

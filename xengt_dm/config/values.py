@@ -23,7 +23,7 @@ class WrongError(Exception):
 def find_key(name: str, keys: Mapping[str, Key]) -> Key:
     """The key with this name or alias. Raises WrongError."""
     for key in keys.values():
-        if name == key.name or name in key.aliases:
+        if name == key.name or name.removeprefix(f"{key.section}.") in key.aliases:
             return key
     name = name[:NAME_LIMIT]
     near = difflib.get_close_matches(name, keys, n=1, cutoff=0.6)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -155,6 +155,20 @@ def forget_others(domid: int, uuid: str | None, folder: Path = LAUNCH) -> None:
     launch = launch_of(domid, folder)
     if launch and uuid and launch.uuid not in (None, uuid):
         forget(domid, folder)
+
+
+def own_settings(sets: Sequence[str], uuid: str | None, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Returns the values of ``--set`` that are for the domain with this uuid.
+
+    The unit puts what a domain was launched with at the end of the command line, and into the environment, with the
+    uuid of that domain. It may have been another one with the same id.
+    """
+    words = environment.get(VARIABLE, "").split()
+    launched_for = environment.get(UUID_VARIABLE)
+    foreign = tuple(words[1::2])
+    if uuid is None or launched_for in (None, uuid) or not foreign or tuple(sets[-len(foreign) :]) != foreign:
+        return tuple(sets)
+    return tuple(sets[: -len(foreign)])
 
 
 def _systemctl(*words: str, seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:

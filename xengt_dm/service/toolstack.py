@@ -114,6 +114,7 @@ def create(
                     xl.destroy_named(domain.name)
                 else:
                     xl.destroy(domid)
+                complain(f"the domain {printable(domain.name)} was created and is destroyed again")
             except XengtError as error:
                 complain(f"while undoing what was done: {error}")
                 complain(f"the domain {printable(domain.name)} may be left, and paused; look for it with: xl list")
