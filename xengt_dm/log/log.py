@@ -21,6 +21,7 @@ import select
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Protocol, TextIO
@@ -152,13 +153,16 @@ class _Sink(abc.ABC):
     """Has the methods that structlog calls, one for each level. All of them write."""
 
     lost = 0
+    #: The watcher logs from its worker threads, too, and a poll object serves one thread at a time.
+    _lock = threading.Lock()
 
     def msg(self, event: Any) -> None:
-        try:
-            written = self._write(event)
-        except (OSError, ValueError):
-            written = False
-        self.lost = 0 if written else self.lost + 1
+        with self._lock:
+            try:
+                written = self._write(event)
+            except (OSError, ValueError):
+                written = False
+            self.lost = 0 if written else self.lost + 1
 
     @abc.abstractmethod
     def _write(self, event: Any) -> bool:
