@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 from tests.support.control import handlers_of
-from tests.support.faults import Call, fail_nth
+from tests.support.faults import Call, Hold, Point, fail_nth
 from tests.support.machine import DATA, L1, L2, L3, L4, TABLES, Machine, play
 from tests.support.snapshots import snapshot
 from tests.support.tables import FRAME, pte
@@ -74,6 +76,37 @@ def test_a_quiesced_domain_can_be_migrated_and_resumed() -> None:
         assert machine.audit() == 0
 
     play(body)
+
+
+def test_quiescing_waits_for_a_store_and_nobody_waits_for_that() -> None:
+    """A frame may not become RAM while a store to it is under way; others are served meanwhile."""
+
+    async def body(machine: Machine) -> None:
+        console = Console(machine)
+        await machine.make_space()
+        quiesced = trio.Event()
+
+        async def quiesce() -> None:
+            await console("quiesce")
+            quiesced.set()
+
+        with Hold(machine.domain, 0, Point.ANSWERED) as hold:
+            machine.domain.start(0, lambda vcpu: vcpu.store(L1 * FRAME + 8, 8, pte(9)))
+            await trio.to_thread.run_sync(hold.wait)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(quiesce)
+                await trio.testing.wait_all_tasks_blocked(0.0)
+                for _ in range(2):
+                    assert (await console("status"))["state"] == "quiesced"
+                    assert machine.domain.protected() == [L1]
+                    with pytest.raises(RefusedError, match="is quiesced"):
+                        await console("dump")
+                    assert not quiesced.is_set()
+                hold.release()
+                await quiesced.wait()
+        assert (machine.domain.protected(), machine.domain.owner) == ([], None)
+
+    play(body, xen="4.20")
 
 
 def test_notifications_count_while_quiesced() -> None:

@@ -78,6 +78,7 @@ class Machine:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.instance.loop.serve)
                 await body(self)
+                self.instance.traps.check()
                 nursery.cancel_scope.cancel()
 
         trio.run(main)

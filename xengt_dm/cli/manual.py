@@ -98,7 +98,7 @@ def _program() -> Iterator[str]:
 _FILES: Final = {
     "/etc/xengt-dm/xengt-dm.toml": "The configuration of the host.",
     "/etc/xengt-dm/domains/NAME.toml": "Overrides it for the domain of that name.",
-    "/run/xengt-dm/DOMID/": "The control socket of an instance, its stats page, and the id of its ioreq server.",
+    "/run/xengt-dm/DOMID/": "An instance's control socket and stats page, and the id and ranges of its ioreq server.",
 }
 
 

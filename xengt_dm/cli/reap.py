@@ -127,9 +127,9 @@ def _release(domid: int, base: Path) -> None:
 
 def _release_confined(domid: int, base: Path) -> None:
     """Follow the dead daemon, and end in order at once."""
-    from xengt_dm.config.merge import Config
     from xengt_dm.hypervisor.xen.port import XenPort
     from xengt_dm.instance import Settings, open_instance
+    from xengt_dm.ioreq.ranges import RangeKind
     from xengt_dm.run_dir.directory import open_directory
     from xengt_dm.run_dir.ranges import RangesFile
     from xengt_dm.service import sandbox
@@ -137,6 +137,9 @@ def _release_confined(domid: int, base: Path) -> None:
     with closing(XenPort(domid, restrict=True)) as port:
         directory = open_directory(base, domid)
         sandbox.enter(domid, directory)
-        settings, record, ranges = Settings.from_config(Config([])), ServerIdFile(directory), RangesFile(directory)
+        record, ranges = ServerIdFile(directory), RangesFile(directory)
+        # Where the dead daemon had its BAR0: at another address it could be in the way of a device of QEMU's.
+        bars = [each.first for each in ranges.read() or [] if each.kind is RangeKind.MEMORY]
+        settings = Settings(bar0=bars[0]) if bars else Settings()
         with open_instance(port, settings, record=record, ranges=ranges, directory=directory):
             pass

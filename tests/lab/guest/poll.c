@@ -24,25 +24,38 @@ enum { ORDER_POLL, ORDER_FINISH, ORDER_STORE };
 #define SDHCI_ARGUMENT 0x08u     /* holds what was written to it */
 #define SDHCI_CAPABILITIES 0x40u /* constant */
 
-static u32 device;
+/* Below our BAR0, where neither RAM nor another device is. */
+#define DEVICE_GPA 0xF4000000u
+
 static struct table *root, *leaf[LEAVES];
 
-static u32 config(u32 number, u32 offset)
+static void choose(u32 number, u32 offset)
+{
+    __asm__ volatile("outl %0, %1" : : "a"(CONFIG_ENABLE | number << 11 | offset), "Nd"((u16)CONFIG_ADDRESS));
+}
+
+static u32 config_read(u32 number, u32 offset)
 {
     u32 value;
 
-    __asm__ volatile("outl %0, %1" : : "a"(CONFIG_ENABLE | number << 11 | offset), "Nd"((u16)CONFIG_ADDRESS));
+    choose(number, offset);
     __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"((u16)CONFIG_DATA));
     return value;
 }
 
+static void config_write(u32 number, u32 offset, u32 value)
+{
+    choose(number, offset);
+    __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"((u16)CONFIG_DATA));
+}
+
+/* Nothing has given it an address yet: the firmware leaves that to whoever uses a device, or there is no firmware. */
 static void find_device(void)
 {
     for (u32 number = 0; number < PCI_DEVICES; number++)
-        if (config(number, 0) == SDHCI_ID) {
-            device = config(number, PCI_BAR0) & ~0xfu;
-            if (!device || !(config(number, PCI_COMMAND) & COMMAND_MEMORY))
-                fail("the firmware has given QEMU's device no address");
+        if (config_read(number, 0) == SDHCI_ID) {
+            config_write(number, PCI_BAR0, DEVICE_GPA);
+            config_write(number, PCI_COMMAND, config_read(number, PCI_COMMAND) | COMMAND_MEMORY);
             return;
         }
     fail("there is no device of QEMU's");
@@ -50,12 +63,12 @@ static void find_device(void)
 
 static u32 device_read(u32 offset)
 {
-    return *(volatile u32 *)(device + offset);
+    return *(volatile u32 *)(DEVICE_GPA + offset);
 }
 
 static void device_write(u32 offset, u32 value)
 {
-    *(volatile u32 *)(device + offset) = value;
+    *(volatile u32 *)(DEVICE_GPA + offset) = value;
 }
 
 static void make_space(struct vcpu *self)
