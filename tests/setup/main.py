@@ -15,7 +15,7 @@ import running
 from command import Limits, SetupError, Words, end_all, heed_interrupts, in_sight
 from environments import CHECKOUT, Kind
 from outcomes import Outcome, sum_up
-from parts import LAB_JOBS, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part, installed
+from parts import GATE, LAB_JOBS, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part, installed
 from rooms import rooms
 
 _SETUP = CHECKOUT / "tests" / "setup"
@@ -66,7 +66,7 @@ def wanted(words: list[str]) -> Wanted:
         found.parts = [part for part in Part if part is not Part.BENCH]
     if found.scenarios and Part.LAB not in found.parts:
         found.parts.append(Part.LAB)
-    found.scenarios = found.scenarios or list(SCENARIOS)
+    found.scenarios = found.scenarios or list(GATE)
     return found
 
 
