@@ -26,7 +26,7 @@ class Part(enum.Enum):
 
 #: Every scenario of tests/lab, in this order on every Xen.
 SCENARIOS = ("smoke", "stop", "relaxed", "adopt", "conformance", "service")
-#: What runs unless scenarios are named. `service` fails: it finds that the run directory of a domain that is gone is left.
+#: What runs unless scenarios are named. `service` fails: the run directory of a domain that is gone is left.
 GATE = tuple(name for name in SCENARIOS if name != "service")
 XENS = ("4.17", "4.20")
 #: The scenarios on one Xen are one QEMU of 2 GiB at a time, with one or two vCPUs.
