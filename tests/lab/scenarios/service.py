@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import time
 import urllib.request
 from pathlib import Path
@@ -187,6 +188,63 @@ def _save_and_restore(guest: Guest) -> float:
     return ended
 
 
+def _serves(domid: int) -> bool:
+    return _show(f"xengt-dm@{domid}.service", "ActiveState")["ActiveState"] == "active"
+
+
+def _wait_served(domid: int, what: str) -> None:
+    """That the watcher gives a domain its instance, with the options that its file or its launch says."""
+    wait_until(f"an instance of the domain that {what}", _STEP_SECONDS, lambda: _serves(domid))
+    status = json.loads(command("xengt-dm", "status", "--domid", str(domid), "--json"))
+    require(status["generation"] == _GENERATION, f"the domain that {what} is served without its options: {status}")
+
+
+def _xl_create(name: str, uuid: str, more: str = "", creator: tuple[str, ...] = ("xl", "create", "-p")) -> int:
+    """The id of a new, paused PVH domain."""
+    config = Path("/run/life.cfg")
+    settings = {"name": name, "uuid": uuid, "type": "pvh", "kernel": "/lab/guests/stop.elf"}
+    lines = [f'{key} = "{value}"' for key, value in settings.items()]
+    config.write_text("\n".join([*lines, "memory = 64", more, ""]))
+    command(*creator, str(config))
+    return int(command("xl", "domid", name))
+
+
+def _names_and_lives() -> None:
+    """What happens to domains that nobody waits for: names that change, ids that change, an end at the start."""
+    file = Path("/etc/xengt-dm/domains/late.toml")
+    uuid = "0f8a3c1e-0000-4000-8000-0000000000{:02x}"
+
+    say("renaming a domain, and one that is migrated in")
+    file.write_text(f"[device]\ngeneration = {_GENERATION}\n")
+    renamed = _xl_create("early", uuid.format(1))
+    incoming = _xl_create("late--incoming", uuid.format(2))
+    _wait_served(incoming, "is migrated in")
+    require(not _serves(renamed), "a domain whose name has no file is served")
+    command("xl", "destroy", str(incoming))
+    _check_end(f"xengt-dm@{incoming}.service", incoming)
+    command("xl", "rename", "early", "late")
+    _wait_served(renamed, "was renamed")
+    command("xl", "destroy", str(renamed))
+    _check_end(f"xengt-dm@{renamed}.service", renamed)
+    file.unlink()
+
+    say("rebooting a domain, as xl does it")
+    launched = _xl_create("again", uuid.format(3), _PVH_CONFIG, ("xengt-dm", "create", "--paused"))
+    _wait_served(launched, "create launched")
+    command("xl", "destroy", str(launched))
+    rebooted = _xl_create("again", uuid.format(3))
+    require(rebooted != launched, "the domain id did not change")
+    _wait_served(rebooted, "rebooted")
+    _check_end(f"xengt-dm@{launched}.service", launched)
+
+    say("destroying a domain while its instance starts")
+    command("systemctl", "stop", f"xengt-dm@{rebooted}.service")
+    with subprocess.Popen(["xengt-dm", "start", "--domid", str(rebooted)], stderr=subprocess.DEVNULL) as start:
+        command("xl", "destroy", str(rebooted))
+        start.wait(_STEP_SECONDS)
+    _check_end(f"xengt-dm@{rebooted}.service", rebooted)
+
+
 def run_service(pvh: Guest, hvm: Guest) -> dict[str, int | float | str]:
     """The steps, with both guests created."""
     hvm.start()
@@ -241,6 +299,7 @@ def run_service(pvh: Guest, hvm: Guest) -> dict[str, int | float | str]:
         guest.close()
         guest.destroy()
         ended.append(_check_end(_unit(guest), guest.domid))
+    _names_and_lives()
     failed = command("systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "xengt*")
     require(not failed.strip(), f"units failed: {failed}")
     return {
