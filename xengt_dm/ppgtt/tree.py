@@ -89,10 +89,13 @@ class ShadowTree:
         self._splits: CData = ffi.new("uint32_t *")
         self._one: CData = ffi.new("uint32_t[1]")
         self._freed: CData = ffi.new("uint64_t[]", ENTRIES)
-        self._resynced: CData = ffi.new("uint64_t[]", BATCH)
-        self._errors: CData = ffi.new("int[]", BATCH)
-        self._others: CData = ffi.new("uint32_t[]", BATCH)
-        self._other_count: CData = ffi.new("uint32_t *")
+        #: Frames that are resynced, errors, other tables of these frames, and how many.
+        self._resync: tuple[CData, CData, CData, CData] = (
+            ffi.new("uint64_t[]", BATCH),
+            ffi.new("int[]", BATCH),
+            ffi.new("uint32_t[]", BATCH),
+            ffi.new("uint32_t *"),
+        )
         self._page: CData = ffi.new("uint64_t[]", ENTRIES)
 
     @property
@@ -350,13 +353,13 @@ class ShadowTree:
         """
         shadow = self.pointer
         if shadow.unsynced_tables:
-            gfns, errors, others = self._resynced, self._errors, self._others
-            frames = lib.xd_resync_begin(shadow, leaves, count, gfns, others, self._other_count)
+            gfns, errors, others, other_count = self._resync
+            frames = lib.xd_resync_begin(shadow, leaves, count, gfns, others, other_count)
             if frames:
                 self._protector.resync(gfns, frames, errors)
                 lib.xd_resync_end(shadow, gfns, errors, frames)
-                if self._other_count[0]:
-                    self.update_leaves(others, self._other_count[0])
+                if other_count[0]:
+                    self.update_leaves(others, other_count[0])
         self.update_leaves(leaves, count)
 
     def verify(self, numbers: CData, count: int) -> None:
