@@ -37,7 +37,7 @@ def test_a_real_prometheus_scrapes_and_answers(tmp_path: Path) -> None:
     with serving(base, 5) as machine, serving(base, 12), exporting(base) as port:
         config.write_text(
             f"""
-global: {{scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}}
+global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}
 rule_files: ["{RULES}"]
 scrape_configs:
   - job_name: xengt-dm
