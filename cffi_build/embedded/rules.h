@@ -57,7 +57,7 @@ typedef struct xd_emb_rules {
     uint32_t max_ranges;          /* of a kind, per server */
     uint32_t has_claim;           /* map_mem_type_to_ioreq_server exists, and the type can only be set while claimed */
     uint32_t unlocked_looks;      /* the emulator's first look is not under the lock of the hardware's */
-    uint32_t rep_stores;          /* every store is taken for one of rep stos, see insn.c */
+    uint32_t rep_stores;          /* every store is taken for one of rep stos, see vcpu_insn.c */
     uint32_t straddle;            /* XD_STRADDLE_* */
     uint32_t looks_again;         /* XD_AGAIN_* */
     uint32_t newest_first;        /* servers are asked newest first; else highest id first */

@@ -1,7 +1,7 @@
 /* Read-modify-write instructions. */
-#include "rmw.h"
+#include "vcpu_rmw.h"
 
-#include "insn.h"
+#include "vcpu_insn.h"
 #include "memory.h"
 #include "phases.h"
 #include "wait.h"

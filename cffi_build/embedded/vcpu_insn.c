@@ -13,7 +13,7 @@
  * server with a range there or to nobody; or into memory past everybody, see mapped() and look_again(). We do as Xen
  * does: this is what a device model has to be safe against.
  */
-#include "insn.h"
+#include "vcpu_insn.h"
 
 #include "claim.h"
 #include "memory.h"
