@@ -25,7 +25,7 @@ from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
 from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
-from xengt_dm.hypervisor.retry import BestEffort
+from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.loop import ROUND_SECONDS, ROUNDS_SECONDS, ServeLoop

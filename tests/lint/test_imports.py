@@ -52,7 +52,7 @@ class Rule:
 #: What every room may use: how errors and C data are named, and how text from elsewhere is shown.
 COMMON = "errors printable units"
 #: What a room knows of the hypervisor that works with any.
-ANY_HYPERVISOR = "hypervisor.port hypervisor.retry"
+ANY_HYPERVISOR = "hypervisor.port hypervisor.best_effort"
 RULES = {
     "errors": Rule("", "", why="everybody imports it"),
     "printable": Rule("", "", effects=False, why="everybody imports it"),

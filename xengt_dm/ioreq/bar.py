@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from xengt_dm.hypervisor.retry import retry_once
+from xengt_dm.hypervisor.best_effort import retry_once
 from xengt_dm.ioreq.bus import Bus, BusDevice, Kind
 from xengt_dm.ioreq.ranges import Range, RangeKind
 from xengt_dm.ioreq.server import IoreqServer

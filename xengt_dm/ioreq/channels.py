@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from xengt_dm.hypervisor.port import EventPort
-from xengt_dm.hypervisor.retry import BestEffort
+from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.ioreq.slots import Slots
 
 

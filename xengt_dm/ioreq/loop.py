@@ -17,7 +17,7 @@ import trio
 
 from xengt_dm._core import lib
 from xengt_dm.errors import DomainGoneError, HostError
-from xengt_dm.hypervisor.retry import BestEffort
+from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.ioreq.bus import REFUSED, Answer, Bus
 from xengt_dm.ioreq.request import Request
 from xengt_dm.ioreq.server import IoreqServer

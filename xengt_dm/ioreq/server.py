@@ -20,7 +20,7 @@ from typing import Protocol
 
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
-from xengt_dm.hypervisor.retry import retry_once
+from xengt_dm.hypervisor.best_effort import retry_once
 from xengt_dm.ioreq.channels import Channels
 from xengt_dm.ioreq.ranges import Range, RangeKind, RangeRecord
 from xengt_dm.ioreq.slots import Slots

@@ -42,7 +42,7 @@ from typing import Final
 from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.port import DomainPort
-from xengt_dm.hypervisor.retry import retry_once
+from xengt_dm.hypervisor.best_effort import retry_once
 from xengt_dm.ioreq.ranges import Range, RangeKind, RangeRecord
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.units import PAGE_SIZE
