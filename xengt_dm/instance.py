@@ -24,8 +24,8 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
 from xengt_dm.errors import DomainGoneError
-from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.hypervisor.best_effort import BestEffort
+from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.loop import ROUND_SECONDS, ROUNDS_SECONDS, ServeLoop
@@ -250,13 +250,13 @@ def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int]) -> No
     traps.adopt_guard_ranges([each.first >> PAGE_SHIFT for each in left if each.kind is RangeKind.GUARD])
 
     # Make RAM of every frame but those of stores that are not over.
-    traps.guard_pending()
+    traps.guard_in_flight()
     if port.retype_in_flight_is_fatal:
         channels.bind(range(server.slots.vcpus))
         _have_answers_taken(server)
         server.enable()  # a barrier: the instructions of those answers are over
     server.claim_again()
-    traps.protect_pending()
+    traps.protect_in_flight()
     traps.unprotect_deferred()
 
     # The device's ranges, if they are not what the predecessor had.

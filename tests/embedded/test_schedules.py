@@ -7,7 +7,7 @@ would notice is shown by taking away, in turn, each of the things that keep a st
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -17,13 +17,16 @@ from tests.support.schedule import Schedule, ScheduledPort, Store
 from tests.support.tables import FRAME, pte
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
-from xengt_dm.hypervisor.port import WriteTrap
+from xengt_dm.hypervisor.port import DomainPort, MemType, WriteTrap
 from xengt_dm.instance import WRITE_TRAPS, Settings, TrapsMaker, open_instance
+from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.traps import claim
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import barrier
 from xengt_dm.traps.state import Event
+from xengt_dm.traps.unprotect import MadeRam, set_ram
 
 pytestmark = pytest.mark.slow
 
@@ -144,35 +147,46 @@ class Unguarded(ClaimTraps):
         return list(gfns)
 
 
-class AtOnce(ClaimTraps):
-    """Unprotects frames whatever is being stored to."""
+class UnsyncsAtOnce(ClaimTraps):
+    """Unsyncs a frame during the store that asks for it."""
 
     def unsync(self, gfn: int) -> bool:
         return self.protected.issuperset([gfn]) and bool(self._make_ram([gfn], Event.UNSYNC))
 
-    def _stored_to(self, gfns: Sequence[int]) -> set[int]:
-        return set()
+
+def whatever_is_in_flight(gfns: Sequence[int], port: DomainPort, server: int, slots: Slots) -> list[int]:
+    """As may_become_ram, but lets every frame become RAM."""
+    return list(gfns)
 
 
-class NoBarrier(ClaimTraps):
-    """Takes every store for done whose answer was taken."""
-
-    def _stored_to(self, gfns: Sequence[int]) -> set[int]:
-        return self._slots.last_stores().unfinished.intersection(gfns)
-
-
-class OneLook(ClaimTraps):
-    """Does not look again once the type has changed."""
-
-    def _trap_again(self, gfns: set[int]) -> set[int]:
-        return set()
+def without_a_barrier(gfns: Sequence[int], port: DomainPort, server: int, slots: Slots) -> list[int]:
+    """As may_become_ram, but takes every store for done whose answer was taken."""
+    unfinished = slots.last_stores().unfinished
+    return [gfn for gfn in gfns if gfn not in unfinished]
 
 
-@pytest.mark.parametrize("broken", [AtOnce, NoBarrier, OneLook])
-def test_without_it_some_rep_store_ends_the_guest(broken: type[ClaimTraps]) -> None:
+def without_a_second_look(gfns: Sequence[int], port: DomainPort, slots: Slots, trap: MemType) -> MadeRam:
+    """As make_ram, but does not look again once the type has changed."""
+    return set_ram(gfns, port)
+
+
+@pytest.mark.parametrize(
+    ("traps", "name", "broken"),
+    [
+        (UnsyncsAtOnce, "may_become_ram", whatever_is_in_flight),
+        (ClaimTraps, "may_become_ram", without_a_barrier),
+        (ClaimTraps, "make_ram", without_a_second_look),
+    ],
+    ids=["at once", "no barrier", "one look"],
+)
+def test_without_it_some_rep_store_ends_the_guest(
+    traps: type[ClaimTraps], name: str, broken: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, name, broken)
+
     def explore_all() -> None:
         for seed in SEEDS:
-            explore(seed, "4.17", Sync.RELAXED, {WriteTrap.CLAIM: broken}, rep_stores=True)
+            explore(seed, "4.17", Sync.RELAXED, {WriteTrap.CLAIM: traps}, rep_stores=True)
 
     with pytest.raises(DomainCrashedError, match="rep store"):
         explore_all()

@@ -72,14 +72,14 @@ class Guest:
         )
         kind()
         self.setting.slots.unfinished = set(self.stores)
-        self.setting.slots.pending = {gfn + i for gfn in self.stores for i in range(2)}
+        self.setting.slots.in_flight = {gfn + i for gfn in self.stores for i in range(2)}
         self.check()
 
     def end(self) -> None:
         """As :func:`xengt_dm.instance.stop`."""
         self.stores.clear()
         self.refusals = 0
-        self.setting.slots.unfinished = self.setting.slots.pending = set()
+        self.setting.slots.unfinished = self.setting.slots.in_flight = set()
         while len(self.tracked) < len(FRAMES):
             self.take_back()
             self.protect()
