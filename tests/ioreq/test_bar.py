@@ -264,7 +264,7 @@ class OldFirst(Bar):
 class Forgetful(Bar):
     """Takes the old range from the bus with the hypervisor's."""
 
-    def _take_away(self, address: int) -> None:
+    def _remove_range(self, address: int) -> None:
         self._server.remove_range(self.range_at(address))
         self._bus.remove(Kind.MEMORY, address)
 

@@ -1,4 +1,4 @@
-"""Taking things down although hypercalls fail: a failed call is made a second time, and the later steps are still taken.
+"""Taking things down although hypercalls fail: a call gets a second try, and the later steps are taken in any case.
 
 Facts: a hypercall fails now and then although nothing is wrong, for example because Xen has no memory for a moment. A
 call that acquires something passes the failure on to its caller. A call that releases something leaves it behind if it
@@ -26,7 +26,7 @@ def retry_once(call: Callable[..., object], *arguments: object) -> None:
 
 
 class BestEffort:
-    """Takes the steps of a teardown one after the other. A step that fails does not keep the later ones from being taken.
+    """Takes the steps of a teardown one after the other, the later ones also if an earlier one fails.
 
     attempt = BestEffort()
     attempt(server.disable)

@@ -133,7 +133,7 @@ def parse_config(data: bytes, file: str) -> dict[str, Setting]:
 
 
 def as_number(setting: Setting) -> int | None:
-    """Returns the number that xl reads in a setting; None if it reads none, as in ``09``, in ``1 ``, and after ``+=``."""
+    """Returns the number that xl reads in a setting; None if it reads none, as in ``09``, ``1 `` and after ``+=``."""
     if setting.added or not isinstance(setting.value, Atom):
         return None
     match = _LONG.fullmatch(setting.value.text)
