@@ -1,8 +1,8 @@
 """Every metric that ``xengt-dm exporter`` serves. The collector, the documents and the tests all use this table.
 
-A row's ``source`` says where its samples come from. It maps the values of the row's labels (without ``domid``) to the
-name of a value in a :class:`~xengt_dm.stats.reader.Reading`. A label that the keys give no value is the reading's text
-of that name.
+A row's ``source`` says where its samples come from: it has a key for each series of a domain. The key has the values of
+the row's labels, without ``domid``; the value is the name of a value in a :class:`~xengt_dm.stats.reader.Reading`.
+Where the key has no value for a label, the label's value is the reading's text with the name of the label.
 
 To add a counter: add its field to ``xd_counters`` (cffi_build/core/base/stats.h), increment it, add a row here, and
 write docs/metrics.md and docs/logs.md anew (docs/metrics.md says how). ``XD_STATS_VERSION`` changes only if a field
