@@ -52,7 +52,7 @@ class ClaimTraps:
         frames = ffi.unpack(gfns, count)
         if failures:
             for i, gfn in enumerate(frames):
-                # A deferred frame has the type still, and Xen answers EINVAL for that.
+                # A deferred frame still has the type, and Xen answers EINVAL for that.
                 if errors[i] == errno.EINVAL and self._frames[gfn] is FrameState.DEFERRED:
                     errors[i] = 0
                     failures -= 1
@@ -60,7 +60,7 @@ class ClaimTraps:
         if len(self._guards):
             for gfn in self._guards.frames().intersection(frames):
                 self._guards.remove(gfn)
-        # After every call that raises DomainGoneError: the caller then knows of no protected frame, and neither do we.
+        # Last, because the calls above can raise DomainGoneError: no frame may count as protected then.
         self._frames.apply(Event.PROTECT, frames)
         return failures
 
@@ -94,7 +94,7 @@ class ClaimTraps:
         for gfn, error in zip(frames, set_types(self._port, self.TRAP, frames), strict=True):
             if not error:
                 self._frames.apply(Event.PROTECT, [gfn])
-            elif error != errno.EINVAL:  # EINVAL: the frame has the type still, or it is no RAM
+            elif error != errno.EINVAL:  # EINVAL: the frame still has the type, or it is no RAM
                 raise not_verified(self._port.domid, error)
 
     def frames_changed(self) -> None:

@@ -78,7 +78,7 @@ class RangeTraps:
             return refuse(count, errors)
         frames = ffi.unpack(gfns, count)
         had_range = self._guards.frames()
-        # A deferred frame has its range and the type still.
+        # A deferred frame still has its range and the type.
         to_protect = [gfn for gfn in frames if self._frames[gfn] is not FrameState.DEFERRED]
         error_of = {gfn: self._add_range(gfn, frames) for gfn in to_protect}
         with_range = [gfn for gfn in to_protect if not error_of[gfn]]
