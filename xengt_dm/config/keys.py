@@ -150,6 +150,26 @@ _ROWS: Final = (
         "is still no table map nothing, and are counted.",
     ),
     Key(
+        name="shadow.max_spaces",
+        kind=Kind.INTEGER,
+        default=4096,
+        low=1,
+        high=65536,
+        doc="How many address spaces of the domain may be live at once. The announcement of one more is refused and "
+        "counted; the other spaces do not notice.",
+    ),
+    Key(
+        name="shadow.max_mapped_mib",
+        kind=Kind.INTEGER,
+        default=2048,
+        low=256,
+        high=1 << 20,
+        multiple=2,
+        doc="How much of the domain's memory the daemon may have mapped at once, in MiB. Each 2 MiB of guest memory "
+        "are one mapping, and cost 4 KiB of page tables. If more is needed, the 2 MiB that were used longest ago are "
+        "unmapped. A daemon does not start if vm.max_map_count of the host allows fewer mappings.",
+    ),
+    Key(
         name="domain.frame_limit",
         kind=Kind.INTEGER,
         default=0,
