@@ -84,6 +84,7 @@ SECTIONS: Final = {
     "device": "The virtual graphics device that the guest sees.",
     "shadow": "The shadows of the guest's page tables.",
     "domain": "The domain that is served.",
+    "record": "Recording what the guest does, with `xengt-dm record` or `run --record`.",
     "log": "What is logged. xengt-dm(8) says where the log goes.",
 }
 
@@ -184,6 +185,25 @@ _ROWS: Final = (
         high=60_000,
         reloadable=True,
         doc="Time between two checks that the domain still exists, in milliseconds.",
+    ),
+    Key(
+        name="record.max_mib",
+        kind=Kind.INTEGER,
+        default=1024,
+        low=1,
+        high=1 << 20,
+        reloadable=True,
+        doc="A recording ends by itself when its trace has this many MiB. A recording that goes on keeps the bounds "
+        "that it was started with.",
+    ),
+    Key(
+        name="record.max_minutes",
+        kind=Kind.INTEGER,
+        default=60,
+        low=1,
+        high=10_080,
+        reloadable=True,
+        doc="A recording ends by itself after this many minutes.",
     ),
     Key(
         name="log.level",
