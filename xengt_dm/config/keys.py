@@ -146,7 +146,8 @@ _ROWS: Final = (
         default=65536,
         low=1,
         high=1 << 24,
-        doc="The quota: how many shadow tables the domain may have. Each takes about 4.2 KiB. When the quota is used "
+        doc="The quota: how many shadow tables the domain may have. Each takes about 4.3 KiB, and a daemon does not "
+        "start if the limit of its control group, MemoryMax= of its unit, is too low for that. When the quota is used "
         "up, the address space that was submitted longest ago loses its shadow tables first. Entries for which there "
         "is still no table map nothing, and are counted.",
     ),
