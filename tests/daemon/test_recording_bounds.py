@@ -228,7 +228,7 @@ def test_killed_at_any_moment_it_leaves_a_trace(tmp_path: Path, suffix: str) -> 
             daemon.kill()
         file.write_bytes(whole_part(file.read_bytes(), suffix))
         _, events = read_trace(file)
-        assert number == 0 or len(events) > 7, "more than the registers"
+        assert number < 3 or len(events) > 7, "more than the registers"
         assert dumps_of(file, "strict") == []
 
 

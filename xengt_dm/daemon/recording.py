@@ -338,4 +338,4 @@ def _require_regular(file: TraceFile) -> None:
     if kind != stat.S_IFREG:
         os.close(file.descriptor)
         what = _KINDS.get(kind, "not one")
-        raise DataError(f"{file.name} is {what}; a recording goes to a regular file only, which nobody has to read")
+        raise DataError(f"{file.name} is {what}; a recording goes to a regular file only")
