@@ -33,18 +33,23 @@ from xengt_dm.ioreq.ranges import NoRangeRecord, RangeKind, RangeRecord
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES
 from xengt_dm.stats.page import StatsPage
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import guard_range, search_ram
 from xengt_dm.traps.ranges import RangeTraps
 from xengt_dm.traps.write_traps import WriteTraps
-from xengt_dm.units import PAGE_SHIFT
+from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE
 from xengt_dm.vgpu.device import Vgpu
 from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
 from xengt_dm.vgpu.state import SIZE, DeviceState
 
 DEFAULT_BAR0 = int(KEYS["device.bar0_gpa"].default)
 DEFAULT_MAX_TABLES = int(KEYS["shadow.max_tables"].default)
+DEFAULT_MAX_SPACES = int(KEYS["shadow.max_spaces"].default)
+#: A chunk is the 2 MiB of guest memory that are mapped together (xengt_dm/ppgtt/guest_frames.py).
+CHUNK_MIB: Final = CHUNK_FRAMES * PAGE_SIZE >> 20
+DEFAULT_MAX_MAPPED_CHUNKS = int(KEYS["shadow.max_mapped_mib"].default) // CHUNK_MIB
 #: How long a successor waits for a vCPU to take its predecessor's answer. One that is paused takes none, and then we go
 #: on without it.
 TAKEN_SECONDS: Final = 1.0
@@ -60,12 +65,18 @@ WRITE_TRAPS: Final[Mapping[WriteTrap, TrapsMaker]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What one device model is to be. ``bar0`` is a gpa, a multiple of its size, outside the domain's RAM."""
+    """What one device model is to be. ``bar0`` is a gpa, a multiple of its size, outside the domain's RAM.
+
+    ``max_tables``: the quota of shadow tables. ``max_spaces``: how many address spaces may be live at once.
+    ``max_mapped_chunks``: how many chunks of guest memory may be mapped at once.
+    """
 
     bar0: int = DEFAULT_BAR0
     generation: int = 8
     sync: Sync = Sync.STRICT
     max_tables: int = DEFAULT_MAX_TABLES
+    max_spaces: int = DEFAULT_MAX_SPACES
+    max_mapped_chunks: int = DEFAULT_MAX_MAPPED_CHUNKS
     graphics: GraphicsMemory = NO_GRAPHICS_MEMORY
 
     @classmethod
@@ -76,6 +87,8 @@ class Settings:
             generation=config.integer("device.generation"),
             sync=Sync(config.string("shadow.mode")),
             max_tables=config.integer("shadow.max_tables"),
+            max_spaces=config.integer("shadow.max_spaces"),
+            max_mapped_chunks=config.integer("shadow.max_mapped_mib") // CHUNK_MIB,
             graphics=GraphicsMemory(
                 config.integer("device.low_gm_mib"),
                 config.integer("device.high_gm_mib"),

@@ -11,7 +11,9 @@ from click.testing import CliRunner, Result
 
 from xengt_dm import __version__
 from xengt_dm.cli import COMMANDS, main
-from xengt_dm.errors import ExitCode
+from xengt_dm.config.merge import Config
+from xengt_dm.errors import ConfigError, ExitCode
+from xengt_dm.service import limits
 
 OK, USAGE, DATA, UNAVAILABLE = ExitCode.OK, ExitCode.USAGE, ExitCode.DATA, ExitCode.UNAVAILABLE
 CONFIG = ExitCode.CONFIG
@@ -208,6 +210,15 @@ def test_run_used_wrongly(tmp_path: Path, options: list[str], status: ExitCode) 
     result = run("run", "--config-dir", tmp_path, *options)
     assert result.exit_code == status
     assert "Traceback" not in result.output
+
+
+def test_run_with_limits_that_are_too_low(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def low(config: Config) -> None:
+        raise ConfigError(f"too low for {config.integer('shadow.max_tables')}")
+
+    monkeypatch.setattr(limits, "check", low)
+    result = run("run", "--domid", "5", "--run-dir", tmp_path, "--config-dir", tmp_path, "--max-tables", "77")
+    assert (result.exit_code, result.output) == (CONFIG, "xengt-dm: too low for 77\n")
 
 
 # The commands that ask a daemon, where there is none

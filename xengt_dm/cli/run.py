@@ -22,7 +22,7 @@ from xengt_dm.daemon.reload import Running
 from xengt_dm.errors import UsageError
 from xengt_dm.log import log
 from xengt_dm.run_dir.directory import open_directory
-from xengt_dm.service import sandbox
+from xengt_dm.service import limits, sandbox
 from xengt_dm.service.instances import own_settings
 from xengt_dm.service.notify import Notifier
 
@@ -86,6 +86,7 @@ def command(
     config = load(config_dir, name, options)
     log.configure(domid=domid, level=config.string("log.level"))
     log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)
+    limits.check(config)
     # Imported here, because the Xen libraries may be missing and then the error is about that.
     from xengt_dm.hypervisor.xen.port import XenPort
 

@@ -332,6 +332,13 @@ METRICS: Final = (
             "recording",
         ),
     ),
+    _per_domain(
+        "xengt_recordings_cut_total",
+        COUNTER,
+        "recordings",
+        "cut_recordings",
+        "Recordings that ended by themselves, at a bound or because the file could not be written",
+    ),
     # The exporter
     Metric(
         "xengt_build_info",
