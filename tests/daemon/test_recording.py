@@ -17,7 +17,7 @@ from xengt_dm.control.client import ask
 from xengt_dm.control.protocol import SOCKET_NAME, RefusedError
 from xengt_dm.control.server import serve_control
 from xengt_dm.daemon.recording import Recording, TraceFile, open_trace_file
-from xengt_dm.errors import DataError, UsageError
+from xengt_dm.errors import DataError, ExitCode, UsageError
 from xengt_dm.sim.demo import Guest
 
 
@@ -52,8 +52,9 @@ def test_over_the_socket(tmp_path: Path) -> None:
             answer = await command(stop=True)
             assert isinstance(answer, dict)
             assert (answer["recording"], answer["file"]) == (None, "the file.gz")
-            with pytest.raises(RefusedError, match="nothing is being recorded"):
+            with pytest.raises(RefusedError, match="nothing is being recorded") as caught:
                 await command(stop=True)
+            assert caught.value.exit_code == ExitCode.USAGE
             nursery.cancel_scope.cancel()
 
     before = set(os.listdir("/proc/self/fd"))

@@ -11,7 +11,8 @@ import click
 
 from xengt_dm.cli import formatting
 from xengt_dm.cli.client import ask_and_show, instance_options
-from xengt_dm.errors import DataError, UsageError
+from xengt_dm.cli.errors import cannot_write
+from xengt_dm.errors import UsageError
 
 
 @click.command("record")
@@ -33,7 +34,7 @@ def command(file: Path | None, stop: bool, domid: int, base: Path, as_json: bool
         there = file.exists()
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise DataError(f"{file}: cannot be written: {error.strerror}") from error
+        raise cannot_write(file, error) from error
     try:
         ask_and_show(base, domid, "record", as_json, _show, descriptor=descriptor, file=str(file.absolute()))
     except BaseException:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from xengt_dm.errors import CallError, DataError
+from xengt_dm.errors import CallError, DataError, UsageError
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine
@@ -86,12 +86,12 @@ class Recording:
             self._recorder.dump(name)
 
     def stop(self) -> int:
-        """Record no more; how many events the trace has. Raises DataError if nothing was being recorded.
+        """Record no more; how many events the trace has. Raises UsageError if nothing was being recorded.
 
         The trace is whole also if the last dump fails; that raises HostError.
         """
         if self._file is None or self._recorder is None:
-            raise DataError("nothing is being recorded")
+            raise UsageError("nothing is being recorded")
         recorder, name = self._recorder, self._file.name
         try:
             self.dump(LAST_DUMP)
