@@ -15,8 +15,8 @@ _RUN_DIRECTORIES = Path("/run/xengt-dm")
 # The same as in tests/lab/guest/stop.c.
 _ORDER_ANNOUNCE, _ORDER_GENTLY = 3, 4
 _STORES_SERVED = 50
-# One store of 16 bytes may trap as so many. The guest tells of them when all have been made, so that an instance may know
-# of more than the mailbox does.
+# One store of 16 bytes may trap as so many. The guest counts them when all have been made, so an instance may know of
+# more than the mailbox does.
 _STORES_AT_ONCE = 16
 # An instance must end within so many seconds after its domain. That is meant for a real machine; an emulated one gets
 # the time that it takes to start some programs in addition.
