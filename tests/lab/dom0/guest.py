@@ -111,15 +111,21 @@ class Guest:
         """
         node = f"/local/domain/{self.domid}/control/shutdown"
         name = " ".join(words[:2])
-        with subprocess.Popen(words, stdin=subprocess.DEVNULL) as xl:
+        # Two events: one at once, and one for the change.
+        watch = ["xenstore-watch", "-n", "2", node]
+        with (
+            subprocess.Popen(watch, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as change,
+            subprocess.Popen(words, stdin=subprocess.DEVNULL) as xl,
+        ):
             try:
                 wait_until(
                     "xl to ask the guest",
                     _TOOL_SECONDS,
-                    lambda: run("xenstore-read", node).strip() == "suspend" or xl.poll() is not None,
+                    lambda: change.poll() is not None or xl.poll() is not None,
                     lambda: processor_seconds(xl.pid),
                 )
                 require(xl.poll() is None, f"{name} ended before it asked the guest to suspend")
+                require(run("xenstore-read", node).strip() == "suspend", f"{name} asked something else of the guest")
                 run("xenstore-write", node, "")
                 self.leave(0)  # the same checkpoint comes each time
                 self.order(order)
@@ -127,6 +133,7 @@ class Guest:
                 status = wait_exit(xl, name, _TOOL_SECONDS)
                 require(status == 0, f"{name} ended with status {status}")
             finally:
+                change.kill()
                 xl.kill()
 
     def close(self) -> None:

@@ -4,13 +4,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .checks import require, wait_until
+from .checks import ScenarioError, require, wait_until
 from .daemon import ask_at_once
 from .guest import Guest
 from .programs import run, show
 
 #: Between two steps of an instance or of a guest, as far as anything moves.
 STEP_SECONDS = 180
+#: A unit has a control group here from its start until its last process has ended.
+_GROUPS = Path("/sys/fs/cgroup/xengt.slice")
 _RUN_DIRECTORIES = Path("/run/xengt-dm")
 # The same as in tests/lab/guest/stop.c.
 _ORDER_ANNOUNCE, _ORDER_GENTLY = 3, 4
@@ -38,6 +40,23 @@ def properties(unit: str, *names: str) -> dict[str, str]:
 def state(domid: int) -> str:
     """The ActiveState of the unit of a domain's instance."""
     return properties(unit(domid), "ActiveState")["ActiveState"]
+
+
+def wait_active(domid: int, what: str, after: int | None = None) -> None:
+    """Wait until a domain's instance serves, and systemd knows it. ``after``: the process of the one before it.
+
+    Starting systemctl again and again would take the processor from what it asks about.
+    """
+    wait_until(what, STEP_SECONDS, lambda: _process(domid) not in (None, after))
+    wait_until(what, STEP_SECONDS, lambda: state(domid) == "active")
+
+
+def _process(domid: int) -> int | None:
+    """The process that serves a domain; None if nothing answers."""
+    try:
+        return int(status(domid)["pid"])
+    except (OSError, ScenarioError):
+        return None
 
 
 def status(domid: int) -> dict[str, Any]:
@@ -100,6 +119,7 @@ def check_end(domid: int) -> float:
     """
     name = unit(domid)
     gone = time.monotonic()
+    wait_until(f"the end of {name}", STEP_SECONDS, lambda: not (_GROUPS / name).exists())
     wait_until(f"the end of {name}", STEP_SECONDS, lambda: state(domid) == "inactive")
     seconds = time.monotonic() - gone
     started = time.monotonic()

@@ -4,7 +4,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from dom0.checks import require, say, wait_until
+from dom0.checks import require, say
 from dom0.guest import Guest, created
 from dom0.instances import (
     STEP_SECONDS,
@@ -19,6 +19,7 @@ from dom0.instances import (
     status,
     traps,
     unit,
+    wait_active,
 )
 from dom0.programs import outcome
 from dom0.programs import run as command
@@ -44,7 +45,7 @@ _FILES = Path("/etc/xengt-dm/domains")
 
 def _wait_served(domid: int, what: str) -> None:
     """That the watcher gives a domain its instance, with the options that its file or its launch says."""
-    wait_until(f"an instance of the domain that {what}", STEP_SECONDS, lambda: state(domid) == "active")
+    wait_active(domid, f"an instance of the domain that {what}")
     told = status(domid)
     require(told["generation"] == _GENERATION, f"the domain that {what} is served without its options: {told}")
 

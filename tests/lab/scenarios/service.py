@@ -6,7 +6,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from dom0.checks import require, say, wait_until
+from dom0.checks import require, say
 from dom0.guest import Guest, created
 from dom0.instances import (
     STEP_SECONDS,
@@ -21,6 +21,7 @@ from dom0.instances import (
     state,
     status,
     unit,
+    wait_active,
 )
 from dom0.libxen import DeviceModel
 from dom0.programs import run as command
@@ -115,13 +116,9 @@ def run_service(pvh: Guest, hvm: Guest) -> dict[str, int | float | str]:
     _check_reach(pvh, hvm)
 
     say("killing the HVM guest's instance")
-    before = properties(unit(hvm.domid), "MainPID")["MainPID"]
+    before = int(properties(unit(hvm.domid), "MainPID")["MainPID"])
     command("systemctl", "kill", "--signal=KILL", unit(hvm.domid))
-    wait_until(
-        "systemd to start it again",
-        STEP_SECONDS,
-        lambda: state(hvm.domid) == "active" and properties(unit(hvm.domid), "MainPID")["MainPID"] not in ("0", before),
-    )
+    wait_active(hvm.domid, "systemd to start it again", after=before)
     announce_again(hvm)
 
     say("stopping both instances")
