@@ -6,6 +6,9 @@
 #include "space.h"
 
 #define LEAVES 3u
+/* Between two stores of a guest that stores gently. A trap costs the emulated machine some milliseconds; with one nap, two
+ * such guests leave little of the only processor to what the scenario does. */
+#define NAPS 4u
 
 /* Checkpoints and orders; tests/lab/scenarios/stop.py, adopt.py, service.py and life.py have the same. */
 enum { ANNOUNCED = 1, FINISHED, RESUMED };
@@ -73,7 +76,8 @@ static void store_without_end(struct vcpu *self)
         else if (order == ORDER_ANNOUNCE)
             announce_again(self);
         else if (order == ORDER_GENTLY)
-            doze();
+            for (u32 i = 0; i < NAPS; i++)
+                doze();
         struct table *table = leaf[turn % LEAVES];
         enum store_way way = turn % STORE_WAYS;
         u32 entry = random_below(self, ENTRIES / 2) * 2;

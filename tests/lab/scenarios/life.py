@@ -32,7 +32,7 @@ CPUS = 1
 # The same as in tests/lab/guest/stop.c.
 _ANNOUNCED, _RESUMED = 1, 3
 _ORDER_SUSPEND, _ORDER_GENTLY = 2, 4
-_STORES_ALONE = 500
+_STORES_ALONE = 150
 #: Of a guest with two spaces of a root, two directories and three leaf tables.
 _TABLES = 12
 _GENERATION = 9

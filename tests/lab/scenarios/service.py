@@ -36,7 +36,7 @@ CPUS = 1
 _ANNOUNCED = 1
 _ORDER_GENTLY = 4
 _STORES_SERVED = 50
-_STORES_ALONE = 500
+_STORES_ALONE = 150
 _METRICS = "http://127.0.0.1:9917/metrics"
 # xengt_dm/run_dir/owner.py.
 _UID_BASE = 0x70000000
