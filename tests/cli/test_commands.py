@@ -34,8 +34,9 @@ def test_without_a_command_it_says_which_there_are() -> None:
         assert name in result.output
 
 
-def test_version() -> None:
-    result = run("--version")
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version(option: str) -> None:
+    result = run(option)
     assert (result.exit_code, result.output) == (OK, f"xengt-dm {__version__}\n")
 
 
@@ -54,6 +55,20 @@ def test_options_that_there_are_not(name: str) -> None:
     assert "--explode" in result.output
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_option_that_names_a_domain_has_a_short_form(name: str) -> None:
+    text = run(name, "--help").output
+    assert text.count(" --domid") == text.count("-d, --domid")
+
+
+def test_a_mode_that_there_is_not() -> None:
+    result = run("mode", "--domid", "7", "fast")
+    assert result.exit_code == USAGE
+    assert "Invalid value for 'MODE': 'fast' is not one of 'strict', 'relaxed'." in result.output.replace(
+        "[MODE]", "MODE"
+    )
+
+
 def test_commands_that_there_are_not() -> None:
     result = run("explode")
     assert result.exit_code == USAGE
@@ -67,6 +82,7 @@ def test_replaying_a_trace() -> None:
     result = run("replay", TRACES / "attributes.jsonl")
     assert result.exit_code == OK
     assert "0 audit mismatches" in result.output
+    assert ", 1 dump, " in result.output
 
 
 @pytest.mark.parametrize("mode", ["strict", "relaxed"])

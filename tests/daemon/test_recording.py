@@ -19,8 +19,9 @@ from xengt_dm.control.client import ask
 from xengt_dm.control.protocol import SOCKET_NAME, RefusedError
 from xengt_dm.control.server import serve_control
 from xengt_dm.daemon.recording import open_trace_file
-from xengt_dm.errors import DataError, UsageError
+from xengt_dm.errors import DataError, ExitCode, UsageError
 from xengt_dm.sim.demo import Guest
+from xengt_dm.steps import complete
 
 
 def test_over_the_socket(tmp_path: Path) -> None:
@@ -49,8 +50,9 @@ def test_over_the_socket(tmp_path: Path) -> None:
             answer = await command(stop=True)
             assert isinstance(answer, dict)
             assert (answer["recording"], answer["file"]) == (None, "the file.gz")
-            with pytest.raises(RefusedError, match="nothing is being recorded"):
+            with pytest.raises(RefusedError, match="nothing is being recorded") as caught:
                 await command(stop=True)
+            assert caught.value.exit_code == ExitCode.USAGE
             nursery.cancel_scope.cancel()
 
     before = set(os.listdir("/proc/self/fd"))
@@ -113,10 +115,10 @@ def test_started_while_quiesced(tmp_path: Path) -> None:
     async def body(machine: Machine) -> None:
         recording = recording_of(machine)
         await machine.make_space()
-        machine.instance.engine.quiesce()
+        complete(machine.instance.engine.quiesce())
         recording.start(open_trace_file(str(file)))
         await machine.store(L1, 1, pte(9))
-        machine.instance.engine.resume()
+        complete(machine.instance.engine.resume())
         recording.stop()
 
     play(body)

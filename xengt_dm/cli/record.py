@@ -11,8 +11,9 @@ import click
 
 from xengt_dm.cli import formatting
 from xengt_dm.cli.client import ask_and_show, instance_options
+from xengt_dm.cli.errors import cannot_write
 from xengt_dm.config.keys import KEYS
-from xengt_dm.errors import DataError, UsageError
+from xengt_dm.errors import UsageError
 
 _MIB: Final = KEYS["record.max_mib"]
 _MINUTES: Final = KEYS["record.max_minutes"]
@@ -66,7 +67,7 @@ def command(
         # To open a FIFO would wait for its reader; the daemon refuses what is not a regular file.
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
     except OSError as error:
-        raise DataError(f"{file}: cannot be written: {error.strerror}") from error
+        raise cannot_write(file, error) from error
     try:
         name = str(file.absolute())
         ask_and_show(base, domid, "record", as_json, _show, descriptor=descriptor, file=name, **given)

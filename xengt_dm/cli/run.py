@@ -54,7 +54,7 @@ def _short_options(function: Any) -> Any:
 
 
 @click.command(name="run", short_help="Serve a domain.")
-@click.option("--domid", type=Domid(), required=True, help="The domain to serve.")
+@click.option("-d", "--domid", type=Domid(), required=True, help="The domain to serve.")
 @click.option(
     "--name",
     metavar="NAME",

@@ -22,10 +22,12 @@ import trio
 
 from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
-from xengt_dm.errors import CallError, DataError
+from xengt_dm.errors import CallError, DataError, UsageError
 from xengt_dm.ioreq.bus import Bus
+from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine
+from xengt_dm.steps import Steps, complete
 from xengt_dm.trace.background import BackgroundWriter
 from xengt_dm.trace.ending import End, EndedError
 from xengt_dm.trace.events import FRAME_LIMIT, Header, Mmio
@@ -149,19 +151,19 @@ class Recording:
         """
         bounds = bounds or Bounds()
         self._refuse_second(file)
-        self._begin(file, self._open(file, bounds), bounds)
+        complete(self._begin(file, self._open(file, bounds), bounds))
 
-    async def start_later(self, file: TraceFile, bounds: Bounds) -> None:
-        """:meth:`start`, while a thread waits for the file."""
+    async def start_later(self, file: TraceFile, bounds: Bounds, loop: ServeLoop) -> None:
+        """:meth:`start`, while a thread waits for the file, and requests are served."""
         self._refuse_second(file)
         self._opening = file.name
         try:
             writer = await trio.to_thread.run_sync(self._open, file, bounds, abandon_on_cancel=True)
         finally:
             self._opening = None
-        self._begin(file, writer, bounds)
+        await loop.run(self._begin(file, writer, bounds))
 
-    def look(self) -> None:
+    def look(self) -> Steps[None]:
         """Hand over what was recorded, and end the recording when its time is over. To be called now and then."""
         current = self._current
         if current is None:
@@ -169,27 +171,27 @@ class Recording:
         current.recorder.flush()
         if self._current is not None and self._clock() >= current.ends_at:
             with suppress(CallError):
-                self.dump(LAST_DUMP)
+                yield from self.dump(LAST_DUMP)
             if self._current is not None:
                 self._end_by_itself(EndedError(End.DURATION))
 
-    def dump(self, name: str | int) -> None:
+    def dump(self, name: str | int) -> Steps[None]:
         """Have the trace dump every space here. They are synced first, as its replay will do."""
         if self._current is not None and not self._engine.quiesced:
             for space in self._engine.spaces:
-                self._engine.sync(space)
+                yield from self._engine.sync(space)
             if self._current is not None:  # the syncs may have ended it
                 self._current.recorder.dump(name)
 
-    def finish(self) -> Outcome:
+    def finish(self) -> Steps[Outcome]:
         """Record no more; a thread writes what is left. If the last recording ended by itself, returns that.
 
-        Raises DataError if there is neither. The trace is whole also if the last dump fails; that raises HostError.
+        Raises UsageError if there is neither. The trace is whole also if the last dump fails; that raises HostError.
         """
         if self._current is None and self.cut is None:
-            raise DataError("nothing is being recorded")
+            raise UsageError("nothing is being recorded")
         try:
-            self.dump(LAST_DUMP)
+            yield from self.dump(LAST_DUMP)
         finally:
             if self._current is not None:
                 self._current.recorder.flush()
@@ -200,14 +202,14 @@ class Recording:
 
     def stop(self) -> Outcome:
         """:meth:`finish`, and wait until everything is written, at most STOP_SECONDS."""
-        outcome = self.finish()
+        outcome = complete(self.finish())
         outcome.wait(STOP_SECONDS)
         self._log_end()
         return outcome
 
-    async def stop_later(self) -> Outcome:
-        """:meth:`stop`, while a thread waits."""
-        outcome = self.finish()
+    async def stop_later(self, loop: ServeLoop) -> Outcome:
+        """:meth:`stop`, while a thread waits, and requests are served."""
+        outcome = await loop.run(self.finish())
         await trio.to_thread.run_sync(outcome.wait, STOP_SECONDS, abandon_on_cancel=True)
         self._log_end()
         return outcome
@@ -216,7 +218,7 @@ class Recording:
         """The end of a recording with the daemon's, whatever that ends for. Waits for nothing."""
         if self._current is not None:
             with suppress(CallError):
-                self.finish()
+                complete(self.finish())
 
     def close(self) -> None:
         """:meth:`end`, and wait until everything is written, at most STOP_SECONDS."""
@@ -249,7 +251,7 @@ class Recording:
         except OSError as error:
             raise DataError(f"{file.name}: cannot be written: {error.strerror}") from error
 
-    def _begin(self, file: TraceFile, writer: BackgroundWriter, bounds: Bounds) -> None:
+    def _begin(self, file: TraceFile, writer: BackgroundWriter, bounds: Bounds) -> Steps[None]:
         recorder = Recorder(
             writer,
             self._frame_limit,
@@ -262,28 +264,27 @@ class Recording:
         get_logger().info("record.started", file=file.name, max_mib=bounds.max_mib, max_minutes=bounds.max_minutes)
         self._bus.observe(recorder)
         try:
-            self._tell_what_is(recorder)
+            yield from self._tell_what_is(recorder)
         except BaseException:
             if self._current is not None:
                 self._end(None)
             raise
 
-    def _tell_what_is(self, recorder: Recorder) -> None:
-        """Have the engine read everything again that it has shadowed, so that it is recorded; then the registers."""
-        engine = self._engine
-        if engine.quiesced:
-            engine.observe(recorder)
-        else:
-            engine.quiesce()
-            engine.observe(recorder)
-            engine.resume()
+    def _tell_what_is(self, recorder: Recorder) -> Steps[None]:
+        """Record the registers and the live spaces, then what the engine has read, slice by slice.
+
+        Nothing comes between the first look at the bus and the spaces: an announcement is either among these or seen.
+        A store to a page that was not told of yet is recorded like any other; what the page holds comes later.
+        """
         ips = self._device.read(reg.GAMW_ECO_DEV_RW_IA, 4)
         pdps = [(reg.PDP0 + 8 * n, 8, self._device.read(reg.PDP0 + 8 * n, 8)) for n in range(reg.PDP_COUNT)]
         writes = [(reg.GAMW_ECO_DEV_RW_IA, 4, ips)]
-        for space in engine.spaces:
+        for space in self._engine.spaces:
             writes += announcement(space.mode, space.roots) * space.refs
         for offset, size, value in [*writes, *pdps]:
             recorder.note(Mmio(offset, size, value))
+        self._engine.observe(recorder)
+        yield from self._engine.tell_all()
 
     def _end_by_itself(self, error: EndedError) -> None:
         outcome = self._end(error)

@@ -31,6 +31,11 @@ MAX_CONNECTIONS: Final = 8
 #: How long after it was opened a connection must have sent its request, and must have its answer.
 PEER_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 30.0
+_LANDING_PAGE: Final = """\
+<!DOCTYPE html>
+<html lang="en"><head><title>xengt-dm exporter</title></head>
+<body><h1>xengt-dm exporter</h1><p><a href="/metrics">Metrics</a> of this host's instances.</p></body></html>
+"""
 _BOUNDS: Final = [*map(floatToGoString, LIMITS), "+Inf"]
 
 Environ = dict[str, Any]
@@ -61,8 +66,8 @@ def _family(metric: metrics.Metric) -> Metric:
         metrics.Kind.GAUGE: GaugeMetricFamily,
         metrics.Kind.HISTOGRAM: HistogramMetricFamily,
     }[metric.kind]
-    # OpenMetrics has a unit only where the name ends in it.
-    unit = metric.unit if metric.name.endswith(f"_{metric.unit}") else ""
+    # OpenMetrics has a unit only where the name ends in it, and an info has none.
+    unit = metric.unit if metric.name.endswith(f"_{metric.unit}") and metric.unit != "info" else ""
     family: Metric = make(metric.name, metric.help, labels=metric.labels, unit=unit)
     return family
 
@@ -179,6 +184,9 @@ class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
 
     def server_bind(self) -> None:
         """As the base class's, which would ask the resolver for the name of the address."""
+        if self.address_family == socket.AF_INET6:
+            with suppress(OSError):  # a kernel that has IPv6 alone there serves that
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
@@ -210,6 +218,8 @@ def _app(scrape: Callable[[Environ, StartResponse], Iterable[bytes]]) -> Callabl
         if environ["REQUEST_METHOD"] != "GET":
             body = "only GET and HEAD are served here\n"
             return _plain(start_response, "405 Method Not Allowed", body, [("Allow", "GET, HEAD")])
+        if environ["PATH_INFO"] == "/":
+            return _answer(start_response, "200 OK", "text/html; charset=utf-8", _LANDING_PAGE)
         if environ["PATH_INFO"] != "/metrics":
             return _plain(start_response, "404 Not Found", "metrics are at /metrics\n")
         try:
@@ -231,7 +241,12 @@ def _head(app: Callable[..., Iterable[bytes]], environ: Environ, start_response:
 
 
 def _plain(start_response: StartResponse, status: str, body: str, more: Sequence[tuple[str, str]] = ()) -> list[bytes]:
+    return _answer(start_response, status, "text/plain; charset=utf-8", body, more)
+
+
+def _answer(
+    start_response: StartResponse, status: str, kind: str, body: str, more: Sequence[tuple[str, str]] = ()
+) -> list[bytes]:
     content = body.encode()
-    length = ("Content-Length", str(len(content)))
-    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), length, *more])
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(content))), *more])
     return [content]
