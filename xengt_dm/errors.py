@@ -34,6 +34,10 @@ class ExitCode(enum.IntEnum):
     CONFIG = 78
 
 
+#: The claim of a domain without HAP. What is wrong is the domain's configuration, and no restart of ours mends that.
+_NO_HAP = ("xendevicemodel_map_mem_type_to_ioreq_server", errno_module.EOPNOTSUPP)
+
+
 class XengtError(Exception):
     """The base of all errors that this project raises on purpose. A command ends with ``exit_code``."""
 
@@ -94,6 +98,8 @@ class HostError(CallError):
 
     @property
     def exit_code(self) -> ExitCode:  # type: ignore[override]
+        if (self.call, self.errno) == _NO_HAP:
+            return ExitCode.CONFIG
         if self.errno in (errno_module.EPERM, errno_module.EACCES):
             return ExitCode.PERMISSION
         return ExitCode.UNAVAILABLE

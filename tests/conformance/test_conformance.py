@@ -15,7 +15,7 @@ RUNS = [(flavour, case) for flavour in FLAVOURS for case in for_flavour(CASES, f
 
 @pytest.mark.parametrize(("flavour", "case"), RUNS, ids=[f"{flavour}-{case.name}" for flavour, case in RUNS])
 def test_case(flavour: str, case: Case) -> None:
-    with EmbeddedSide(flavour) as side:
+    with EmbeddedSide(flavour, case.paging) as side:
         try:
             run(case, side)
         finally:

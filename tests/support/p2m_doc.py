@@ -23,7 +23,8 @@ LOOKS = {
     Look.OWNER: "to the owner",
     Look.SETTLE: "becomes RAM",
     Look.RETRY: "retried",
-    Look.FAULT: "fault",
+    Look.CRASH: "the domain crashes",
+    Look.PAGE_FAULT: "page fault",
 }
 
 
