@@ -89,7 +89,8 @@ class CallError(XengtError):
         self.errno = errno
         self.meaning = meaning or os.strerror(errno)
         about = "" if domid is None else f" for domain {domid}"
-        name = errno_module.errorcode.get(errno, str(errno))
+        # Of the two names that Linux has for it, Python gives ENOTSUP, and Xen's sources say the other.
+        name = "EOPNOTSUPP" if errno == errno_module.EOPNOTSUPP else errno_module.errorcode.get(errno, str(errno))
         super().__init__(f"{call}{about}: {name}: {self.meaning}")
 
 
