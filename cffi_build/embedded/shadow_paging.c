@@ -11,8 +11,12 @@
 int emb_shadow_store(emb_access *a)
 {
     xd_emb *d = a->v->domain;
-    uint32_t look = XD_LOOK_DIRECT;
+    uint32_t look = XD_LOOK_DIRECT, size = 0;
     emb_count(d, XD_EMB_PASSES);
+    for (uint32_t i = 0; i < a->nr_parts; i++)
+        size += a->parts[i].size;
+    if (size > 8) /* a vector store, and this emulator has no registers for it: hvm_shadow_emulator_ops, get_fpu */
+        return EMB_RETRY;
     emb_point(a->v, XD_POINT_COPY);
     /* The page of the first byte is asked first; what it says holds for the bytes in the other page, too. */
     for (uint32_t i = 0; i < a->nr_parts && look == XD_LOOK_DIRECT; i++)
