@@ -84,7 +84,10 @@ def flavours() -> str:
         ]
 
     head = ["flavour", "tree", "type that traps", "who gets the store", "one lock for both looks", "straddle"]
-    return table([*head, "looks again", "server asked first", "default server", "emulated again", "source"], map(row, FLAVOURS.values()))
+    return table(
+        [*head, "looks again", "server asked first", "default server", "emulated again", "source"],
+        map(row, FLAVOURS.values()),
+    )
 
 
 def _where(members: Iterable[str]) -> str:

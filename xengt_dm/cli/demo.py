@@ -93,5 +93,7 @@ def _as_text(result: Result) -> str:
         ("still protected", counters["protected_pages"], "pages, after the guest destroyed its spaces"),
     ]
     paging = ", shadow paging" if result.paging is Paging.SHADOW else ""
-    head = f"A guest with two vCPUs on the embedded hypervisor (as Xen {result.flavour}{paging}), {result.seconds:.1f} s"
+    head = (
+        f"A guest with two vCPUs on the embedded hypervisor (as Xen {result.flavour}{paging}), {result.seconds:.1f} s"
+    )
     return "\n".join([head, "", *(f"  {name:<18} {value:>12,}  {text}" for name, value, text in rows)])

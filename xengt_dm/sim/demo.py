@@ -270,8 +270,8 @@ def demo(
     """Runs the guest for about ``seconds``, but at least ROUNDS rounds; audits the shadows; and ends in order.
 
     A few times a second ``progress`` is called with the number of stores that have trapped and the seconds that have
-    passed. Raises GuestFault if the guest finds its memory wrong, HostError if no device model can see every store on
-    this flavour of Xen, or not those of a guest with this paging, and KeyboardInterrupt or SystemExit if it is interrupted.
+    passed. Raises GuestFault if the guest finds its memory wrong, HostError if no device model can see every store of
+    a guest with this paging on this flavour of Xen, and KeyboardInterrupt or SystemExit if it is interrupted.
     """
     guest = Guest(seconds, seed)
     with (

@@ -175,12 +175,16 @@ class Flavour:
 FLAVOURS: Final = {
     flavour.name: flavour
     for flavour in (
-        Flavour("v7", "b4986813c5", _WRITE_DM, False, True, _ALIGNED, _NEVER, True, True, False, "[PATCH v7 2/2], Xen 4.6"),
+        Flavour(
+            "v7", "b4986813c5", _WRITE_DM, False, True, _ALIGNED, _NEVER, True, True, False, "[PATCH v7 2/2], Xen 4.6"
+        ),
         Flavour("4.7", "RELEASE-4.7.0", None, False, True, _IO, _NEVER, True, True, True, "c858e932c1"),
         Flavour("4.9", "RELEASE-4.9.0", _IOREQ, True, False, _IO, _NEVER, True, True, True, "ca2b511d3f"),
         Flavour("4.12", "RELEASE-4.12.0", _IOREQ, True, False, _SPLIT, _ALWAYS, False, False, True, "d7bff2bc00"),
         Flavour("4.17", "stable-4.17", _IOREQ, True, False, _SPLIT, _NEVER, False, False, True, "stable-4.17"),
-        Flavour("4.20", "stable-4.20", _IOREQ, True, False, _SPLIT, _FIRST, False, False, True, "stable-4.20; 672894a11f"),
+        Flavour(
+            "4.20", "stable-4.20", _IOREQ, True, False, _SPLIT, _FIRST, False, False, True, "stable-4.20; 672894a11f"
+        ),
     )
 }
 
