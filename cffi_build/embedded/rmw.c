@@ -127,15 +127,17 @@ static int rmw_emulated(emb_vcpu *v, emb_access *a, xd_emb_op *op)
 }
 
 /* The emulator of shadow paging reads and then writes, also what it drops (hvm_shadow_emulator_ops has no rmw). */
-static int rmw_by_shadow(emb_access *a, xd_emb_op *op)
+static int rmw_by_shadow(const emb_access *a, xd_emb_op *op)
 {
     uint64_t old = 0;
     int rc = emb_shadow_load(a, (uint8_t *)&old);
     bool store = stores(op, old);
-    uint64_t value = result_of(op, old);
-    a->bytes = (uint8_t *)&value;
-    if (rc == EMB_DONE && store)
-        rc = emb_shadow_store(a);
+    if (rc == EMB_DONE && store) {
+        uint64_t value = result_of(op, old);
+        emb_access write = *a;
+        write.bytes = (uint8_t *)&value;
+        rc = emb_shadow_store(&write);
+    }
     if (rc == EMB_DONE) {
         op->result = old;
         op->stored = store;

@@ -8,7 +8,7 @@
 #include "memory.h"
 #include "phases.h"
 
-int emb_shadow_store(emb_access *a)
+int emb_shadow_store(const emb_access *a)
 {
     xd_emb *d = a->v->domain;
     uint32_t look = XD_LOOK_DIRECT, size = 0;

@@ -9,7 +9,7 @@
  */
 
 /* Store all of the access, or drop all of it. */
-int emb_shadow_store(emb_access *a);
+int emb_shadow_store(const emb_access *a);
 
 /* Read the bytes of the access to `to`, as the first half of a read-modify-write. */
 int emb_shadow_load(const emb_access *a, uint8_t *to);
