@@ -130,10 +130,11 @@ def test_no_store_is_lost(flavour: str, sync: Sync, stop_early: bool) -> None:
 
 @pytest.mark.parametrize("stop_early", [False, True], ids=["to the end", "stopped early"])
 @pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])
-def test_no_rep_store_ends_the_guest(sync: Sync, stop_early: bool) -> None:
+@pytest.mark.parametrize("flavour", ["4.17", "v7"])
+def test_no_rep_store_ends_the_guest(flavour: str, sync: Sync, stop_early: bool) -> None:
     opened = 0
     for seed in SEEDS:
-        outcome = explore(seed, "4.17", sync, WRITE_TRAPS, stop_early, rep_stores=True)
+        outcome = explore(seed, flavour, sync, WRITE_TRAPS, stop_early, rep_stores=True)
         assert outcome.lost == [], f"seed {seed}"
         assert outcome.mismatches == 0, f"seed {seed}"
         opened += outcome.opened

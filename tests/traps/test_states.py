@@ -196,7 +196,9 @@ _BY_THE_OTHER = {
 
 
 @pytest.mark.parametrize(
-    ("flavour", "rep_stores"), [("4.17", False), ("4.17", True), ("v7", False)], ids=["4.17", "4.17 rep stos", "v7"]
+    ("flavour", "rep_stores"),
+    [("4.17", False), ("4.17", True), ("v7", False), ("v7", True)],
+    ids=["4.17", "4.17 rep stos", "v7", "v7 rep stos"],
 )
 def test_random_events(flavour: str, rep_stores: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """No event happens in a state in which it cannot, and each that can does."""

@@ -7,6 +7,8 @@ does; a file that xl would refuse is refused here, before anything is created.
     xengt = [ "shadow.mode=relaxed", "device.generation=9" ]   each as for `xengt-dm run --set`
     xengt = 0                                                  no GPU for this domain
     vgt_low_gm_sz = 64                                         as XenGT's own xl had them, 2014 to 2018
+
+xl's own key ``hap`` concerns us as well: a domain without HAP can have no GPU.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ OPTIONS: Final = "xengt"
 HISTORIC: Final = ("vgt_low_gm_sz", "vgt_high_gm_sz", "vgt_fence_sz")
 #: The key by which XenGT's xl said whether the domain has a GPU at all.
 HISTORIC_SWITCH: Final = "vgt"
+#: xl's word for hardware-assisted paging. xl passes over a value that is no number (xlu_cfg_get_defbool).
+HAP: Final = "hap"
 
 #: A file of xl is a page or two.
 SIZE_LIMIT: Final = 1 << 20
@@ -41,7 +45,10 @@ class Domain:
 
 
 def read(path: Path) -> Domain:
-    """Reads a file. Raises ConfigError, with file and line, if it cannot be read or is wrong."""
+    """Reads a file.
+
+    Raises ConfigError, with file and line, if it cannot be read or is wrong, or if the domain can have no GPU as it is.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(SIZE_LIMIT + 1)
@@ -58,6 +65,7 @@ def interpret(content: bytes | str, file: str) -> Domain:
     settings = parse_config(data, file)
     wanted = True
     options: list[Assignment] = []
+    without_hap = ""
     for setting in settings.values():
         origin = f"{file}:{setting.value.line}"
         if setting.name == OPTIONS and as_number(setting) is None:
@@ -66,6 +74,13 @@ def interpret(content: bytes | str, file: str) -> Domain:
             wanted = _number(setting, origin) != 0
         elif setting.name in HISTORIC:
             options.append(assign(setting.name, str(_number(setting, origin)), origin))
+        elif setting.name == HAP and as_number(setting) == 0:
+            without_hap = origin
+    if wanted and without_hap:
+        raise ConfigError(
+            f"{without_hap}: {HAP} = 0: the domain would run on shadow paging, and write trapping needs HAP. Write "
+            f"{HAP}=1, or remove the line; or write {OPTIONS} = 0 if the domain is to have no GPU"
+        )
     return Domain(_name(settings.get(NAME), file), wanted, options)
 
 
