@@ -13,7 +13,7 @@ HEADERS = (
     "stats.h",
     "ioreq.h",
     "slots.h",
-    "entry.h",
+    "entry_bits.h",
     "frames.h",
     "shadow.h",
     "need.h",

@@ -133,7 +133,7 @@ class Instance:
                 await self._quiesce()
 
     async def _quiesce(self) -> None:
-        self.engine.quiesce()
+        await self.loop.run(self.engine.quiesce())
         with trio.move_on_after(ROUNDS_SECONDS):
             while not self.traps.unprotect_deferred():  # noqa: ASYNC110 - no event tells that a store is over
                 await trio.sleep(ROUND_SECONDS)
@@ -152,7 +152,7 @@ class Instance:
             self.server.claim()
             counters = self.engine.counters
             refused = counters.unprotectable_entries
-            self.engine.resume()
+            await self.loop.run(self.engine.resume())
             if counters.protected_pages or counters.unprotectable_entries == refused:
                 return True
             await self._quiesce()
@@ -209,6 +209,8 @@ def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps:
         generation=settings.generation,
         sync=settings.sync,
         max_tables=settings.max_tables,
+        max_spaces=settings.max_spaces,
+        max_mapped_chunks=settings.max_mapped_chunks,
     )
     device = Vgpu(
         engine,
@@ -307,7 +309,7 @@ def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine
 
     def unprotect() -> None:
         for _ in loop.rounds():
-            if traps.unprotect_all():
+            if loop.complete(traps.unprotect_all()):
                 return
 
     def drop_guard_ranges() -> None:
@@ -321,6 +323,7 @@ def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine
                 return
 
     attempt = BestEffort()
+    attempt(engine.abandon)  # what is under way ends early; its stores to guest memory are performed
     attempt(traps.refuse_new)
     attempt(unprotect)  # as stores to the frames end, for a second at most
     attempt(traps.unprotect_by_force)  # then whatever is left

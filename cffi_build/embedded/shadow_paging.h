@@ -1,6 +1,6 @@
 #ifndef XD_EMB_SHADOW_PAGING_H
 #define XD_EMB_SHADOW_PAGING_H
-#include "insn.h"
+#include "vcpu_insn.h"
 
 /*
  * The emulator that shadow paging has for stores to read-only pages. It knows memory only: no device model is asked.

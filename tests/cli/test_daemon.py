@@ -70,7 +70,7 @@ def test_a_recording(base: Path, tmp_path: Path) -> None:
         (["--max-minutes", "5"], ExitCode.USAGE),
         (["/dev/null"], ExitCode.DATA),
         (["FIFO"], ExitCode.DATA),
-        (["--stop"], ExitCode.DATA),
+        (["--stop"], ExitCode.USAGE),
     ],
 )
 def test_recordings_that_are_refused(base: Path, tmp_path: Path, words: list[str], status: ExitCode) -> None:

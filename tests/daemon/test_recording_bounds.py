@@ -23,6 +23,7 @@ from xengt_dm._core import ffi
 from xengt_dm.control.protocol import DESCRIPTOR, Passed
 from xengt_dm.daemon.recording import LAST_DUMP, Bounds, Outcome, Recording, open_trace_file
 from xengt_dm.errors import DataError
+from xengt_dm.steps import complete
 from xengt_dm.trace.background import QUEUE_BYTES
 from xengt_dm.trace.events import Dump, Event
 from xengt_dm.trace.read import read_trace
@@ -46,7 +47,7 @@ async def until_ended(recording: Recording) -> None:
     """The thread that writes has seen what happened; the daemon looks after it now and then."""
     with trio.fail_after(PATIENCE):
         while recording.name is not None:
-            recording.look()
+            complete(recording.look())
             await trio.lowlevel.checkpoint()
 
 
@@ -164,10 +165,10 @@ def test_it_ends_by_itself_when_its_time_is_over(tmp_path: Path) -> None:
         recording.start(open_trace_file(str(file)), Bounds(max_minutes=2))
         await machine.make_space()
         now[0] += 119
-        recording.look()
+        complete(recording.look())
         assert recording.name is not None
         now[0] += 1
-        recording.look()
+        complete(recording.look())
         assert cut_of(recording).describe()["cut"] == "duration"
 
     play(body)

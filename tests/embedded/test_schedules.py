@@ -14,7 +14,9 @@ import pytest
 
 from tests.support.engine_bench import audit
 from tests.support.schedule import Schedule, ScheduledPort, Store
+from tests.support.serving import serve_all
 from tests.support.tables import FRAME, pte
+from tests.support.whole_engine import WholeEngine
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
 from xengt_dm.hypervisor.port import DomainPort, MemType, WriteTrap
@@ -22,6 +24,7 @@ from xengt_dm.instance import WRITE_TRAPS, Settings, TrapsMaker, open_instance
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.steps import complete
 from xengt_dm.traps import claim
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import barrier
@@ -87,21 +90,21 @@ def explore(
         mismatches = 0
         roots = (ROOT * FRAME,)
         with open_instance(port, Settings(sync=sync), write_traps=write_traps) as instance:
-            instance.engine.create_space(Mode.L4, roots)
+            complete(instance.engine.create_space(Mode.L4, roots))
             schedule.start(stores)
             looks = 0
             while schedule.turn() and not (stop_early and looks > 8):
                 looks += 1
                 assert looks < 10_000, f"nothing happens any more (seed {seed})"
                 if rng.random() < 0.3:
-                    instance.engine.submit(Mode.L4, roots)
+                    complete(instance.engine.submit(Mode.L4, roots))
                 if rng.random() < 0.3:
                     instance.traps.drop_guard_ranges()
-                instance.loop.service()
+                serve_all(instance.loop)
                 instance.traps.check()
             if not stop_early:
                 (space,) = instance.engine.spaces
-                mismatches = sum(audit(instance.engine, space))
+                mismatches = sum(audit(WholeEngine(instance.engine), space))
         schedule.finish()
         assert domain.protected() == []
         opened = int(instance.stats.counters.opened_pages)

@@ -15,6 +15,7 @@ from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim.demo import RAM_FRAMES, Guest
 from xengt_dm.sim.replay import BAR0, Player, replay
+from xengt_dm.steps import complete
 from xengt_dm.trace.background import PageChange, PageLines
 from xengt_dm.trace.events import FRAME_LIMIT, Dump, Event, Header
 from xengt_dm.trace.read import frame_limit, read_trace, vcpu_count
@@ -49,7 +50,7 @@ class _RecordedPlayer(Player):
                 self._left -= 1
                 await self.play_one(event)
                 if isinstance(event, Dump) and self.recording.name:
-                    self.recording.dump(event.id)
+                    complete(self.recording.dump(event.id))
             await self.flush()
             if not self.recording.name:
                 await self._begin()

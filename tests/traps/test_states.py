@@ -13,6 +13,7 @@ from tests.support.trapping import Setting
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded.p2m import P2mType
 from xengt_dm.hypervisor.port import MemType
+from xengt_dm.steps import complete
 from xengt_dm.traps import claim, ranges
 from xengt_dm.traps.state import TRANSITIONS, TRAPPING, Event, Frames, FrameState
 from xengt_dm.units import CData
@@ -84,7 +85,7 @@ class Guest:
             self.take_back()
             self.protect()
         self.setting.traps.refuse_new()
-        assert self.setting.traps.unprotect_all()
+        assert complete(self.setting.traps.unprotect_all())
         assert self.setting.domain.protected() == []
         assert self.setting.traps.drop_guard_ranges()
         assert self.setting.ranges() == 0

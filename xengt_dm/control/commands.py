@@ -180,13 +180,13 @@ def _roots(root: object) -> tuple[int, ...] | None:
 # Commands that change something
 
 
-def _mode(target: Target, arguments: Arguments) -> object:
+async def _mode(target: Target, arguments: Arguments) -> object:
     engine, wanted = target.engine, arguments.get("mode")
     if wanted is not None:
         if wanted not in [sync.value for sync in Sync]:
             raise UsageError('"mode" is "strict" or "relaxed"')
         before = engine.sync_mode
-        engine.set_sync_mode(Sync(wanted))
+        await target.instance.loop.run(engine.set_sync_mode(Sync(wanted)))
         get_logger().info("mode.switched", before=before.value, now=wanted)
     return {"mode": engine.sync_mode.value}
 
@@ -206,14 +206,14 @@ async def _record(target: Target, arguments: Arguments) -> object:
         _bound(arguments, "max_minutes", KEYS["record.max_minutes"], bounds.max_minutes),
     )
     if stop:
-        return {"recording": None, **(await recording.stop_later()).describe()}
+        return {"recording": None, **(await recording.stop_later(target.instance.loop)).describe()}
     if name is not None:
         if not isinstance(name, str) or not name or "\0" in name:
             raise UsageError('"file" is the name of a file')
         if recording.name is not None:
             raise DataError(f"recording to {recording.name} already; stop that first")
         file = TraceFile(passed.take(), name) if isinstance(passed, Passed) else open_trace_file(name)
-        await recording.start_later(file, bounds)
+        await recording.start_later(file, bounds, target.instance.loop)
     return {"recording": recording.name, "events": recording.events, **_cut(recording)}
 
 

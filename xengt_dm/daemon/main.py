@@ -6,6 +6,7 @@ still there. What an instance is, and how it starts and stops, is :mod:`xengt_dm
 
 from __future__ import annotations
 
+import gc
 import signal
 import time
 from contextlib import ExitStack, suppress
@@ -54,9 +55,9 @@ async def _watch_domain(instance: Instance, running: Running, recording: Recordi
                 get_logger().info("daemon.stopping", reason="domain gone")
                 scope.cancel()
                 return
-            instance.engine.settle()
+            await instance.loop.run(instance.engine.settle())
             instance.traps.unprotect_deferred()
-            recording.look()
+            await instance.loop.run(recording.look())
             guest_log.look()
 
 
@@ -64,12 +65,15 @@ async def _run(instance: Instance, control: Path, running: Running, recording: R
     server, settings = instance.server, instance.settings
     domid = server.port.domid
     vcpus = server.slots.vcpus
+    # A full collection looks at every object, and the vCPUs wait meanwhile. What exists by now stays, so leave it out.
+    gc.collect()
+    gc.freeze()
     try:
         async with trio.open_nursery() as nursery:
             scope = nursery.cancel_scope
 
             await nursery.start(_stop_on_signal, scope)
-            await nursery.start(reload_on_signal, running, instance.engine)
+            await nursery.start(reload_on_signal, running, instance)
             await nursery.start(instance.loop.serve)
             nursery.start_soon(_watch_domain, instance, running, recording, scope)
             target = commands.Target(

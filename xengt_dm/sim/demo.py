@@ -30,6 +30,7 @@ from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.service.threads import run_abandonable
 from xengt_dm.sim.ending import Ending, ending_in_order
 from xengt_dm.stats.counters import read_counters
+from xengt_dm.steps import complete
 from xengt_dm.units import PAGE_SIZE
 from xengt_dm.vgpu import registers as reg
 
@@ -343,7 +344,7 @@ def _resolve(engine: Engine, guest: Guest, seed: int) -> tuple[int, int, str]:
     for space in sorted(guest.live, key=lambda space: space.root):
         pages = space.mapped()
         shadowed = by_root[space.root * PAGE_SIZE,]
-        engine.sync(shadowed)
+        complete(engine.sync(shadowed))
         for va, gpa in rng.sample(pages, min(LOOKUPS, len(pages))):
             page = engine.resolve(shadowed, va)
             resolved += 1

@@ -249,6 +249,18 @@ METRICS: Final = (
             "shadow tables of address spaces were freed for other spaces; their next submission builds them again",
         ),
     ),
+    _per_domain(
+        "xengt_refused_spaces_total",
+        COUNTER,
+        "spaces",
+        "refused_spaces",
+        "Announcements of address spaces that were refused because as many as may be are live",
+        LogEvent(
+            "guest.refused_spaces",
+            "warning",
+            "the guest announces more address spaces than `shadow.max_spaces`; these are shadowed at submissions only",
+        ),
+    ),
     # What went wrong
     Metric(
         "xengt_guest_errors_total",

@@ -15,6 +15,7 @@ from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.port import DomainPort, MemType
 from xengt_dm.ioreq.ranges import RangeRecord
 from xengt_dm.ioreq.slots import Slots
+from xengt_dm.steps import Steps
 from xengt_dm.traps.guard_ranges import GuardRanges, droppable, ram_frames
 from xengt_dm.traps.retry import UNSYNC_TRIES, UnsyncRetries, set_types, set_types_in_place
 from xengt_dm.traps.state import Event, Frames, FrameState
@@ -141,8 +142,10 @@ class ClaimTraps:
     def refuse_new(self) -> None:
         self._refusing = True
 
-    def unprotect_all(self) -> bool:
-        self._free(self._frames.trapping())
+    def unprotect_all(self) -> Steps[bool]:
+        for batch in batches(self._frames.trapping()):
+            self._free(batch)
+            yield
         return not self._frames.trapping()
 
     def unprotect_by_force(self) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
+from xengt_dm.steps import Steps
 from xengt_dm.units import CData
 
 
@@ -78,8 +79,8 @@ class WriteTraps(Protocol):
     def refuse_new(self) -> None:
         """Refuses to protect any frame from here on. Protected frames can still be unprotected."""
 
-    def unprotect_all(self) -> bool:
-        """Unprotects every frame to which no store is in flight. Returns False if any frame still traps."""
+    def unprotect_all(self) -> Steps[bool]:
+        """Unprotects every frame to which no store is in flight. The steps end with False if any frame still traps."""
 
     def unprotect_by_force(self) -> None:
         """Unprotects every frame, even if a store to it is in flight. Raises HostError if any frame still traps."""
