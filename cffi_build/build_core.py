@@ -19,7 +19,7 @@ HEADERS = (
     "need.h",
     "leaf.h",
     "directory.h",
-    "store.h",
+    "guest_store.h",
     "sync.h",
     "walk.h",
     "runs_json.h",

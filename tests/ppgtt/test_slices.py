@@ -21,7 +21,7 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.leaves import SLICE
 from xengt_dm.ppgtt.space import Mode
-from xengt_dm.steps import Steps
+from xengt_dm.steps import Steps, complete
 
 #: Frames 1..15 are tables, and may serve at any level; those from 512 on are data in two chunks of their own.
 TABLES = range(1, 16)
@@ -246,6 +246,42 @@ def test_a_small_change_does_not_wait_for_a_large_one() -> None:
             small = len(guest.slices_of(engine.store(3 * FRAME + 8 * 511, 8, pte(FIRST_LEAF))))
         assert small <= 10
         assert sum(1 for _ in large_work) > 10
+    engine.close()
+
+
+def test_a_directory_that_waits_for_a_query_is_left_out_by_audits() -> None:
+    """Guest memory has the store by then, the shadow has not."""
+    guest, engine = large()
+    for _ in engine.create_space(Mode.L4, (0x1000,)):
+        pass
+    (space,) = engine.spaces
+    store = engine.store(3 * FRAME + 8 * 511, 8, pte(550 * 512))  # a chunk that nobody has asked about
+    next(store)
+    assert guest.entry(3, 511) == pte(550 * 512)
+    found = complete(engine.audit(space))
+    assert (found.mismatches, found.unsynced) == (0, 1)
+    guest.holes.update(range(550 * 512, 551 * 512))
+    store.close()  # and then a sync sees to it
+    complete(engine.submit(Mode.L4, (0x1000,)))
+    assert complete(engine.audit(space)) == (0, 0, 0)
+    engine.close()
+
+
+def test_a_table_that_is_moved_behind_the_walk_of_a_sync() -> None:
+    """The walk has left the first directory when a table of the last one is moved there."""
+    guest, engine = large(Sync.RELAXED)
+    complete(engine.create_space(Mode.L4, (0x1000,)))
+    for leaf in range(LEAVES):
+        engine.store((FIRST_LEAF + leaf) * FRAME, 8, pte(20))
+    sync = engine.submit(Mode.L4, (0x1000,))
+    next(sync)
+    moved = FIRST_LEAF + 2 * 500 + 490
+    for directory, slot, entry in ((3, 505, pte(moved)), (5, 490, 0)):
+        complete(engine.store(directory * FRAME + 8 * slot, 8, entry))
+    assert moved in guest.unsynced_frames
+    for _ in sync:
+        pass
+    assert not guest.unsynced_frames
     engine.close()
 
 

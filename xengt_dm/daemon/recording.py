@@ -18,8 +18,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-import trio
-
 from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
 from xengt_dm.errors import CallError, DataError, UsageError
@@ -27,6 +25,7 @@ from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine
+from xengt_dm.service.threads import run_abandonable
 from xengt_dm.steps import Steps, complete
 from xengt_dm.trace.background import BackgroundWriter
 from xengt_dm.trace.ending import End, EndedError
@@ -158,7 +157,7 @@ class Recording:
         self._refuse_second(file)
         self._opening = file.name
         try:
-            writer = await trio.to_thread.run_sync(self._open, file, bounds, abandon_on_cancel=True)
+            writer = await run_abandonable(self._open, file, bounds)
         finally:
             self._opening = None
         await loop.run(self._begin(file, writer, bounds))
@@ -210,7 +209,7 @@ class Recording:
     async def stop_later(self, loop: ServeLoop) -> Outcome:
         """:meth:`stop`, while a thread waits, and requests are served."""
         outcome = await loop.run(self.finish())
-        await trio.to_thread.run_sync(outcome.wait, STOP_SECONDS, abandon_on_cancel=True)
+        await run_abandonable(outcome.wait, STOP_SECONDS)
         self._log_end()
         return outcome
 

@@ -134,7 +134,7 @@ class ShadowTree:
             return
         number = int(lib.xd_find(self.pointer, gfn, level))
         if not number:
-            yield from self._make_room(1, change)
+            yield from self._reclaim(1, change)
             number = int(lib.xd_find(self.pointer, gfn, level))  # another vCPU may have announced it meanwhile
         if not self.active or not space.refs or space.numbers[i]:
             return
@@ -155,7 +155,7 @@ class ShadowTree:
         self._spaces.note_shadow(space, True)
         yield from self.update_directory(number, level, change)
 
-    def _make_room(self, needed: int, change: Change) -> Steps[bool]:
+    def _reclaim(self, needed: int, change: Change) -> Steps[bool]:
         """Free the shadows of the spaces submitted longest ago, until ``needed`` tables fit or none is left.
 
         Returns whether any was freed. Then the caller looks again at what it needs: tables that it counted on may be
@@ -254,7 +254,7 @@ class ShadowTree:
         shadow = self.pointer
         epoch = shadow.epoch
         if self.room < 2 * ENTRIES:
-            yield from self._update_slice(number, 0, LAST, change, created, only_room=True)
+            yield from self._update_slice(number, 0, LAST, change, created, only_reclaim=True)
         for first in range(0, ENTRIES, SLICE):
             if first:
                 yield
@@ -275,20 +275,20 @@ class ShadowTree:
         change: Change,
         created: list[int],
         *,
-        only_room: bool = False,
+        only_reclaim: bool = False,
         seen: bool = False,
     ) -> Steps[None]:
         """Update entries of a directory, at most SLICE. Appends to ``created`` the directories that they name anew.
 
-        With ``only_room``, make room for all tables that the entries name, any number of them, and do no more.
+        With ``only_reclaim``, make room for all tables that the entries name, any number of them, and do no more.
         ``seen``: the observer has seen the guest's page, and every store to it since.
         """
-        attempt = _Attempt(number, first, last, created, self._frames.holes_clock, seen or only_room)
-        while not self._try_slice(attempt, change, only_room):
+        attempt = _Attempt(number, first, last, created, self._frames.holes_clock, seen or only_reclaim)
+        while not self._try_slice(attempt, change, only_reclaim):
             lib.xd_set_frame_unread(self.pointer, self.pointer.tables[number].gfn)
             if attempt.chunks:
                 yield from self._frames.query_all(attempt.chunks)
-            elif not (yield from self._make_room(attempt.needed, change)):
+            elif not (yield from self._reclaim(attempt.needed, change)):
                 attempt.without_room = True
             if self._is_pointless(number):
                 return
@@ -296,7 +296,7 @@ class ShadowTree:
         if attempt.unread:
             yield from self.leaves.read(attempt.unread, attempt.chunks)
 
-    def _try_slice(self, attempt: _Attempt, change: Change, only_room: bool) -> bool:
+    def _try_slice(self, attempt: _Attempt, change: Change, only_reclaim: bool) -> bool:
         """Update entries of a directory if all is there that it takes.
 
         Returns False, and nothing is changed, if chunks must be queried or room be made first. Nothing else happens
@@ -327,7 +327,7 @@ class ShadowTree:
             attempt.needed = count + self._splits[0]
             if attempt.needed > self.room and not attempt.without_room:
                 return False
-            if only_room:
+            if only_reclaim:
                 return True
             if count:
                 self._create_tables(count, change, self._shared[0])

@@ -38,7 +38,7 @@ typedef struct xd_auditor xd_auditor;
  * for a table, and the frame is not among the refused ones.
  *
  * roots, level: as in walk.h. how: one of the above. refused: `refused_count` frames, sorted, that could not be
- * write-protected in the sync just made; none otherwise; the caller keeps them. shadow and result must outlive the audit.
+ * write-protected in the sync just made; none otherwise. These, shadow and result must outlive the audit.
  * Returns NULL without memory. Called by ppgtt/read.py.
  */
 xd_auditor *xd_audit_new(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, uint32_t how,

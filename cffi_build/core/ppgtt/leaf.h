@@ -14,10 +14,10 @@
 /*
  * Updates shadow entries `first`..`last` (0..511) of leaf table `number`.
  *
- * Returns 0; -EAGAIN if frames are listed in `need` (need.h), and the table is unread until an update of all 512 entries
+ * Returns 0; -EAGAIN if frames are listed in `need` (need.h), and the table is unread until an update of all entries
  * returns 0; or -ENOENT or -EFAULT if the table's page is gone, and
  * the table maps nothing now. An update of all 512 entries that returns 0 makes the table one of this epoch. Called by
- * store.c, and by xd_leaf_update_many.
+ * guest_store.c, and by xd_leaf_update_many.
  */
 int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, xd_need *need);
 /*

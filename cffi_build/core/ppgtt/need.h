@@ -16,7 +16,7 @@ typedef struct xd_need {
     uint64_t chunks[512];
 } xd_need;
 
-/* Lists a chunk, or a frame's chunk, unless it was the last one listed. Called by leaf.c, directory.c and store.c. */
+/* Lists a chunk, or a frame's chunk, unless it was the last one listed. Called by all that take an xd_need. */
 void xd_need_chunk(xd_need *need, uint64_t chunk);
 void xd_need_frame(xd_need *need, uint64_t gfn);
 
@@ -25,8 +25,8 @@ void xd_need_frame(xd_need *need, uint64_t gfn);
  *
  * before: the shadow entry until now. gfn: the frame that the guest entry names, or the first of its 2 MiB page.
  * state: XD_FRAME_UNKNOWN or XD_FRAME_HOLE.
- * Returns XD_PENDING for a hole; an entry that becomes pending is counted in counters->invalid_entries. Lists an unknown
- * frame, and returns 0 for it, or XD_PENDING if the entry is pending already. Called by leaf.c and directory.c.
+ * Returns XD_PENDING for a hole; an entry that becomes pending is counted in counters->invalid_entries. Lists an
+ * unknown frame, and returns 0 for it, or XD_PENDING if the entry is pending already. Called by leaf.c and directory.c.
  */
 uint64_t xd_without_ram(xd_shadow *shadow, uint64_t before, uint64_t gfn, int state, xd_need *need);
 

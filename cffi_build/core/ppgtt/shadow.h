@@ -87,8 +87,8 @@ typedef struct xd_shadow {
 } xd_shadow;
 
 /*
- * Returns an empty set of shadow tables, or NULL without memory. The other two must outlive it. The keys of the hash are
- * random numbers of the kernel's.
+ * Returns an empty set of shadow tables, or NULL without memory. The other two must outlive it. The keys of the hash
+ * are random numbers of the kernel's.
  */
 xd_shadow *xd_shadow_new(xd_frames *frames, xd_counters *counters, uint32_t max_tables);
 void xd_shadow_free(xd_shadow *shadow);

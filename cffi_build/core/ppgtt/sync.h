@@ -6,8 +6,8 @@
 /*
  * Which tables of an address space must be synced at a submission, and how unsynced ones are resynced.
  *
- * A full sync (ppgtt/engine.py) repeats: collect some tables that need it; update the directories; resync and update the
- * leaf tables; until a walk through all tables finds nothing. Requests are served between these steps. Most submissions
+ * A full sync (ppgtt/syncing.py) repeats: collect some tables that need it; update the directories; resync and update
+ * the leaf tables; until a walk through all tables finds nothing. Requests are served between these steps. Most submissions
  * find that nothing happened but stores to unsynced leaf tables. These take the short way: xd_sync_begin_leaves, resync
  * and update the leaf tables, xd_sync_end_leaves.
  *
@@ -37,7 +37,7 @@ typedef struct xd_sync_work {
 } xd_sync_work;
 
 /*
- * Begins a walk from the `count` roots down: numbers of root tables, 0 for none. Called by ppgtt/engine.py.
+ * Begins a walk from the `count` roots down: numbers of root tables, 0 for none. Called by ppgtt/syncing.py.
  */
 void xd_sync_walk(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_sync_work *work);
 /*
@@ -46,7 +46,7 @@ void xd_sync_walk(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_s
  *
  * Returns 1 if the walk is at its end, else 0. Tables may come and go between two calls: a table that is moved to where
  * the walk was already is missed, and then shadow->relinks has grown, and the caller walks once more. Called by
- * ppgtt/engine.py.
+ * ppgtt/syncing.py.
  */
 int xd_sync_collect(xd_shadow *shadow, xd_sync_work *work);
 
@@ -56,13 +56,13 @@ int xd_sync_collect(xd_shadow *shadow, xd_sync_work *work);
  * gpas: the `count` root addresses of the space, 0 for none; roots: the numbers of their tables.
  * Returns how many leaf tables, in work->leaves, must be resynced and updated before xd_sync_end_leaves is called; 0 if
  * there are none, and then the submission has ended and is counted; -1 if there may be more to do than that, and then a
- * full sync must follow. Called by ppgtt/engine.py.
+ * full sync must follow. Called by ppgtt/syncing.py.
  */
 int xd_sync_begin_leaves(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
                          xd_sync_work *work);
 /*
  * Ends the submission that xd_sync_begin_leaves began, and counts it. Returns 0, or -1 if tables became stale
- * meanwhile: then it is not counted, and a full sync must follow. Called by ppgtt/engine.py.
+ * meanwhile: then it is not counted, and a full sync must follow. Called by ppgtt/syncing.py.
  */
 int xd_sync_end_leaves(xd_shadow *shadow, const xd_sync_work *work);
 
@@ -71,14 +71,14 @@ int xd_sync_end_leaves(xd_shadow *shadow, const xd_sync_work *work);
  *
  * gfns: room for `count`, receives their frames, which the caller write-protects before it updates the tables. others:
  * room for `count`, receives the tables of the same frames that this submission has not collected, which the caller
- * must update as well. Returns how many frames. Called by ppgtt/tree.py.
+ * must update as well. Returns how many frames. Called by ppgtt/leaves.py.
  */
 uint32_t xd_resync_begin(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, uint64_t *gfns, uint32_t *others,
                          uint32_t *other_count);
 /*
  * Ends it: marks the frames that could not be protected as unsynced again, and counts.
  *
- * errors: `count` numbers, 0 for each frame that is protected now. Called by ppgtt/tree.py.
+ * errors: `count` numbers, 0 for each frame that is protected now. Called by ppgtt/leaves.py.
  */
 void xd_resync_end(xd_shadow *shadow, const uint64_t *gfns, const int *errors, uint32_t count);
 

@@ -1,5 +1,5 @@
 /* One trapped store, from its request to guest memory and the shadow of a leaf table. */
-#include "store.h"
+#include "guest_store.h"
 #include "leaf.h"
 #include "table.h"
 
