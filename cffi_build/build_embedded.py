@@ -27,6 +27,7 @@ HEADERS = (
     "events.h",
     "wait.h",
     "run.h",
+    "sim_share.h",
 )
 
 
