@@ -1,4 +1,4 @@
-"""A sim in a process of its own, and its console."""
+"""A sim in a process of its own, its console, and daemons that serve it."""
 
 from __future__ import annotations
 
@@ -103,6 +103,10 @@ class SimProcess:
         said = self.process.communicate(timeout=PATIENCE)[1]
         return self.process.returncode, said
 
+    def serve(self, base: Path, *options: str) -> Daemon:
+        """A daemon whose run directories are in ``base``; see :class:`Daemon`."""
+        return Daemon(self, base, *options)
+
     def port(self) -> SimPort:
         """A device model's handles, in this process."""
         return SimPort(self.directory, self.domid)
@@ -112,3 +116,43 @@ class SimProcess:
 
     def console(self) -> Console:
         return Console(self.directory, self.domid)
+
+
+class Daemon:
+    """``xengt-dm run --sim`` in a process of its own, as a context: it serves when the context is entered."""
+
+    def __init__(self, sim: SimProcess, base: Path, *options: str) -> None:
+        self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._manager.bind(f"\0xengt-dm-test-{os.getpid()}-{id(self)}")
+        self._manager.settimeout(PATIENCE)
+        words = ["--sim", str(sim.directory), "--domid", str(sim.domid), "--run-dir", str(base), *options]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "xengt_dm", "run", *words],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**environment(), "NOTIFY_SOCKET": "@" + self._manager.getsockname()[1:].decode()},
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            while b"READY=1" not in self._manager.recv(4096):
+                pass
+        except TimeoutError:
+            raise AssertionError(f"the daemon does not serve: {self.kill()}") from None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.process.returncode is None:
+            self.kill()
+        self._manager.close()
+
+    def kill(self) -> str:
+        """SIGKILL; returns what the daemon said."""
+        self.process.kill()
+        return self.process.communicate(timeout=PATIENCE)[1]
+
+    def stop(self) -> tuple[int, str]:
+        """SIGTERM; returns the daemon's status and what it said."""
+        self.process.terminate()
+        said = self.process.communicate(timeout=PATIENCE)[1]
+        return self.process.returncode, said

@@ -88,7 +88,7 @@ def command(
     itself to the domain and becomes a user that exists for this domain alone. Options override the domain's
     configuration file, which overrides the host's; see xengt-dm.toml(5). On SIGHUP the files are read again.
 
-    A domain of `sim` needs neither Xen nor root.
+    With --sim neither Xen nor root is needed, and the daemon stays the user that started it.
     """
     uuid = uuid_of(domid) if sim is None else None
     sets = own_settings(sets, uuid) if sim is None else sets
@@ -112,7 +112,8 @@ def command(
             port = sim_port = stack.enter_context(closing(SimPort(sim, domid, frame_limit=limit)))
             uuid = sim_port.uuid
         file = None if record is None else open_trace_file(record)
-        sandbox.enter(domid, open_directory(base, domid))
+        if sim is None:  # one of a sim has no power over another domain, and the sim is this user's
+            sandbox.enter(domid, open_directory(base, domid))
         run(port, running, base, notifier, file, uuid)
 
 
