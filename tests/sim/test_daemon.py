@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tests.support.scraping import get, serving_http
 from tests.support.sim import Console, SimProcess
 from tests.support.tables import FRAME, address, pte
+from xengt_dm._core import ffi
+from xengt_dm._core import lib as core
 from xengt_dm._embedded import lib
 from xengt_dm.cli import main
 from xengt_dm.errors import ExitCode
@@ -145,3 +148,69 @@ def test_no_sim_has_the_domain(tmp_path: Path, base: Path) -> None:
         words = ["run", "--sim", str(tmp_path / "sim"), "--domid", "8", "--run-dir", str(base)]
         result = CliRunner().invoke(main, words)
     assert result.exit_code == ExitCode.NO_DOMAIN
+
+
+def test_a_successor_answers_what_was_begun(tmp_path: Path, base: Path) -> None:
+    """The predecessor took a store, wrote it to memory, and died before its answer."""
+    with (
+        SimProcess(tmp_path / "sim", "--guest", "scripted") as sim,
+        sim.console() as console,
+        sim.console() as cpu,
+    ):
+        with sim.serve(base) as daemon:
+            build(console)
+            daemon.kill()
+        cpu.begin(0, "store", address(L1, 1), 8, pte(L2))
+        assert console.ask("wait_phase", vcpu=0, phase=lib.XD_PHASE_BLOCKED, seconds=20) == 0
+        port = sim.port()
+        page = ffi.cast("char *", port.map_slots(0))
+        taken = ffi.new("xd_taken[]", core.XD_SLOTS_PER_PAGE)
+        assert core.xd_slots_take(page, 2, False, taken, ffi.NULL) == 1
+        assert core.xd_slot_state(page, 0) == core.XD_STATE_INPROCESS
+        console.ask("write", gpa=address(L1, 1), data=pte(L2).to_bytes(8, "little").hex())
+        port.close()
+        with sim.serve(base):
+            cpu.receive()
+            assert console.run(0, "load", address(L1, 1), 8) == pte(L2)
+            announce(console)
+            assert walked(base, FRAME) == L2 * FRAME
+
+
+def test_a_daemon_on_a_sim_has_nothing_of_the_embedded_hypervisor(tmp_path: Path, base: Path) -> None:
+    with SimProcess(tmp_path / "sim") as sim, sim.serve(base) as daemon:
+        libraries = Path(f"/proc/{daemon.process.pid}/maps").read_text()
+        assert "_core." in libraries
+        assert "_embedded." not in libraries
+        assert "_xen." not in libraries
+
+
+def test_a_daemon_whose_sim_ends(tmp_path: Path, base: Path) -> None:
+    with SimProcess(tmp_path / "sim") as sim, sim.serve(base, "--set", "domain.check_interval_ms=50") as daemon:
+        sim.process.kill()
+        said = daemon.process.communicate(timeout=60)[1]
+        assert (daemon.process.returncode, "domain gone" in said) == (ExitCode.OK, True), said
+
+
+def test_a_domain_that_ends(tmp_path: Path, base: Path) -> None:
+    with (
+        SimProcess(tmp_path / "sim", "--guest", "scripted") as sim,
+        sim.console() as console,
+        sim.serve(base, "--set", "domain.check_interval_ms=50") as daemon,
+    ):
+        build(console)
+        console.ask("destroy")
+        said = daemon.process.communicate(timeout=60)[1]
+        assert (daemon.process.returncode, "domain gone" in said) == (ExitCode.OK, True), said
+
+
+def test_the_exporter_finds_it(tmp_path: Path, base: Path) -> None:
+    with (
+        SimProcess(tmp_path / "sim", "--guest", "scripted", domid=3) as sim,
+        sim.console() as console,
+        sim.serve(base),
+        serving_http(base) as server,
+    ):
+        build(console)
+        console.run(1, "store", address(L1, 1), 8, pte(L2))
+        metrics = get(server.server_port).decode()
+    assert 'xengt_up{domid="3"} 1.0' in metrics

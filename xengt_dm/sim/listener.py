@@ -43,7 +43,7 @@ class Listener:
         self._path = path
         self._opened = opened
         self._lock = threading.Lock()
-        #: Connections that are open, by the threads that serve them. Under the lock.
+        #: Connections that are open, oldest first, by the threads that serve them. Under the lock.
         self._served: dict[threading.Thread, socket.socket] = {}
         self._socket = _listen(path)
         self._closed = False
@@ -72,11 +72,15 @@ class Listener:
         thread has to see the end of a connection first. What follows: whoever comes after such a client, or asks what
         it left, waits for that thread.
         """
+        gone = []
         with self._lock:
-            gone = [thread for thread, connection in self._served.items() if _is_gone(connection)]
+            for thread, connection in self._served.items():
+                if thread is threading.current_thread():
+                    break  # those that came after this one wait for it
+                if _is_gone(connection):
+                    gone.append(thread)
         for thread in gone:
-            if thread is not threading.current_thread():
-                thread.join()
+            thread.join()
 
     def _accept(self) -> None:
         while True:
