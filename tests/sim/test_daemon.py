@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.scraping import get, serving_http
-from tests.support.sim import Console, SimProcess
+from tests.support.sim import Console, SimProcess, environment
 from tests.support.tables import FRAME, address, pte
 from xengt_dm._core import ffi
 from xengt_dm._core import lib as core
@@ -214,3 +216,18 @@ def test_the_exporter_finds_it(tmp_path: Path, base: Path) -> None:
         console.run(1, "store", address(L1, 1), 8, pte(L2))
         metrics = get(server.server_port).decode()
     assert 'xengt_up{domid="3"} 1.0' in metrics
+
+
+def test_an_instance_in_the_background(tmp_path: Path, base: Path) -> None:
+    with SimProcess(tmp_path / "sim", "--guest", "scripted") as sim, sim.console() as console:
+        words = ["--domid", "1", "--run-dir", str(base)]
+        for _ in range(2):
+            command = [sys.executable, "-m", "xengt_dm", "start", "--sim", str(tmp_path / "sim"), *words]
+            started = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+            assert (started.returncode, started.stdout) == (0, "domain 1 is served\n"), started.stderr
+        build(console)
+        assert told(base, "status")["counters"]["tables"] == 4
+        result = CliRunner().invoke(main, ["stop", *words])
+        assert result.exit_code == 0, result.output
+        assert console.state()["owner"] is None
+        assert "daemon.serving" in (tmp_path / "sim" / "1.log").read_text()
