@@ -64,8 +64,11 @@ class Model:
         return int(lib.xd_slot_state(self.page, 0))
 
     def wait(self) -> None:
-        """Until an event comes."""
-        assert select.select([self.port.events.fd], [], [], PATIENCE)[0]
+        """Until a request is there; takes the events before that of the request."""
+        while self.state() != lib.XD_STATE_READY:
+            assert select.select([self.port.events.fd], [], [], PATIENCE)[0]
+            if self.state() != lib.XD_STATE_READY:
+                self.port.events.drain()
 
     def answer(self) -> None:
         lib.xd_slot_answer(self.page, 0, 0x55, lib.XD_ROUTE_REFUSED, ffi.NULL)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -20,6 +22,16 @@ _ENDING = {signal.SIGTERM, signal.SIGINT}
 
 def _default_directory() -> Path:
     return Path(os.environ.get("XDG_RUNTIME_DIR") or "/run") / "xengt-dm-sim"
+
+
+@contextmanager
+def _ending_blocked() -> Iterator[None]:
+    """Threads that are made within never get the signals, so they wait for sigwait()."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @click.command(name="sim", short_help="Run a domain without Xen, for `run --sim`.")
@@ -72,8 +84,6 @@ def command(
 
     Exit status: 1 if the guest found its memory wrong.
     """
-    # Before there is any thread, so that no thread gets them.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     directory = directory or _default_directory()
     settings = SimSettings(
         domid=domid,
@@ -85,7 +95,7 @@ def command(
         rep_stores=rep_stores,
         local_apics=not no_apics,
     )
-    with open_sim(directory, settings) as sim:
+    with _ending_blocked(), open_sim(directory, settings) as sim:
         click.echo(f"domain {domid} runs; serve it with: xengt-dm run --sim {directory} --domid {domid}")
         sys.stdout.flush()
         signal.sigwait(_ENDING)
