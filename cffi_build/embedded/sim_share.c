@@ -10,8 +10,17 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* The file of frames grows by so many. */
-enum { EMB_GROWTH = 256 };
+/*
+ * The file of frames grows by so many; a device model can have so many references, each mapping counted; and so many
+ * bits of a word are an errno.
+ */
+enum { EMB_GROWTH = 256, EMB_MOST_REFERENCES = 1 << 22, EMB_ERRNO_BITS = 16 };
+
+struct xd_emb_mappings {
+    xd_emb *domain;
+    uint32_t *held; /* by frame of the file; under p2m */
+    uint64_t nr_frames, total;
+};
 
 /*
  * Facts: a mapping beyond the end of its file is SIGBUS, and device models get these descriptors. What follows: the
@@ -138,25 +147,6 @@ int xd_emb_slots_fd(xd_emb *d, const char *memory)
     return fd;
 }
 
-int xd_emb_frames_get(xd_emb *d, uint64_t first, int count, uint64_t *words)
-{
-    int rc = count <= 0 || !d->share ? -EINVAL : xd_emb_call(d, XD_CALL_MAP_FRAMES);
-    if (rc)
-        return rc;
-    struct emb_share *s = d->share;
-    pthread_mutex_lock(&d->p2m);
-    for (int i = 0; i < count; i++) {
-        uint64_t gfn = first + (uint64_t)i;
-        words[i] = gfn < first || gfn >= d->frames ? EINVAL : d->rules.map_errno[d->types[gfn]];
-        if (words[i])
-            continue;
-        words[i] = s->numbers[gfn] << 16;
-        s->frames[s->numbers[gfn]].refs++;
-    }
-    pthread_mutex_unlock(&d->p2m);
-    return 0;
-}
-
 static int punch(xd_emb *d, uint64_t first, uint64_t count)
 {
     return fallocate(d->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first << EMB_SHIFT),
@@ -172,21 +162,92 @@ static void make_spare(xd_emb *d, uint64_t frame)
         d->share->spare[d->share->nr_spare++] = frame;
 }
 
-int xd_emb_frames_put(xd_emb *d, const uint64_t *frames, int count)
+xd_emb_mappings *xd_emb_mappings_new(xd_emb *d)
 {
-    struct emb_share *s = d->share;
-    int rc = s ? 0 : -EINVAL;
+    xd_emb_mappings *mappings = d->share ? calloc(1, sizeof(*mappings)) : NULL;
+    if (mappings)
+        mappings->domain = d;
+    return mappings;
+}
+
+static void put_one(xd_emb *d, uint64_t frame)
+{
+    struct emb_frame *one = &d->share->frames[frame];
+    if (--one->refs || one->guests)
+        return;
+    d->share->nr_stale--;
+    make_spare(d, frame);
+}
+
+void xd_emb_mappings_free(xd_emb_mappings *mappings)
+{
+    pthread_mutex_lock(&mappings->domain->p2m);
+    for (uint64_t frame = 0; frame < mappings->nr_frames; frame++)
+        for (; mappings->held[frame]; mappings->held[frame]--)
+            put_one(mappings->domain, frame);
+    pthread_mutex_unlock(&mappings->domain->p2m);
+    free(mappings->held);
+    free(mappings);
+}
+
+/* Make room for every frame that the file has. The caller holds p2m. */
+static int make_room(xd_emb_mappings *mappings)
+{
+    uint64_t count = mappings->domain->share->nr_frames;
+    if (mappings->nr_frames == count)
+        return 0;
+    uint32_t *held = realloc(mappings->held, count * sizeof(*held));
+    if (!held)
+        return -ENOMEM;
+    for (uint64_t frame = mappings->nr_frames; frame < count; frame++)
+        held[frame] = 0;
+    mappings->held = held;
+    mappings->nr_frames = count;
+    return 0;
+}
+
+int xd_emb_frames_get(xd_emb_mappings *mappings, uint64_t first, int count, uint64_t *words)
+{
+    xd_emb *d = mappings->domain;
+    int rc = count <= 0 ? -EINVAL : xd_emb_call(d, XD_CALL_MAP_FRAMES);
+    if (!rc && mappings->total + (uint64_t)count > EMB_MOST_REFERENCES)
+        rc = -ENOMEM;
+    if (rc)
+        return rc;
     pthread_mutex_lock(&d->p2m);
+    rc = make_room(mappings);
     for (int i = 0; i < count && !rc; i++) {
-        uint64_t frame = frames[i];
-        if (frame >= s->nr_frames || !s->frames[frame].refs) {
-            rc = -EINVAL;
-        } else if (!--s->frames[frame].refs && !s->frames[frame].guests) {
-            s->nr_stale--;
-            make_spare(d, frame);
-        }
+        uint64_t gfn = first + (uint64_t)i;
+        words[i] = gfn < first || gfn >= d->frames ? EINVAL : d->rules.map_errno[d->types[gfn]];
+        if (words[i])
+            continue;
+        uint64_t frame = d->share->numbers[gfn];
+        words[i] = frame << EMB_ERRNO_BITS;
+        d->share->frames[frame].refs++;
+        mappings->held[frame]++;
+        mappings->total++;
     }
     pthread_mutex_unlock(&d->p2m);
+    return rc;
+}
+
+int xd_emb_frames_put(xd_emb_mappings *mappings, const uint64_t *words, int count)
+{
+    int rc = 0;
+    pthread_mutex_lock(&mappings->domain->p2m);
+    for (int i = 0; i < count && !rc; i++) {
+        uint64_t frame = words[i] >> EMB_ERRNO_BITS;
+        if (words[i] & ((1u << EMB_ERRNO_BITS) - 1))
+            continue;
+        if (frame >= mappings->nr_frames || !mappings->held[frame]) {
+            rc = -EINVAL;
+            continue;
+        }
+        mappings->held[frame]--;
+        mappings->total--;
+        put_one(mappings->domain, frame);
+    }
+    pthread_mutex_unlock(&mappings->domain->p2m);
     return rc;
 }
 

@@ -27,15 +27,27 @@ int xd_emb_ram_fd(const xd_emb *domain);
 /* Returns the descriptor of the file that is a page of slots, or -EINVAL. Owned by the domain. */
 int xd_emb_slots_fd(xd_emb *domain, const char *page);
 
+/* The references of one device model. Not for two threads at once. */
+typedef struct xd_emb_mappings xd_emb_mappings;
+
+/* Returns a device model's references, none at first, or NULL. The domain must be shared, and outlive them. */
+xd_emb_mappings *xd_emb_mappings_new(xd_emb *domain);
+
+/* Give every reference back, as the kernel does when a process ends. */
+void xd_emb_mappings_free(xd_emb_mappings *mappings);
+
 /*
  * The hypercall of a device model that maps guest frames `first` to `first + count - 1` in its own process. words[i]
  * receives a positive errno, or `number of the frame in the file << 16`; each such frame then has one more reference.
- * Returns 0 or -errno, with no reference taken.
+ * Returns 0; or -errno, with no reference taken.
  */
-int xd_emb_frames_get(xd_emb *domain, uint64_t first, int count, uint64_t *words);
+int xd_emb_frames_get(xd_emb_mappings *mappings, uint64_t first, int count, uint64_t *words);
 
-/* Give references back, by numbers in the file. Returns 0, or -EINVAL for the first frame that has none. */
-int xd_emb_frames_put(xd_emb *domain, const uint64_t *frames, int count);
+/*
+ * Give references back. `words` are those of xd_emb_frames_get, and such as are an errno are ignored. Returns 0, or
+ * -EINVAL for a frame that the device model has no reference to; the words before it are done by then.
+ */
+int xd_emb_frames_put(xd_emb_mappings *mappings, const uint64_t *words, int count);
 
 /* Returns the number of frames that are no longer the guest's, and are kept because of their references. */
 uint64_t xd_emb_frames_stale(xd_emb *domain);

@@ -231,3 +231,9 @@ def test_an_instance_in_the_background(tmp_path: Path, base: Path) -> None:
         assert result.exit_code == 0, result.output
         assert console.state()["owner"] is None
         assert "daemon.serving" in (tmp_path / "sim" / "1.log").read_text()
+
+
+@pytest.mark.parametrize("options", [("--frames", "4096"), ("--frames", "1048576", "--vcpus", "17")])
+def test_a_domain_that_the_guest_cannot_run_on(tmp_path: Path, options: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(main, ["sim", "--dir", str(tmp_path), "--guest", "stores", *options])
+    assert result.exit_code == ExitCode.USAGE

@@ -21,6 +21,7 @@ from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.sim.connection import socket_path
 from xengt_dm.hypervisor.sim.messages import (
     ARGUMENTS,
+    ERRNO_BITS,
     LISTS,
     MOST_BYTES,
     WORD_MAX,
@@ -113,6 +114,18 @@ def test_a_message_that_is_too_long(sim: SimProcess) -> None:
     with raw(sim) as client:
         assert asked(client, bytes(MOST_BYTES + 8)) == errno.EPROTO
         assert asked(client, pack([Call.VCPU_COUNT])) == (0, 2)
+
+
+def test_references_that_a_client_does_not_have(sim: SimProcess) -> None:
+    with raw(sim) as owner, raw(sim) as other:
+        answer = asked(owner, pack([Call.GET_FRAMES, 62, 4]))
+        assert isinstance(answer, tuple)
+        word, _, hole, _ = answer[1:]
+        assert hole == errno.EINVAL
+        assert asked(other, pack([Call.PUT_FRAMES, word])) == errno.EINVAL
+        assert asked(owner, pack([Call.PUT_FRAMES, word, hole, WORD_MAX])) == (0,)
+        assert asked(owner, pack([Call.PUT_FRAMES, word])) == errno.EINVAL
+        assert asked(owner, pack([Call.PUT_FRAMES, WORD_MAX << ERRNO_BITS & WORD_MAX])) == errno.EINVAL
 
 
 def test_a_client_of_another_version(sim: SimProcess) -> None:

@@ -14,6 +14,7 @@ from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.hypervisor.embedded.errors import VcpuStoppedError
 from xengt_dm.instance import DEFAULT_BAR0
 from xengt_dm.sim.demo import ENTRIES, TABLE, AddressSpace, GuestFault, Pages, Scratch
+from xengt_dm.units import PAGE_SIZE
 from xengt_dm.vgpu import registers as reg
 
 #: How often a driver without a GPU looks for one.
@@ -53,8 +54,8 @@ class Still:
 class Stores:
     """Each vCPU is a driver that makes, changes, reads back and destroys address spaces for ever.
 
-    It does what the guest of `demo` does. While no GPU is there, a driver waits for one. A driver that reads something
-    else from its memory than it had stored stops.
+    It does what the guest of `demo` does, and gives frames back in the life of each space. While no GPU is there, a
+    driver waits for one. A driver that reads something else from its memory than it had stored stops.
     """
 
     scripted = False
@@ -63,9 +64,11 @@ class Stores:
     PAGES_A_SLOT = 96
     #: Rounds in the life of a space.
     ROUNDS = 4
-    #: The first frames, which no driver uses.
+    #: The first frames hold no table. Each driver gives some of them back and has them again.
     RESERVED = 256
+    BALLOON = 8
     LEAST_FRAMES = 4096
+    MOST_VCPUS = 16
 
     def __init__(self, domain: EmbeddedDomain, seed: int) -> None:
         self._domain = domain
@@ -130,6 +133,7 @@ class Stores:
         for _ in range(self.ROUNDS):
             self._round(space, rng)
             space.check()
+            self._balloon(vcpu, rng)
             with self._changed:
                 self._rounds[vcpu.index] += 1
                 self._changed.notify_all()
@@ -148,6 +152,17 @@ class Stores:
         space.clear_range(slots[0], rng.randrange(ENTRIES // 2), ENTRIES // 4)
         space.unmap(slots[1])
 
+    def _balloon(self, vcpu: Vcpu, rng: random.Random) -> None:
+        """Give frames back, have them again, and see that they are the guest's own once more."""
+        part = self.RESERVED // self._domain.vcpu_count
+        gfn = vcpu.index * part + rng.randrange(part - self.BALLOON + 1)
+        vcpu.remove(gfn, self.BALLOON)
+        vcpu.add(gfn, self.BALLOON)
+        value = rng.getrandbits(64)
+        vcpu.store(gfn * PAGE_SIZE, 8, value)
+        if (found := vcpu.load(gfn * PAGE_SIZE, 8)) != value:
+            raise GuestFault(f"frame {gfn:#x} reads {found:#x} after it came back, and {value:#x} was stored")
+
 
 def _wait_for_gpu(vcpu: Vcpu) -> None:
     """A driver has no event that tells it of a device that appears; as i915 it looks at a register."""
@@ -156,8 +171,9 @@ def _wait_for_gpu(vcpu: Vcpu) -> None:
 
 
 def _stores(domain: EmbeddedDomain, seed: int) -> Guest:
-    if domain.ram_frames < Stores.LEAST_FRAMES * domain.vcpu_count:
-        raise UsageError(f"--guest stores needs {Stores.LEAST_FRAMES} frames for each vCPU")
+    if domain.vcpu_count > Stores.MOST_VCPUS or domain.ram_frames < Stores.LEAST_FRAMES * domain.vcpu_count:
+        need = f"at most {Stores.MOST_VCPUS} vCPUs, and {Stores.LEAST_FRAMES} frames for each"
+        raise UsageError(f"--guest stores needs {need}")
     return Stores(domain, seed)
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import errno
 import uuid
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from xengt_dm._embedded import ffi, lib
 from xengt_dm.errors import CallError, HostError
@@ -26,9 +25,6 @@ from xengt_dm.hypervisor.sim.messages import (
     pack_failure,
     parse_request,
 )
-
-#: The most frames that one device model has mapped, each mapping counted; far beyond what ours maps.
-MOST_REFERENCES: Final = 1 << 22
 
 
 class Answer(NamedTuple):
@@ -49,9 +45,10 @@ class Session:
         if self._counters < 0:
             self._port.close()
             raise HostError("memfd_create", domain.domid, -self._counters)
-        #: By number in the file of frames: how many references the device model has.
-        self._references: Counter[int] = Counter()
-        self._held = 0
+        self._mappings = lib.xd_emb_mappings_new(domain.handle)
+        if self._mappings == ffi.NULL:
+            self._port.close()
+            raise MemoryError("a device model's mappings")
         self._calls: dict[Call, Callable[..., Answer]] = {
             Call.HELLO: self._hello,
             Call.WRITE_TRAP: self._write_trap,
@@ -95,9 +92,7 @@ class Session:
     def close(self) -> None:
         """The device model's process has ended."""
         self._port.close()
-        numbers = [number for number, count in self._references.items() for _ in range(count)]
-        self._references.clear()
-        lib.xd_emb_frames_put(self._domain.handle, ffi.new("uint64_t[]", numbers), len(numbers))
+        lib.xd_emb_mappings_free(self._mappings)
 
     def _hello(self, version: int) -> Answer:
         if version != VERSION:
@@ -129,27 +124,12 @@ class Session:
         call = "xenforeignmemory_map2"
         if not 1 <= count <= MOST_ELEMENTS:
             raise HostError(call, self._domain.domid, errno.EINVAL, f"{count} frames in one message")
-        if self._held + count > MOST_REFERENCES:
-            raise HostError(call, self._domain.domid, errno.ENOMEM, f"{MOST_REFERENCES} frames are mapped")
-        found = ffi.new("uint64_t[]", count)
-        self._check(call, lib.xd_emb_frames_get(self._domain.handle, first, count, found))
-        words = ffi.unpack(found, count)
-        taken = [word >> 16 for word in words if not word & 0xFFFF]
-        self._references.update(taken)
-        self._held += len(taken)
-        return Answer(words)
+        words = ffi.new("uint64_t[]", count)
+        self._check(call, lib.xd_emb_frames_get(self._mappings, first, count, words))
+        return Answer(ffi.unpack(words, count))
 
-    def _put_frames(self, *numbers: int) -> Answer:
-        given = Counter(numbers)
-        if any(self._references[number] < count for number, count in given.items()):
-            raise HostError("xenforeignmemory_unmap", self._domain.domid, errno.EINVAL, "a frame that is not mapped")
-        rc = lib.xd_emb_frames_put(self._domain.handle, list(numbers), len(numbers))
-        self._check("xenforeignmemory_unmap", rc)
-        for number, count in given.items():
-            self._references[number] -= count
-            if not self._references[number]:
-                del self._references[number]
-        self._held -= len(numbers)
+    def _put_frames(self, *words: int) -> Answer:
+        self._check("xenforeignmemory_unmap", lib.xd_emb_frames_put(self._mappings, words, len(words)))
         return Answer()
 
     def _bind(self, remote_port: int) -> Answer:

@@ -19,6 +19,9 @@ MOST_ELEMENTS: Final = 4096
 #: The most bytes of a message; a list, its call and two arguments.
 MOST_BYTES: Final = 8 * (MOST_ELEMENTS + 4)
 
+#: In the words for frames.
+ERRNO_BITS: Final = 16
+
 WORD_MAX: Final = (1 << 64) - 1
 
 
@@ -57,9 +60,10 @@ class Call(enum.IntEnum):
     CLAIM = 16
     #: hvmmem_type_t, then frames (gfn) -> an errno for each
     SET_MEM_TYPES = 17
-    #: first gfn, count -> for each: an errno, or its number in the file << 16
+    #: first gfn, count -> a word for each: an errno, or its number in the file << ERRNO_BITS. A reference is taken to
+    #: each frame that has no errno
     GET_FRAMES = 18
-    #: numbers in the file
+    #: words of GET_FRAMES; those of frames are references that are given back
     PUT_FRAMES = 19
     #: the domain's port -> local port; descriptor: the eventfd of its vCPU
     BIND = 20

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -16,12 +17,13 @@ from xengt_dm.hypervisor.port import MemType, WriteTrap
 from xengt_dm.hypervisor.sim import mapping
 from xengt_dm.hypervisor.sim.connection import Connection
 from xengt_dm.hypervisor.sim.events import SimEventPort
-from xengt_dm.hypervisor.sim.messages import MOST_ELEMENTS, VERSION, Call
+from xengt_dm.hypervisor.sim.frames import MappedFrames
+from xengt_dm.hypervisor.sim.messages import ERRNO_BITS, MOST_ELEMENTS, VERSION, Call
 from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE, CData
 
 #: XEN_DMOP_IOREQ_MEM_ACCESS_WRITE, xen/include/public/hvm/dm_op.h.
 _ACCESS_WRITE: Final = 2
-_ERRNO_BITS: Final = 16
+_ERRNO_MASK: Final = (1 << ERRNO_BITS) - 1
 
 
 class SimPort:
@@ -32,8 +34,7 @@ class SimPort:
 
     def __init__(self, directory: Path, domid: int, *, frame_limit: int | None = None) -> None:
         self._connection = Connection(directory, domid)
-        #: By page of this process: the frame of the file of frames that is mapped there.
-        self._frames: dict[int, int] = {}
+        self._frames = MappedFrames()
         self._slots: dict[int, int] = {}
         self._closed = False
         try:
@@ -161,51 +162,46 @@ class SimPort:
     def map_frames(self, first_gfn: int, count: int, errors: CData, address: int = 0) -> int:
         if count <= 0:
             raise HostError("xenforeignmemory_map2", self.domid, errno.EINVAL, f"{count} frames")
-        frames: list[int | None] = []
-        at = 0
+        words = array("Q")
         try:
-            for first in range(0, count, MOST_ELEMENTS):
-                frames += self._get_frames(first_gfn + first, min(MOST_ELEMENTS, count - first), errors + first)
-            at = address or mapping.reserve(count << PAGE_SHIFT)
-            self._map_here(at, frames)
+            for first in range(first_gfn, first_gfn + count, MOST_ELEMENTS):
+                some = min(MOST_ELEMENTS, first_gfn + count - first)
+                words.extend(self._call(Call.GET_FRAMES, first, some, name="xenforeignmemory_map2"))
+            at = self._map_here(words, address)
         except BaseException:
-            if at and not address:
-                mapping.unmap(at, count << PAGE_SHIFT)
-            self._put_frames(frame for frame in frames if frame is not None)
+            self._put_frames(words)
             raise
-        replaced = self._forget(at, count)
-        self._frames |= {(at >> PAGE_SHIFT) + i: frame for i, frame in enumerate(frames) if frame is not None}
+        numbers = array("i", [word & _ERRNO_MASK for word in words])
+        ffi.buffer(errors, count * numbers.itemsize)[:] = numbers.tobytes()
+        replaced = self._frames.take(at >> PAGE_SHIFT, count) if address else array("Q")
+        self._frames.add(at >> PAGE_SHIFT, words)
         self._put_frames(replaced)
         return at
 
-    def _get_frames(self, first_gfn: int, count: int, errors: CData) -> list[int | None]:
-        """Takes a reference to each frame, and returns its number in the file; None for one with an error."""
-        words = self._call(Call.GET_FRAMES, first_gfn, count, name="xenforeignmemory_map2")
-        for i, word in enumerate(words):
-            errors[i] = word & ((1 << _ERRNO_BITS) - 1)
-        return [None if word & ((1 << _ERRNO_BITS) - 1) else word >> _ERRNO_BITS for word in words]
-
-    def _map_here(self, at: int, frames: list[int | None]) -> None:
-        for i, count, frame in _runs(frames):
-            fd, offset = (self._void, 0) if frame is None else (self._ram, frame << PAGE_SHIFT)
-            mapping.map_file(fd, offset, count << PAGE_SHIFT, at + (i << PAGE_SHIFT))
+    def _map_here(self, words: array[int], address: int) -> int:
+        """Maps what the words say, at ``address`` or anywhere if that is 0; returns where."""
+        if address and self._frames.at(address >> PAGE_SHIFT, len(words)) == words:
+            return address  # it is there already
+        at = address or mapping.reserve(len(words) << PAGE_SHIFT)
+        try:
+            for i, count, frame in _runs(words):
+                fd, offset = (self._void, 0) if frame is None else (self._ram, frame << PAGE_SHIFT)
+                mapping.map_file(fd, offset, count << PAGE_SHIFT, at + (i << PAGE_SHIFT))
+        except BaseException:
+            if not address:
+                mapping.unmap(at, len(words) << PAGE_SHIFT)
+            raise
+        return at
 
     def unmap_frames(self, address: int, count: int) -> None:
         mapping.unmap(address, count << PAGE_SHIFT)
-        self._put_frames(self._forget(address, count))
+        self._put_frames(self._frames.take(address >> PAGE_SHIFT, count))
 
-    def _forget(self, address: int, count: int) -> list[int]:
-        """Returns the frames that were mapped there."""
-        page = address >> PAGE_SHIFT
-        found = (self._frames.pop(page + i, None) for i in range(count))
-        return [frame for frame in found if frame is not None]
-
-    def _put_frames(self, frames: Iterable[int]) -> None:
-        """Drops a reference to each of these frames, which must not be mapped any more."""
-        dropped = list(frames)
+    def _put_frames(self, words: array[int]) -> None:
+        """Drops the references that these words are. Their frames must not be mapped any more."""
         with suppress(DomainGoneError):
-            for first in range(0, len(dropped), MOST_ELEMENTS):
-                self._call(Call.PUT_FRAMES, *dropped[first : first + MOST_ELEMENTS], name="xenforeignmemory_unmap")
+            for first in range(0, len(words), MOST_ELEMENTS):
+                self._call(Call.PUT_FRAMES, *words[first : first + MOST_ELEMENTS], name="xenforeignmemory_unmap")
 
     def inject_msi(self, address: int, data: int) -> bool:
         return bool(self._call(Call.INJECT_MSI, address, data, name="xendevicemodel_inject_msi")[0])
@@ -233,12 +229,17 @@ class SimPort:
         return self._connection.call(call, *arguments, name=name)
 
 
-def _runs(frames: list[int | None]) -> Iterator[tuple[int, int, int | None]]:
-    """Returns (index, count, first frame) of each run of consecutive frames, or of frames that are None."""
+def _runs(words: array[int]) -> Iterator[tuple[int, int, int | None]]:
+    """Returns (index, count, first frame) of each run of consecutive frames, or of words that are an errno (None)."""
     start = 0
-    for i in range(1, len(frames) + 1):
-        first = frames[start]
-        if i < len(frames) and frames[i] == (None if first is None else first + i - start):
-            continue
-        yield start, i - start, first
-        start = i
+    while start < len(words):
+        end = start + 1
+        if words[start] & _ERRNO_MASK:
+            while end < len(words) and words[end] & _ERRNO_MASK:
+                end += 1
+            yield start, end - start, None
+        else:
+            while end < len(words) and words[end] == words[end - 1] + (1 << ERRNO_BITS):
+                end += 1
+            yield start, end - start, words[start] >> ERRNO_BITS
+        start = end
