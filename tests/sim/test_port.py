@@ -138,6 +138,22 @@ def test_an_answer_without_a_notify_is_not_seen(sim: SimProcess, console: Consol
     model.port.close()
 
 
+def test_a_notify_from_before_a_request_does_not_count(sim: SimProcess, console: Console) -> None:
+    model = Model(sim)
+    model.port.events.notify(model.local)
+    with sim.console() as other:
+        assert other.ask("hold", vcpu=0, point=embedded.XD_POINT_POSTED) == 0
+        console.begin(0, "load", MMIO, 4)
+        assert other.ask("wait_phase", vcpu=0, phase=embedded.XD_PHASE_HELD, seconds=PATIENCE) == 0
+        assert take(model) == 1
+        lib.xd_slot_answer(model.page, 0, 7, lib.XD_ROUTE_REFUSED, ffi.NULL)
+        assert other.ask("unhold", vcpu=0) == 0
+        assert_waits(sim)
+    model.port.events.notify(model.local)
+    assert console.receive() == 7
+    model.port.close()
+
+
 def test_a_channel_has_one_device_model_until_that_one_dies(sim: SimProcess, console: Console) -> None:
     first = Model(sim)
     second = sim.port()
