@@ -197,28 +197,35 @@ def held(console: Console, vcpu: int, point: int) -> None:
 
 
 def test_a_client_that_dies_while_its_hypercall_waits(sim: SimProcess) -> None:
-    """A pause waits for a vCPU that a test holds inside Xen. The hypercall ends after its caller."""
+    """A pause waits for a vCPU that a test holds inside Xen. The hypercall ends after its caller.
+
+    Its successor then finds the channel that it had bound free, however soon it asks.
+    """
     with sim.console() as console, sim.console() as cpu:
         port = sim.port()
         server = port.create_server()
-        port.map_slots(server)
+        page = ffi.cast("char *", port.map_slots(server))
         port.map_mmio(server, 0xF0000000, 0xF0000FFF)
         port.set_server_state(server, True)
+        local = port.events.bind(core.xd_slot_port(page, 0))
         held(console, 0, lib.XD_POINT_POSTED)
         cpu.begin(0, "store", 0xF0000000, 8, 1)
         assert console.ask("wait_phase", vcpu=0, phase=lib.XD_PHASE_HELD, seconds=PATIENCE) == 0
+        bind = pack([Call.BIND, core.xd_slot_port(page, 1)])
         with raw(sim) as client:
-            client.send(pack([Call.SET_SERVER_STATE, server, 0]))
-        other = raw(sim)
+            assert asked(client, bind) == (0, 1)
+            client.send(pack([Call.SET_SERVER_STATE, server, 1]))
+        successor = raw(sim)
+        successor.send(bind)
+        with raw(sim) as later:
+            later.send(pack([Call.VCPU_COUNT]))  # so that the successor's connection was accepted some time ago
+            assert console.ask("progress") == {"fault": None}
         assert console.ask("unhold", vcpu=0) == 0
-        assert asked(other, pack([Call.SERVER_EXISTS, server])) == (0, 1)
-        other.close()
-        # Nobody serves the store; answer it.
-        port.close()
-        port = sim.port()
-        page = port.map_slots(server)
-        local = port.events.bind(core.xd_slot_port(ffi.cast("char *", page), 0))
-        lib.xd_slot_set_state(ffi.cast("char *", page), 0, core.XD_STATE_RESP_READY)
+        answer, fds, _, _ = socket.recv_fds(successor, MOST_BYTES, 8)
+        assert (unpack(answer), len(fds)) == ((0, 1), 1)
+        os.close(fds[0])
+        successor.close()
+        lib.xd_slot_set_state(page, 0, core.XD_STATE_RESP_READY)
         port.events.notify(local)
         cpu.receive()
         port.events.unbind(local)
