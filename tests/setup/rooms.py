@@ -21,7 +21,6 @@ ELSEWHERE = {
     "cffi_build/core/ioreq/": ("ioreq",),
     "cffi_build/core/ppgtt/": ("ppgtt",),
     "cffi_build/embedded/": ("embedded",),
-    "cffi_build/embedded/sim_": ("sim",),
     "cffi_build/xen/": ("xen",),
     "cffi_build/": ("core", "embedded", "xen"),
     "xengt_dm/hypervisor/embedded/": ("embedded",),

@@ -98,7 +98,7 @@ class Listener:
                     connection.close()
                     continue
                 self._served[thread] = connection
-            thread.start()
+                thread.start()  # under the lock, because a thread that has not started cannot be waited for
 
     def _serve(self, connection: socket.socket) -> None:
         try:
