@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -237,3 +238,22 @@ def test_an_instance_in_the_background(tmp_path: Path, base: Path) -> None:
 def test_a_domain_that_the_guest_cannot_run_on(tmp_path: Path, options: tuple[str, ...]) -> None:
     result = CliRunner().invoke(main, ["sim", "--dir", str(tmp_path), "--guest", "stores", *options])
     assert result.exit_code == ExitCode.USAGE
+
+
+def test_the_record_of_another_domain_with_this_id_is_not_believed(tmp_path: Path, base: Path) -> None:
+    directory = tmp_path / "sim"
+    records = []
+    for _ in range(2):
+        with SimProcess(directory, "--guest", "scripted") as sim, sim.console() as console:
+            port = sim.port()
+            port.create_server()  # of somebody else, with the number that the record names
+            with sim.serve(base) as daemon:
+                records.append((base / "1" / "server-id").read_text().split())
+                assert records[-1][1] == port.uuid
+                build(console)
+                assert walked(base, 0) == DATA * FRAME
+                daemon.kill()
+            port.close()
+            sim.end(signal.SIGKILL)
+    assert records[0][0] == records[1][0] == "1"
+    assert records[0][1] != records[1][1]

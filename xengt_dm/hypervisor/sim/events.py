@@ -13,7 +13,10 @@ from xengt_dm.hypervisor.sim.messages import Call
 
 
 class SimEventPort:
-    """Implements EventPort. Owns the descriptors that it is given: the eventfd, and the file of counters."""
+    """Implements EventPort. Owns the descriptors that it is given: the eventfd, and the file of counters.
+
+    A notify is no hypercall: on a channel of a domain that is gone it does nothing, as on Xen.
+    """
 
     def __init__(self, connection: Connection, eventfd: int, counters: int) -> None:
         self._connection = connection
