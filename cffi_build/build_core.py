@@ -5,7 +5,7 @@ from shared import GENERATED, HERE, WARNINGS, declarations, from_environment, he
 
 CORE = HERE / "core"
 #: Folders of the sources; a header is included by its name alone.
-FOLDERS = (CORE / "base", CORE / "ioreq", CORE / "ppgtt")
+FOLDERS = (CORE / "base", CORE / "ioreq", CORE / "ppgtt", CORE / "trace")
 #: In the order in which they build on each other.
 HEADERS = (
     "guard.h",
@@ -13,7 +13,7 @@ HEADERS = (
     "stats.h",
     "ioreq.h",
     "slots.h",
-    "entry.h",
+    "entry_bits.h",
     "frames.h",
     "shadow.h",
     "need.h",
@@ -24,6 +24,7 @@ HEADERS = (
     "walk.h",
     "runs_json.h",
     "audit.h",
+    "page_lines.h",
 )
 
 

@@ -26,7 +26,7 @@ HEADERS = (
     "claim.h",
     "events.h",
     "wait.h",
-    "run.h",
+    "vcpu_run.h",
     "sim_share.h",
 )
 

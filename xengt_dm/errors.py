@@ -34,6 +34,10 @@ class ExitCode(enum.IntEnum):
     CONFIG = 78
 
 
+#: The claim of a domain without HAP. What is wrong is the domain's configuration, and no restart of ours mends that.
+_NO_HAP = ("xendevicemodel_map_mem_type_to_ioreq_server", errno_module.EOPNOTSUPP)
+
+
 class XengtError(Exception):
     """The base of all errors that this project raises on purpose. A command ends with ``exit_code``."""
 
@@ -85,7 +89,8 @@ class CallError(XengtError):
         self.errno = errno
         self.meaning = meaning or os.strerror(errno)
         about = "" if domid is None else f" for domain {domid}"
-        name = errno_module.errorcode.get(errno, str(errno))
+        # Of the two names that Linux has for it, Python gives ENOTSUP, and Xen's sources say the other.
+        name = "EOPNOTSUPP" if errno == errno_module.EOPNOTSUPP else errno_module.errorcode.get(errno, str(errno))
         super().__init__(f"{call}{about}: {name}: {self.meaning}")
 
 
@@ -94,6 +99,8 @@ class HostError(CallError):
 
     @property
     def exit_code(self) -> ExitCode:  # type: ignore[override]
+        if (self.call, self.errno) == _NO_HAP:
+            return ExitCode.CONFIG
         if self.errno in (errno_module.EPERM, errno_module.EACCES):
             return ExitCode.PERMISSION
         return ExitCode.UNAVAILABLE

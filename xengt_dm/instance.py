@@ -24,8 +24,8 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
 from xengt_dm.errors import DomainGoneError
+from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
-from xengt_dm.hypervisor.retry import BestEffort
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.loop import ROUND_SECONDS, ROUNDS_SECONDS, ServeLoop
@@ -33,18 +33,23 @@ from xengt_dm.ioreq.ranges import NoRangeRecord, RangeKind, RangeRecord
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES
 from xengt_dm.stats.page import StatsPage
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import guard_range, search_ram
 from xengt_dm.traps.ranges import RangeTraps
 from xengt_dm.traps.write_traps import WriteTraps
-from xengt_dm.units import PAGE_SHIFT
+from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE
 from xengt_dm.vgpu.device import Vgpu
 from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
 from xengt_dm.vgpu.state import SIZE, DeviceState
 
 DEFAULT_BAR0 = int(KEYS["device.bar0_gpa"].default)
 DEFAULT_MAX_TABLES = int(KEYS["shadow.max_tables"].default)
+DEFAULT_MAX_SPACES = int(KEYS["shadow.max_spaces"].default)
+#: A chunk is the 2 MiB of guest memory that are mapped together (xengt_dm/ppgtt/guest_frames.py).
+CHUNK_MIB: Final = CHUNK_FRAMES * PAGE_SIZE >> 20
+DEFAULT_MAX_MAPPED_CHUNKS = int(KEYS["shadow.max_mapped_mib"].default) // CHUNK_MIB
 #: How long a successor waits for a vCPU to take its predecessor's answer. One that is paused takes none, and then we go
 #: on without it.
 TAKEN_SECONDS: Final = 1.0
@@ -60,12 +65,18 @@ WRITE_TRAPS: Final[Mapping[WriteTrap, TrapsMaker]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What one device model is to be. ``bar0`` is a gpa, a multiple of its size, outside the domain's RAM."""
+    """What one device model is to be. ``bar0`` is a gpa, a multiple of its size, outside the domain's RAM.
+
+    ``max_tables``: the quota of shadow tables. ``max_spaces``: how many address spaces may be live at once.
+    ``max_mapped_chunks``: how many chunks of guest memory may be mapped at once.
+    """
 
     bar0: int = DEFAULT_BAR0
     generation: int = 8
     sync: Sync = Sync.STRICT
     max_tables: int = DEFAULT_MAX_TABLES
+    max_spaces: int = DEFAULT_MAX_SPACES
+    max_mapped_chunks: int = DEFAULT_MAX_MAPPED_CHUNKS
     graphics: GraphicsMemory = NO_GRAPHICS_MEMORY
 
     @classmethod
@@ -76,6 +87,8 @@ class Settings:
             generation=config.integer("device.generation"),
             sync=Sync(config.string("shadow.mode")),
             max_tables=config.integer("shadow.max_tables"),
+            max_spaces=config.integer("shadow.max_spaces"),
+            max_mapped_chunks=config.integer("shadow.max_mapped_mib") // CHUNK_MIB,
             graphics=GraphicsMemory(
                 config.integer("device.low_gm_mib"),
                 config.integer("device.high_gm_mib"),
@@ -120,7 +133,7 @@ class Instance:
                 await self._quiesce()
 
     async def _quiesce(self) -> None:
-        self.engine.quiesce()
+        await self.loop.run(self.engine.quiesce())
         with trio.move_on_after(ROUNDS_SECONDS):
             while not self.traps.unprotect_deferred():  # noqa: ASYNC110 - no event tells that a store is over
                 await trio.sleep(ROUND_SECONDS)
@@ -139,7 +152,7 @@ class Instance:
             self.server.claim()
             counters = self.engine.counters
             refused = counters.unprotectable_entries
-            self.engine.resume()
+            await self.loop.run(self.engine.resume())
             if counters.protected_pages or counters.unprotectable_entries == refused:
                 return True
             await self._quiesce()
@@ -196,6 +209,8 @@ def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps:
         generation=settings.generation,
         sync=settings.sync,
         max_tables=settings.max_tables,
+        max_spaces=settings.max_spaces,
+        max_mapped_chunks=settings.max_mapped_chunks,
     )
     device = Vgpu(
         engine,
@@ -250,13 +265,13 @@ def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int]) -> No
     traps.adopt_guard_ranges([each.first >> PAGE_SHIFT for each in left if each.kind is RangeKind.GUARD])
 
     # Make RAM of every frame but those of stores that are not over.
-    traps.guard_pending()
+    traps.guard_in_flight()
     if port.retype_in_flight_is_fatal:
         channels.bind(range(server.slots.vcpus))
         _have_answers_taken(server)
         server.enable()  # a barrier: the instructions of those answers are over
     server.claim_again()
-    traps.protect_pending()
+    traps.protect_in_flight()
     traps.unprotect_deferred()
 
     # The device's ranges, if they are not what the predecessor had.
@@ -294,7 +309,7 @@ def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine
 
     def unprotect() -> None:
         for _ in loop.rounds():
-            if traps.unprotect_all():
+            if loop.complete(traps.unprotect_all()):
                 return
 
     def drop_guard_ranges() -> None:
@@ -308,6 +323,7 @@ def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine
                 return
 
     attempt = BestEffort()
+    attempt(engine.abandon)  # what is under way ends early; its stores to guest memory are performed
     attempt(traps.refuse_new)
     attempt(unprotect)  # as stores to the frames end, for a second at most
     attempt(traps.unprotect_by_force)  # then whatever is left

@@ -11,8 +11,10 @@ int xd_emb_claim(xd_emb *d, uint32_t id, uint32_t hvmmem, uint32_t flags)
         return rc;
     if (!d->rules.has_claim)
         return -EOPNOTSUPP;
-    if (hvmmem != 4 || (flags & ~2u))
+    if (hvmmem != 4 || (flags & ~2u)) /* which libxendevicemodel says, before Xen is asked */
         return -EINVAL;
+    if (d->rules.shadow_paging)
+        return -EOPNOTSUPP;
     pthread_mutex_lock(&d->p2m);
     pthread_mutex_lock(&d->servers_lock);
     if (!emb_find_server(d, id)) {

@@ -1,6 +1,6 @@
 #include "hypercall.h"
 
-#include "insn.h"
+#include "vcpu_insn.h"
 #include "memory.h"
 #include "p2m.h"
 #include "phases.h"

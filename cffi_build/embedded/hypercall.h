@@ -1,6 +1,6 @@
 #ifndef XD_EMB_HYPERCALL_H
 #define XD_EMB_HYPERCALL_H
-#include "run.h"
+#include "vcpu_run.h"
 #include "state.h"
 
 /* Hypercalls that the guest makes. The vCPU's own thread. Return 0 or -errno. */

@@ -75,7 +75,8 @@ int xd_emb_set_mem_types(xd_emb *d, uint32_t hvmmem, const uint64_t *gfns, int c
         int rc = -xd_emb_call(d, XD_CALL_SET_MEM_TYPE);
         if (!rc && (gfn >= d->frames || hvmmem >= sizeof(d->rules.change_to)))
             rc = EINVAL;
-        if (!rc && d->rules.has_claim && d->rules.change_to[hvmmem] == XD_P2M_IOREQ_SERVER && d->owner < 0)
+        bool needs_claim = d->rules.has_claim && !d->rules.shadow_paging;
+        if (!rc && needs_claim && d->rules.change_to[hvmmem] == XD_P2M_IOREQ_SERVER && d->owner < 0)
             rc = EINVAL;
         if (!rc)
             rc = d->rules.change_errno[d->types[gfn]][hvmmem];
@@ -91,6 +92,9 @@ int xd_emb_set_mem_types(xd_emb *d, uint32_t hvmmem, const uint64_t *gfns, int c
 
 int xd_emb_log_dirty(xd_emb *d, int on)
 {
+    /* Shadow paging changes no types for it, and asks for none: sh_enable_log_dirty, xen/arch/x86/mm/shadow/common.c. */
+    if (d->rules.shadow_paging)
+        return 0;
     pthread_mutex_lock(&d->p2m);
     int rc = on && d->rules.has_claim && d->entries ? -EBUSY : 0;
     uint32_t from = on ? XD_P2M_RAM_RW : XD_P2M_RAM_LOGDIRTY, to = on ? XD_P2M_RAM_LOGDIRTY : XD_P2M_RAM_RW;

@@ -9,10 +9,10 @@
  */
 #include "ports.h"
 
-#include "insn.h"
+#include "vcpu_insn.h"
 #include "memory.h"
 #include "phases.h"
-#include "repeat.h"
+#include "vcpu_repeat.h"
 #include "requests.h"
 
 enum { CF8 = 0xcf8, CFC = 0xcfc };

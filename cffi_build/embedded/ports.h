@@ -1,6 +1,6 @@
 #ifndef XD_EMB_PORTS_H
 #define XD_EMB_PORTS_H
-#include "run.h"
+#include "vcpu_run.h"
 #include "state.h"
 
 /* Port I/O and PCI configuration cycles. The vCPU's own thread. Return 0 or -errno. */

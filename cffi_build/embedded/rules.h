@@ -26,7 +26,8 @@ enum {
     XD_LOOK_OWNER = 3,   /* it goes to the server that claims the type; retried while there is none */
     XD_LOOK_SETTLE = 4,  /* the page becomes plain RAM (marked dirty, populated), and the access starts again */
     XD_LOOK_RETRY = 5,   /* the access starts again when the type has changed */
-    XD_LOOK_FAULT = 6    /* the guest gets a fault */
+    XD_LOOK_CRASH = 6,   /* the domain crashes */
+    XD_LOOK_PAGE_FAULT = 7 /* the guest gets a page fault */
 };
 
 /* How the emulator treats a store over a page's end. */
@@ -53,11 +54,13 @@ typedef struct xd_emb_rules {
     uint8_t copy_load[16];
     uint8_t io_store[16];         /* its look when it has no memory to copy to: DEVICE or OWNER */
     uint8_t io_load[16];          /* DEVICE or DIRECT */
+    uint8_t shadow_write[16];     /* what shadow paging's own emulator can write to: DIRECT, DISCARD, or RETRY */
     uint32_t max_servers;
     uint32_t max_ranges;          /* of a kind, per server */
     uint32_t has_claim;           /* map_mem_type_to_ioreq_server exists, and the type can only be set while claimed */
+    uint32_t shadow_paging;       /* the guest has no HAP */
     uint32_t unlocked_looks;      /* the emulator's first look is not under the lock of the hardware's */
-    uint32_t rep_stores;          /* every store is taken for one of rep stos, see insn.c */
+    uint32_t rep_stores;          /* every store is taken for one of rep stos, see vcpu_insn.c */
     uint32_t straddle;            /* XD_STRADDLE_* */
     uint32_t looks_again;         /* XD_AGAIN_* */
     uint32_t newest_first;        /* servers are asked newest first; else highest id first */

@@ -8,10 +8,12 @@
  * that it cannot unshare for want of memory (xen/arch/x86/hvm/dm.c set_mem_type). The first ends by itself, the second
  * may not; nothing tells them apart. What follows: a call asks again every 100 us, 512 times in all, and then reports
  * EAGAIN. Cost: a guest with such pages holds its own device model for up to 51 ms a call (longer with coarse timers).
+ * What is retried after any other errno, and after this: xengt_dm/traps/retry.py.
  */
 enum { RETRIES = 512, RETRY_NS = 100 * 1000 };
 
-static int set_one(xendevicemodel_handle *dmod, domid_t domid, hvmmem_type_t type, uint64_t gfn, unsigned int *retries)
+static int set_type_retrying_eagain(xendevicemodel_handle *dmod, domid_t domid, hvmmem_type_t type, uint64_t gfn,
+                                    unsigned int *retries)
 {
     for (;;) {
         if (xendevicemodel_set_mem_type(dmod, domid, type, gfn, 1) == 0)
@@ -32,7 +34,7 @@ int xd_xen_set_mem_types(xendevicemodel_handle *dmod, domid_t domid, uint32_t ty
     int failed = 0;
 
     for (uint32_t i = 0; i < count; i++) {
-        errors[i] = set_one(dmod, domid, (hvmmem_type_t)type, gfns[i], &retries);
+        errors[i] = set_type_retrying_eagain(dmod, domid, (hvmmem_type_t)type, gfns[i], &retries);
         if (errors[i] == ESRCH) {
             for (uint32_t rest = i + 1; rest < count; rest++)
                 errors[rest] = ESRCH;

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import build, memory, metrics, replaying, stores, structure, sync
+from tests.bench import build, memory, metrics, neighbours, replaying, stores, structure, sync
 from tests.bench.measure import Figure, table
 
 BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
@@ -20,6 +20,7 @@ BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "memory": memory.run,
     "structure": structure.run,
     "metrics": metrics.run,
+    "neighbours": neighbours.run,
 }
 
 

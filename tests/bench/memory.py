@@ -19,6 +19,7 @@ from tests.support.tables import ENTRIES, FRAME, pte
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Settings, open_instance
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.steps import complete
 
 TARGET = 4400.0
 _ROOT = Path(__file__).resolve().parents[2]
@@ -65,7 +66,7 @@ def _of_a_device_model(leaves: int) -> float:
             domain.write((3 + i) * FRAME, page(first_leaf + i * ENTRIES, linked))
         domain.write(first_leaf * FRAME, page(0, min(ENTRIES, leaves)) * leaves)
         before = _anonymous()
-        instance.engine.create_space(Mode.L4, (1 * FRAME,))
+        complete(instance.engine.create_space(Mode.L4, (1 * FRAME,)))
         grown = _anonymous() - before
         assert instance.engine.counters.tables == leaves + first_leaf - 1
     return grown

@@ -23,6 +23,7 @@ from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.steps import complete
 from xengt_dm.units import CData
 
 RAM_FRAMES = 1024
@@ -75,7 +76,7 @@ def _stores(count: int) -> CData:
 def _make_tables(domain: EmbeddedDomain, instance: Instance) -> None:
     for gfn in range(ROOT, LEAF):
         domain.write(gfn * FRAME, pte(gfn + 1).to_bytes(8, "little"))
-    instance.engine.create_space(Mode.L4, (ROOT * FRAME,))
+    complete(instance.engine.create_space(Mode.L4, (ROOT * FRAME,)))
 
 
 async def _serve(domain: EmbeddedDomain, instance: Instance, ops: CData, count: int) -> float:

@@ -6,6 +6,7 @@ Everything is made from an export of the checkout, so that nothing that lies aro
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -122,6 +123,8 @@ def test_the_licence_is_told_in_a_way_that_every_setuptools_takes(tmp_path: Path
         metadata = found.read().decode().partition("\n\n")[0] + "\n"
     assert "\nLicense: MIT\n" in metadata or "\nLicense-Expression: MIT\n" in metadata
     assert "\nLicense-File: LICENSE\n" in metadata
+    assert "\nAuthor: The xengt-dm authors\n" in metadata
+    assert re.search("\nKeywords: .*\\bxen\\b", metadata)
     assert {"LICENSE", "CHANGELOG.md", "tests/README.md"} <= names
 
 

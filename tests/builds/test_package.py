@@ -75,3 +75,12 @@ def test_logs_are_rotated() -> None:
     text = (DEBIAN / "xengt-dm.logrotate").read_text()
     assert "/var/log/xengt-dm/*.log {" in text
     assert "copytruncate" in text
+
+
+def test_what_a_distribution_would_test(tmp_path: Path) -> None:
+    """The commands of autopkgtest; without a directory of the host's configuration and of its daemons."""
+    commands = re.findall(r"^Test-Command: (.+)$", (DEBIAN / "tests" / "control").read_text(), re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, bool(done.stdout)) == (0, True), f"{command}: {done.stderr}"

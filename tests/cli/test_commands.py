@@ -11,7 +11,9 @@ from click.testing import CliRunner, Result
 
 from xengt_dm import __version__
 from xengt_dm.cli import COMMANDS, main
-from xengt_dm.errors import ExitCode
+from xengt_dm.config.merge import Config
+from xengt_dm.errors import ConfigError, ExitCode
+from xengt_dm.service import limits
 
 OK, USAGE, DATA, UNAVAILABLE = ExitCode.OK, ExitCode.USAGE, ExitCode.DATA, ExitCode.UNAVAILABLE
 CONFIG = ExitCode.CONFIG
@@ -32,8 +34,9 @@ def test_without_a_command_it_says_which_there_are() -> None:
         assert name in result.output
 
 
-def test_version() -> None:
-    result = run("--version")
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_version(option: str) -> None:
+    result = run(option)
     assert (result.exit_code, result.output) == (OK, f"xengt-dm {__version__}\n")
 
 
@@ -52,6 +55,20 @@ def test_options_that_there_are_not(name: str) -> None:
     assert "--explode" in result.output
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_option_that_names_a_domain_has_a_short_form(name: str) -> None:
+    text = run(name, "--help").output
+    assert text.count(" --domid") == text.count("-d, --domid")
+
+
+def test_a_mode_that_there_is_not() -> None:
+    result = run("mode", "--domid", "7", "fast")
+    assert result.exit_code == USAGE
+    assert "Invalid value for 'MODE': 'fast' is not one of 'strict', 'relaxed'." in result.output.replace(
+        "[MODE]", "MODE"
+    )
+
+
 def test_commands_that_there_are_not() -> None:
     result = run("explode")
     assert result.exit_code == USAGE
@@ -65,6 +82,7 @@ def test_replaying_a_trace() -> None:
     result = run("replay", TRACES / "attributes.jsonl")
     assert result.exit_code == OK
     assert "0 audit mismatches" in result.output
+    assert ", 1 dump, " in result.output
 
 
 @pytest.mark.parametrize("mode", ["strict", "relaxed"])
@@ -208,6 +226,15 @@ def test_run_used_wrongly(tmp_path: Path, options: list[str], status: ExitCode) 
     result = run("run", "--config-dir", tmp_path, *options)
     assert result.exit_code == status
     assert "Traceback" not in result.output
+
+
+def test_run_with_limits_that_are_too_low(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def low(config: Config) -> None:
+        raise ConfigError(f"too low for {config.integer('shadow.max_tables')}")
+
+    monkeypatch.setattr(limits, "check", low)
+    result = run("run", "--domid", "5", "--run-dir", tmp_path, "--config-dir", tmp_path, "--max-tables", "77")
+    assert (result.exit_code, result.output) == (CONFIG, "xengt-dm: too low for 77\n")
 
 
 # The commands that ask a daemon, where there is none

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.support.tables import FRAME
 from xengt_dm import __version__
 from xengt_dm.cli import client, main
 from xengt_dm.errors import ExitCode
+from xengt_dm.trace.read import read_trace
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,35 @@ def told(base: Path, *words: object) -> Any:
     result = run(base, *words, "--json")
     assert result.exit_code == ExitCode.OK, result.output
     return json.loads(result.output)
+
+
+def test_a_recording(base: Path, tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    assert run(base, "record").output == "nothing is being recorded\n"
+    started = run(base, "record", file, "--max-mib", "5", "--max-minutes", "1").output
+    assert re.fullmatch(rf"recording to {file}, \d+ events? so far\n", started)
+    assert f"\nrecording to {file}\n" in run(base, "status").output
+    stopped = run(base, "record", "--stop").output
+    assert re.fullmatch(rf"recorded \d+ events to {file}\n", stopped)
+    assert "record" not in run(base, "status").output
+    assert read_trace(file)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["--max-mib", "0", "x"], ExitCode.USAGE),
+        (["--max-minutes", "5"], ExitCode.USAGE),
+        (["/dev/null"], ExitCode.DATA),
+        (["FIFO"], ExitCode.DATA),
+        (["--stop"], ExitCode.USAGE),
+    ],
+)
+def test_recordings_that_are_refused(base: Path, tmp_path: Path, words: list[str], status: ExitCode) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    result = run(base, "record", *(str(tmp_path / "fifo") if word == "FIFO" else word for word in words))
+    assert result.exit_code == status
+    assert told(base, "status")["recording"] is None
 
 
 #: The guest's stores 1..SOME: entry n names frame n, modulo the frames that there are, writable.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from tests.support import terminal as terminals
 from xengt_dm.cli import main
 from xengt_dm.cli.formatting import table
 from xengt_dm.errors import ExitCode
@@ -205,3 +207,47 @@ def test_a_log_has_nothing_that_a_terminal_acts_on(stream: io.StringIO) -> None:
     shown = stream.getvalue()
     assert "watch.starting" in shown
     assert shown.removesuffix("\n").isprintable(), shown
+
+
+# what takes long
+
+
+def test_a_step_that_takes_long_says_so_on_a_terminal() -> None:
+    text = (
+        "import threading; from xengt_dm.cli.notice import notice\n"
+        "said = threading.Event()\n"
+        "import click; echo = click.echo\n"
+        "def tell(*words, **options): echo(*words, **options); said.set()\n"
+        "click.echo = tell\n"
+        "with notice('it takes long', after=0.01): assert said.wait(60)\n"
+        "with notice('it does not', after=60): pass"
+    )
+    terminal = terminals.Terminal(sys.executable, "-c", text)
+    assert terminal.end() == 0
+    assert terminal.output == b"xengt-dm: it takes long\r\n"
+
+
+def test_a_script_is_told_nothing_of_a_step_that_takes_long() -> None:
+    text = "import time; from xengt_dm.cli.notice import notice\nwith notice('long', after=0): time.sleep(0.2)"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, check=True, timeout=PATIENCE)
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("replay", TRACE, "--dump"), ("record", "--domid", "7", "--run-dir", "/nonexistent")],
+    ids=lambda it: it[0],
+)
+def test_a_file_that_may_not_be_written(words: tuple[object, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root nothing is forbidden, so the answer of the kernel is made up."""
+
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
+    result = CliRunner().invoke(main, [str(word) for word in (*words, "/forbidden/file")])
+    assert (result.exit_code, result.output) == (
+        ExitCode.PERMISSION,
+        "xengt-dm: /forbidden/file: cannot be written: Permission denied\n",
+    )

@@ -103,7 +103,14 @@ def test_historical_names_are_aliases(tmp_path: Path) -> None:
         ),
         ("a = [", "F:1: not TOML: Invalid value (at end of document)"),
         ("a = 1\nb = [\n\n", "F:2: not TOML: Invalid value (at end of document)"),
-        ("[log]\nlevel = 'x'\n[log]\n", "F:3: not TOML: Cannot declare ('log',) twice (at line 3, column 5)"),
+        (
+            "[log]\nlevel = 'x'\n[log]\n",
+            "F:3: not TOML: Cannot declare ('log',) twice (at line 3, column 5); the key or section is there twice",
+        ),
+        (
+            "[shadow]\nmode = 'strict'\nmode = 'strict'\n",
+            "F:3: not TOML: Cannot overwrite a value (at line 3, column 16); the key or section is there twice",
+        ),
         ("[shadow]\nmode = \n", "F:2: not TOML: Invalid value (at line 2, column 8)"),
         ("\ufeff[log]\n", "F:1: not TOML: Invalid statement (at line 1, column 1); it begins with a byte order mark"),
     ],

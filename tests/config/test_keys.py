@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from xengt_dm.config import example
-from xengt_dm.config.files import read_file
+from xengt_dm.config.files import Assignment, read_file
 from xengt_dm.config.keys import KEYS, SECTIONS
 from xengt_dm.config.merge import Config
 from xengt_dm.instance import Settings
@@ -48,6 +48,13 @@ def test_choices_are_what_the_code_knows() -> None:
 
 def test_settings_without_a_configuration_are_the_defaults() -> None:
     assert Settings.from_config(Config([])) == Settings()
+
+
+def test_the_bounds_reach_the_settings() -> None:
+    values = {"shadow.max_tables": 7, "shadow.max_spaces": 9, "shadow.max_mapped_mib": 256}
+    settings = Settings.from_config(Config([Assignment(KEYS[name], value, "here") for name, value in values.items()]))
+    assert (settings.max_tables, settings.max_spaces, settings.max_mapped_chunks) == (7, 9, 128)
+    assert Settings().max_mapped_chunks == 1024, "a chunk has 2 MiB"
 
 
 class NoSpaces:

@@ -74,6 +74,9 @@ def test_what_is_no_text_and_no_file(tmp_path: Path) -> None:
     path.unlink()
     path.symlink_to(path)
     assert complaint(path) == "F: cannot be read: Too many levels of symbolic links"
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+    assert complaint(path) == "F: a link to no file"
     assert complaint(Path("/dev/zero")) == "F: cannot be read: not a regular file"
     assert complaint(Path("a\0b")) == "a\\x00b: cannot be read: embedded null byte"
 

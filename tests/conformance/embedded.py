@@ -28,8 +28,8 @@ _STATES = {
 class EmbeddedSide:
     """See side.py. Use as a context."""
 
-    def __init__(self, flavour: str) -> None:
-        self.domain = EmbeddedDomain(_RAM_FRAMES, VCPUS, flavour=flavour, local_apics=False)
+    def __init__(self, flavour: str, paging: str = "hap") -> None:
+        self.domain = EmbeddedDomain(_RAM_FRAMES, VCPUS, flavour=flavour, local_apics=False, paging=paging)
         self.done_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._next_frame = 8
         self._outcomes: dict[int, Outcome] = {}

@@ -25,9 +25,9 @@ _RAM_FRAMES = 8192
 class SimSide:
     """See side.py. Use as a context. Many cases can use one side, one after the other."""
 
-    def __init__(self, directory: Path, flavour: str) -> None:
+    def __init__(self, directory: Path, flavour: str, paging: str = "hap") -> None:
         options = ("--guest", "scripted", "--frames", str(_RAM_FRAMES), "--vcpus", str(VCPUS), "--no-apics")
-        self._sim = SimProcess(directory, *options, "--xen", flavour)
+        self._sim = SimProcess(directory, *options, "--xen", flavour, "--paging", paging)
         self._stack = contextlib.ExitStack()
         self._next_frame = 8
         self._outcomes: dict[int, Outcome] = {}

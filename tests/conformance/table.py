@@ -13,7 +13,7 @@ from .language import BadCaseError, Step, parse
 FOLDER = Path(__file__).resolve().parent / "cases"
 #: What a case holds for, unless it says otherwise: the release lines that behave alike.
 TODAY = ("4.12", "4.17", "4.20")
-_COMMON = {"name", "source", "flavours", "embedded_only", "fresh"}
+_COMMON = {"name", "source", "flavours", "embedded_only", "fresh", "paging"}
 _KEYS = {
     "case": _COMMON | {"steps"},
     "group": _COMMON | {"before", "lines"},
@@ -33,6 +33,8 @@ class Case:
     embedded_only: str
     #: It leaves a domain that is of no further use.
     fresh: bool
+    #: How the domain's addresses are translated: ``hap`` or ``shadow``.
+    paging: str
 
 
 def _case(name: str, entry: dict[str, Any], steps: list[str], embedded_only: str = "") -> Case:
@@ -43,6 +45,7 @@ def _case(name: str, entry: dict[str, Any], steps: list[str], embedded_only: str
         tuple(entry.get("flavours", TODAY)),
         embedded_only or entry.get("embedded_only", ""),
         entry.get("fresh", False),
+        entry.get("paging", "hap"),
     )
 
 
@@ -97,9 +100,10 @@ def load(folder: Path = FOLDER) -> list[Case]:
 
 def flipped(cases: list[Case]) -> Case:
     """A case that says the contrary of what is so: a refusal succeeds. A side on which it holds tests nothing."""
-    case = next(case for case in cases if case.steps[-1].results == ("EBUSY",))
+    refused = {"hap": "EBUSY", "shadow": "EOPNOTSUPP"}
+    case = next(case for case in cases if case.steps[-1].results == (refused[case.paging],))
     last = case.steps[-1]
-    return replace(case, steps=(*case.steps[:-1], parse(last.text.replace("EBUSY", "ok"))))
+    return replace(case, steps=(*case.steps[:-1], parse(last.text.replace(refused[case.paging], "ok"))))
 
 
 def for_flavour(cases: list[Case], flavour: str, lab: bool = False) -> list[Case]:

@@ -31,6 +31,8 @@ READY = 1
 #: Host frames that are no memory, and where the guest has them: for the domain's configuration.
 _DIRECT_GFN, _DIRECT_FRAMES = 0xE1000, 16
 CONFIG = f'iomem = ["b0,{_DIRECT_FRAMES:x}@{_DIRECT_GFN:x}"]'
+#: What more a domain's configuration says for each paging of a case.
+PAGING = {"hap": "", "shadow": "hap = 0"}
 #: How long a vCPU is watched that should do nothing. Xen has no way to ask.
 _NOTHING_SECONDS = 0.15
 _PATIENCE = 15.0

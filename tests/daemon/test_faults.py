@@ -107,7 +107,7 @@ def quiesce_and_resume(instance: Instance) -> None:
     with contextlib.suppress(RefusedError):
         trio.run(commands["quiesce"], {})
         trio.run(commands["resume"], {})
-        commands["mode"]({"mode": "relaxed" if instance.engine.sync_mode is Sync.STRICT else "strict"})
+        trio.run(commands["mode"], {"mode": "relaxed" if instance.engine.sync_mode is Sync.STRICT else "strict"})
 
 
 @pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,19 +12,16 @@ import trio
 
 from tests.support.control import handlers_of
 from tests.support.machine import DATA, L1, L4, Machine, play
+from tests.support.record_command import asking, failing, recording_of
 from tests.support.recording import demo_recorded, dumps_of
 from tests.support.tables import FRAME, pte
 from xengt_dm.control.client import ask
 from xengt_dm.control.protocol import SOCKET_NAME, RefusedError
 from xengt_dm.control.server import serve_control
-from xengt_dm.daemon.recording import Recording, TraceFile, open_trace_file
-from xengt_dm.errors import DataError, UsageError
+from xengt_dm.daemon.recording import open_trace_file
+from xengt_dm.errors import DataError, ExitCode, UsageError
 from xengt_dm.sim.demo import Guest
-
-
-def recording_of(machine: Machine) -> Recording:
-    instance = machine.instance
-    return Recording(instance.engine, instance.device, instance.bus, machine.domain.ram_frames)
+from xengt_dm.steps import complete
 
 
 def test_over_the_socket(tmp_path: Path) -> None:
@@ -52,8 +50,9 @@ def test_over_the_socket(tmp_path: Path) -> None:
             answer = await command(stop=True)
             assert isinstance(answer, dict)
             assert (answer["recording"], answer["file"]) == (None, "the file.gz")
-            with pytest.raises(RefusedError, match="nothing is being recorded"):
+            with pytest.raises(RefusedError, match="nothing is being recorded") as caught:
                 await command(stop=True)
+            assert caught.value.exit_code == ExitCode.USAGE
             nursery.cancel_scope.cancel()
 
     before = set(os.listdir("/proc/self/fd"))
@@ -69,42 +68,43 @@ def test_over_the_socket(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("arguments", [{"file": 3}, {"file": ""}, {"stop": 1}, {"stop": True, "file": "x"}, {"x": 1}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"file": 3},
+        {"file": ""},
+        {"stop": 1},
+        {"stop": True, "file": "x"},
+        {"x": 1},
+        {"file": "x", "max_mib": 0},
+        {"file": "x", "max_mib": True},
+        {"file": "x", "max_minutes": 10081},
+    ],
+)
 def test_wrong_arguments(arguments: Mapping[str, object]) -> None:
     async def body(machine: Machine) -> None:
         instance = machine.instance
         handlers = handlers_of(instance, recording_of(machine))
         with pytest.raises(UsageError):
-            handlers["record"](arguments)
+            await asking(handlers, arguments)
 
     play(body)
 
 
-def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="Is a directory"):
         open_trace_file(str(tmp_path))
 
     async def body(machine: Machine) -> None:
         recording = recording_of(machine)
-        with pytest.raises(DataError, match="No space left"):
-            recording.start(TraceFile(os.open("/dev/full", os.O_WRONLY), "full"))
+        full = open_trace_file(str(tmp_path / "full"))
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", failing(errno.ENOSPC))
+            with pytest.raises(DataError, match="No space left"):
+                recording.start(full)
         assert recording.name is None
-
-    play(body)
-
-
-def test_a_disk_that_fills_up_ends_the_recording_and_nothing_else() -> None:
-    async def body(machine: Machine) -> None:
-        recording = recording_of(machine)
-        there, here = os.pipe()
-        recording.start(TraceFile(here, "pipe"))
-        os.close(there)
-        await machine.make_space()
-        recording.flush()
-        assert recording.name is None
-        assert machine.instance.bus.observer is None
-        await machine.store(L1, 1, pte(9))
-        assert machine.audit() == 0
+        recording.start(open_trace_file(str(tmp_path / "good")))
+        recording.stop()
 
     play(body)
 
@@ -115,10 +115,10 @@ def test_started_while_quiesced(tmp_path: Path) -> None:
     async def body(machine: Machine) -> None:
         recording = recording_of(machine)
         await machine.make_space()
-        machine.instance.engine.quiesce()
+        complete(machine.instance.engine.quiesce())
         recording.start(open_trace_file(str(file)))
         await machine.store(L1, 1, pte(9))
-        machine.instance.engine.resume()
+        complete(machine.instance.engine.resume())
         recording.stop()
 
     play(body)

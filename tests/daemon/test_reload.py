@@ -22,6 +22,18 @@ from xengt_dm.errors import ConfigError
 from xengt_dm.log import log
 from xengt_dm.log.ratelimit import BURST, SECONDS_EACH
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.steps import Steps, complete
+
+
+class Instance:
+    """As much of an instance as follows a configuration."""
+
+    def __init__(self) -> None:
+        self.engine = EngineBench().make_engine().steps
+        self.loop = self
+
+    async def run(self, work: Steps[None]) -> None:
+        complete(work)
 
 
 @pytest.fixture(name="logged")
@@ -41,11 +53,11 @@ def events(logged: io.StringIO) -> list[dict[str, object]]:
 
 
 def test_what_can_change_does_and_the_rest_is_told(logged: io.StringIO) -> None:
-    engine = EngineBench().make_engine()
+    instance = Instance()
     wanted = [read_setting(text) for text in ("shadow.mode=relaxed", "shadow.max_tables=9", "log.burst=1")]
     running = Running(Config([]), lambda: Config(wanted))
-    reload(running, engine)
-    assert engine.sync_mode is Sync.RELAXED
+    trio.run(reload, running, instance)
+    assert instance.engine.sync_mode is Sync.RELAXED
     assert (running.config.string("shadow.mode"), running.config.integer("shadow.max_tables")) == ("relaxed", 65536)
     log.get_limited_logger().info("guest.x")
     log.get_limited_logger().info("guest.x")
@@ -73,24 +85,24 @@ def test_a_bad_configuration_changes_nothing(logged: io.StringIO) -> None:
 
     config = Config([])
     running = Running(config, bad)
-    reload(running, EngineBench().make_engine())
+    trio.run(reload, running, Instance())
     assert running.config is config
     assert events(logged) == [{"event": "config.refused", "level": "error", "reason": "f:3: wrong"}]
 
 
 def test_the_level_of_the_log_follows(logged: io.StringIO) -> None:
     running = Running(Config([]), lambda: Config([read_setting("log.level=error")]))
-    reload(running, EngineBench().make_engine())
+    trio.run(reload, running, Instance())
     log.get_logger().warning("a.b")
     log.get_logger().error("c.d")
     assert [event["event"] for event in events(logged)] == ["c.d"]
 
 
 def test_what_an_operator_switched_stays_while_the_files_do(logged: io.StringIO) -> None:
-    engine = EngineBench().make_engine()
-    engine.set_sync_mode(Sync.RELAXED)
-    reload(Running(Config([]), lambda: Config([])), engine)
-    assert engine.sync_mode is Sync.RELAXED
+    instance = Instance()
+    complete(instance.engine.set_sync_mode(Sync.RELAXED))
+    trio.run(reload, Running(Config([]), lambda: Config([])), instance)
+    assert instance.engine.sync_mode is Sync.RELAXED
     assert events(logged) == [{"event": "config.reloaded", "level": "info", "changed": {}}]
 
 
@@ -114,7 +126,7 @@ def test_a_file_of_any_kind_is_refused_while_running(tmp_path: Path, logged: io.
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(reload_on_signal, running, EngineBench().make_engine())
+            await nursery.start(reload_on_signal, running, Instance())
             os.kill(os.getpid(), signal.SIGHUP)
             with trio.fail_after(30):
                 while not logged.getvalue():
@@ -139,7 +151,7 @@ def test_the_guest_is_served_while_a_file_is_read(logged: io.StringIO) -> None:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(reload_on_signal, running, EngineBench().make_engine())
+            await nursery.start(reload_on_signal, running, Instance())
             os.kill(os.getpid(), signal.SIGHUP)
             with trio.fail_after(60):
                 while not reading.is_set():

@@ -13,7 +13,9 @@ from tests.oracle import save
 from tests.oracle.corpus_files import corpus
 from tests.oracle.generate import KINDS, generate
 from xengt_dm.cli import main
+from xengt_dm.errors import ExitCode
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, why_unusable
+from xengt_dm.hypervisor.embedded.shadow_paging import Paging
 from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim.demo import demo
@@ -55,6 +57,33 @@ def test_demo_is_the_same_on_all(sync: Sync) -> None:
         assert result.counters["protected_pages"] == 0
     assert len({(result.spaces, result.tables, result.digest) for result in results}) == 1
     assert demo(0, "v7", 2, lambda traps, gone: None, sync).digest != results[0].digest
+
+
+@SYNCS
+def test_demo_is_the_same_on_shadow_paging(sync: Sync) -> None:
+    hap, shadow = (demo(0, "v7", 1, lambda traps, gone: None, sync, paging) for paging in Paging)
+    assert (shadow.paging, shadow.mismatches, shadow.wrong, shadow.resolved) == (Paging.SHADOW, 0, 0, 2000)
+    assert (shadow.spaces, shadow.tables, shadow.digest) == (hap.spaces, hap.tables, hap.digest)
+    assert shadow.counters["store_traps"] > (1000 if sync is Sync.STRICT else 0)
+    assert shadow.counters["unprotectable_entries"] == shadow.counters["dropped_stores"] == 0
+    assert shadow.counters["protected_pages"] == 0
+
+
+def test_demo_command_on_shadow_paging() -> None:
+    words = ["demo", "--xen", "v7", "--paging", "shadow", "--seconds", "0"]
+    result = CliRunner().invoke(main, [*words, "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.output)["paging"] == "shadow"
+    assert json.loads(result.output)["counters"]["store_traps"] > 1000
+    assert "as Xen v7, shadow paging" in CliRunner().invoke(main, words).output
+
+
+@pytest.mark.parametrize("flavour", ["4.12", "4.17", "4.20"])
+def test_demo_command_where_the_claim_is_refused(flavour: str) -> None:
+    result = CliRunner().invoke(main, ["demo", "--xen", flavour, "--paging", "shadow"])
+    assert result.exit_code == ExitCode.CONFIG
+    assert "EOPNOTSUPP: the domain runs on shadow paging: " in result.output
+    assert "Write hap=1 in the domain's xl file" in result.output
 
 
 @pytest.mark.parametrize("flavour", ["v7", "4.17"])

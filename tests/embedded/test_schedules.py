@@ -7,23 +7,29 @@ would notice is shown by taking away, in turn, each of the things that keep a st
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pytest
 
 from tests.support.engine_bench import audit
 from tests.support.schedule import Schedule, ScheduledPort, Store
+from tests.support.serving import serve_all
 from tests.support.tables import FRAME, pte
+from tests.support.whole_engine import WholeEngine
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
-from xengt_dm.hypervisor.port import WriteTrap
+from xengt_dm.hypervisor.port import DomainPort, MemType, WriteTrap
 from xengt_dm.instance import WRITE_TRAPS, Settings, TrapsMaker, open_instance
+from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.steps import complete
+from xengt_dm.traps import claim
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import barrier
 from xengt_dm.traps.state import Event
+from xengt_dm.traps.unprotect import MadeRam, set_ram
 
 pytestmark = pytest.mark.slow
 
@@ -84,21 +90,21 @@ def explore(
         mismatches = 0
         roots = (ROOT * FRAME,)
         with open_instance(port, Settings(sync=sync), write_traps=write_traps) as instance:
-            instance.engine.create_space(Mode.L4, roots)
+            complete(instance.engine.create_space(Mode.L4, roots))
             schedule.start(stores)
             looks = 0
             while schedule.turn() and not (stop_early and looks > 8):
                 looks += 1
                 assert looks < 10_000, f"nothing happens any more (seed {seed})"
                 if rng.random() < 0.3:
-                    instance.engine.submit(Mode.L4, roots)
+                    complete(instance.engine.submit(Mode.L4, roots))
                 if rng.random() < 0.3:
                     instance.traps.drop_guard_ranges()
-                instance.loop.service()
+                serve_all(instance.loop)
                 instance.traps.check()
             if not stop_early:
                 (space,) = instance.engine.spaces
-                mismatches = sum(audit(instance.engine, space))
+                mismatches = sum(audit(WholeEngine(instance.engine), space))
         schedule.finish()
         assert domain.protected() == []
         opened = int(instance.stats.counters.opened_pages)
@@ -127,10 +133,11 @@ def test_no_store_is_lost(flavour: str, sync: Sync, stop_early: bool) -> None:
 
 @pytest.mark.parametrize("stop_early", [False, True], ids=["to the end", "stopped early"])
 @pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])
-def test_no_rep_store_ends_the_guest(sync: Sync, stop_early: bool) -> None:
+@pytest.mark.parametrize("flavour", ["4.17", "v7"])
+def test_no_rep_store_ends_the_guest(flavour: str, sync: Sync, stop_early: bool) -> None:
     opened = 0
     for seed in SEEDS:
-        outcome = explore(seed, "4.17", sync, WRITE_TRAPS, stop_early, rep_stores=True)
+        outcome = explore(seed, flavour, sync, WRITE_TRAPS, stop_early, rep_stores=True)
         assert outcome.lost == [], f"seed {seed}"
         assert outcome.mismatches == 0, f"seed {seed}"
         opened += outcome.opened
@@ -144,35 +151,46 @@ class Unguarded(ClaimTraps):
         return list(gfns)
 
 
-class AtOnce(ClaimTraps):
-    """Unprotects frames whatever is being stored to."""
+class UnsyncsAtOnce(ClaimTraps):
+    """Unsyncs a frame during the store that asks for it."""
 
     def unsync(self, gfn: int) -> bool:
         return self.protected.issuperset([gfn]) and bool(self._make_ram([gfn], Event.UNSYNC))
 
-    def _stored_to(self, gfns: Sequence[int]) -> set[int]:
-        return set()
+
+def whatever_is_in_flight(gfns: Sequence[int], port: DomainPort, server: int, slots: Slots) -> list[int]:
+    """As may_become_ram, but lets every frame become RAM."""
+    return list(gfns)
 
 
-class NoBarrier(ClaimTraps):
-    """Takes every store for done whose answer was taken."""
-
-    def _stored_to(self, gfns: Sequence[int]) -> set[int]:
-        return self._slots.last_stores().unfinished.intersection(gfns)
-
-
-class OneLook(ClaimTraps):
-    """Does not look again once the type has changed."""
-
-    def _trap_again(self, gfns: set[int]) -> set[int]:
-        return set()
+def without_a_barrier(gfns: Sequence[int], port: DomainPort, server: int, slots: Slots) -> list[int]:
+    """As may_become_ram, but takes every store for done whose answer was taken."""
+    unfinished = slots.last_stores().unfinished
+    return [gfn for gfn in gfns if gfn not in unfinished]
 
 
-@pytest.mark.parametrize("broken", [AtOnce, NoBarrier, OneLook])
-def test_without_it_some_rep_store_ends_the_guest(broken: type[ClaimTraps]) -> None:
+def without_a_second_look(gfns: Sequence[int], port: DomainPort, slots: Slots, trap: MemType) -> MadeRam:
+    """As make_ram, but does not look again once the type has changed."""
+    return set_ram(gfns, port)
+
+
+@pytest.mark.parametrize(
+    ("traps", "name", "broken"),
+    [
+        (UnsyncsAtOnce, "may_become_ram", whatever_is_in_flight),
+        (ClaimTraps, "may_become_ram", without_a_barrier),
+        (ClaimTraps, "make_ram", without_a_second_look),
+    ],
+    ids=["at once", "no barrier", "one look"],
+)
+def test_without_it_some_rep_store_ends_the_guest(
+    traps: type[ClaimTraps], name: str, broken: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, name, broken)
+
     def explore_all() -> None:
         for seed in SEEDS:
-            explore(seed, "4.17", Sync.RELAXED, {WriteTrap.CLAIM: broken}, rep_stores=True)
+            explore(seed, "4.17", Sync.RELAXED, {WriteTrap.CLAIM: traps}, rep_stores=True)
 
     with pytest.raises(DomainCrashedError, match="rep store"):
         explore_all()

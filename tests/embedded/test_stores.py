@@ -45,7 +45,7 @@ def pieces(gpa: int, data: bytes, *sizes: int) -> list[Request]:
 
 EIGHT = VALUE.to_bytes(8, "little")
 
-#: name: (what the guest does, what arrives). Source: xen/arch/x86/hvm/emulate.c, see cffi_build/embedded/insn.c.
+#: name: (what the guest does, what arrives). Source: xen/arch/x86/hvm/emulate.c, see cffi_build/embedded/vcpu_insn.c.
 DELIVERIES: dict[str, tuple[Program, list[Request]]] = {
     "1 byte": (lambda v: v.store(PAGE + 3, 1, VALUE), [write(PAGE + 3, 1, VALUE)]),
     "2 bytes": (lambda v: v.store(PAGE + 2, 2, VALUE), [write(PAGE + 2, 2, VALUE)]),

@@ -12,6 +12,7 @@ import pytest
 from tests.support.device_model import PATIENCE, DeviceModel
 from tests.support.faults import counting, fail_nth, wait_until_blocked
 from tests.support.records import IdRecord, RangeRecord
+from tests.support.serving import serve_all
 from tests.support.tables import FRAME
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
@@ -61,7 +62,7 @@ def serve_until(instance: Instance, done: Callable[[], bool]) -> None:
     poll.register(instance.server.port.events.fd, select.POLLIN)
     while not done():
         assert poll.poll(PATIENCE * 1000), "nothing happens any more"
-        instance.loop.service()
+        serve_all(instance.loop)
 
 
 @FLAVOURS

@@ -13,13 +13,16 @@ import pytest
 from tests.support.engine_bench import audit
 from tests.support.faults import Call, Hold, Point, fail_nth, wait_until_blocked
 from tests.support.schedule import Schedule, ScheduledPort, Store
+from tests.support.serving import serve_all
 from tests.support.tables import FRAME, pte
+from tests.support.whole_engine import WholeEngine
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
 from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Kind, RangeError
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.steps import complete
 from xengt_dm.vgpu.registers import BAR0_SIZE
 
 FRAMES = 64
@@ -39,7 +42,7 @@ def opened(flavour: str = "4.17") -> Iterator[tuple[EmbeddedDomain, Instance]]:
 def finish(domain: EmbeddedDomain, instance: Instance) -> None:
     """Serve until the vCPUs are done."""
     while not domain.join(0.01):
-        instance.loop.service()
+        serve_all(instance.loop)
 
 
 # One access at a time
@@ -209,7 +212,7 @@ def explore(seed: int, flavour: str = "4.17", kind: type[Bar] = Bar) -> Outcome:
         with open_instance(port, Settings()) as instance:
             bar = kind(instance.bus, instance.device, BAR0_SIZE, instance.server)
             bar.address = OLD
-            instance.engine.create_space(Mode.L4, (ROOT * FRAME,))
+            complete(instance.engine.create_space(Mode.L4, (ROOT * FRAME,)))
             schedule.start(stores)
             looks = 0
             while schedule.turn():
@@ -217,9 +220,9 @@ def explore(seed: int, flavour: str = "4.17", kind: type[Bar] = Bar) -> Outcome:
                 assert looks < 10_000, f"nothing happens any more (seed {seed})"
                 if bar.address == OLD and rng.random() < 0.1:
                     bar.move(NEW)
-                instance.loop.service()
+                serve_all(instance.loop)
             (space,) = instance.engine.spaces
-            assert audit(instance.engine, space) == (0, 0)
+            assert audit(WholeEngine(instance.engine), space) == (0, 0)
             reached = [
                 [
                     (
@@ -264,7 +267,7 @@ class OldFirst(Bar):
 class Forgetful(Bar):
     """Takes the old range from the bus with the hypervisor's."""
 
-    def _take_away(self, address: int) -> None:
+    def _remove_range(self, address: int) -> None:
         self._server.remove_range(self.range_at(address))
         self._bus.remove(Kind.MEMORY, address)
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.bus_world import BAR, BAR_SIZE, FUNCTION, PORT, Call, Setup, request
+from tests.support.serving import handled
 from xengt_dm._core import lib
 from xengt_dm.ioreq.bus import ALL_ONES, Kind
 from xengt_dm.ioreq.request import Request, RequestType
@@ -122,7 +123,7 @@ def test_repeats_that_do_not_fit_a_page(setup: Setup, size: int, repeats: int) -
 )
 def test_the_route_of_an_answer(setup: Setup, asked: dict[str, Any], route: int) -> None:
     """A store's route is what the memory says; a request with several accesses has that of its last."""
-    assert setup.bus.handle(request(**asked)).route == route
+    assert handled(setup.bus, request(**asked)).route == route
 
 
 # Repeats
@@ -236,7 +237,7 @@ def test_nothing_raises_whatever_a_guest_asks(asked: list[Request]) -> None:
     setup = Setup()
     for one in asked:
         before = sum(setup.counted().values())
-        answer = setup.bus.handle(one)
+        answer = handled(setup.bus, one)
         assert 0 <= answer.data <= ALL_ONES
         assert sum(setup.counted().values()) > before or one.is_read
         assert answer.route in range(lib.XD_ROUTES)
@@ -246,6 +247,6 @@ def test_nothing_raises_whatever_a_guest_asks(asked: list[Request]) -> None:
 def test_an_observer_changes_nothing(one: Request) -> None:
     observed, plain = Setup(), Setup()
     plain.bus.observe(None)
-    assert observed.bus.handle(one) == plain.bus.handle(one)
+    assert handled(observed.bus, one) == handled(plain.bus, one)
     assert observed.world.calls == plain.world.calls
     assert observed.counted() == plain.counted()

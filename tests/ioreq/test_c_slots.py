@@ -41,9 +41,9 @@ def slot(page: CData, vcpu: int) -> tuple[int, ...]:
     return LAYOUT.unpack(bytes(ffi.buffer(page)[32 * vcpu : 32 * vcpu + 32]))
 
 
-def take(page: CData, vcpu_count: int = VCPUS, adopt: bool = False) -> list[Request]:
+def take(page: CData, vcpu_count: int = VCPUS, begun: bool = False) -> list[Request]:
     taken = ffi.new("xd_taken[]", vcpu_count)
-    count = lib.xd_slots_take(page, vcpu_count, adopt, taken, ffi.NULL)
+    count = lib.xd_slots_take(page, vcpu_count, begun, taken, ffi.NULL)
     return unpacked(taken, count)
 
 
@@ -73,11 +73,11 @@ class SlotMachine(RuleBasedStateMachine):
             kept = self.slots[vcpu][4:6]
             self.slots[vcpu] = [addr, data, count, size, *kept, bits << 4 | READY, kind]
 
-    @rule(count=st.integers(0, VCPUS), adopt=st.booleans())
-    def take(self, count: int, adopt: bool) -> None:
-        wanted = [READY, INPROCESS] if adopt else [READY]
+    @rule(count=st.integers(0, VCPUS), begun=st.booleans())
+    def take(self, count: int, begun: bool) -> None:
+        wanted = [READY, INPROCESS] if begun else [READY]
         ready = [vcpu for vcpu in range(count) if self.slots[vcpu][6] & 15 in wanted]
-        taken = take(self.page, max(count, 1), adopt) if count else []
+        taken = take(self.page, max(count, 1), begun) if count else []
         assert [request.vcpu for request in taken] == ready
         for request in taken:
             addr, data, repeats, size, _, _, bits, kind = self.slots[request.vcpu]
@@ -122,13 +122,13 @@ TestSlotMachine.settings = settings(max_examples=40, stateful_step_count=30)
 
 
 @pytest.mark.parametrize("state", range(16))
-@pytest.mark.parametrize("adopt", [False, True])
-def test_each_state(state: int, adopt: bool) -> None:
+@pytest.mark.parametrize("begun", [False, True])
+def test_each_state(state: int, begun: bool) -> None:
     """Only READY is taken; INPROCESS too by who adopts. Whatever else is in the bits is nobody's to touch."""
     page = new_page()
     put(page, 2, 0x1000, 0x55, 1, 8, 9, 0, 0x80 | READ | state, 1)
-    taken = take(page, 3, adopt)
-    is_taken = state == READY or (adopt and state == INPROCESS)
+    taken = take(page, 3, begun)
+    is_taken = state == READY or (begun and state == INPROCESS)
     assert len(taken) == is_taken
     assert slot(page, 2)[6] == (0x80 | READ | INPROCESS if is_taken else 0x80 | READ | state)
 

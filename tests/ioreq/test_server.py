@@ -100,6 +100,9 @@ class Life:
         finally:
             stop(server, loop, self.traps, self)  # type: ignore[arg-type]
 
+    def abandon(self) -> None:
+        """As the engine's."""
+
     def close(self) -> None:
         """As the engine's."""
 

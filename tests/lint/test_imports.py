@@ -50,12 +50,13 @@ class Rule:
 
 
 #: What every room may use: how errors and C data are named, and how text from elsewhere is shown.
-COMMON = "errors printable units"
+COMMON = "errors printable steps units"
 #: What a room knows of the hypervisor that works with any.
-ANY_HYPERVISOR = "hypervisor.port hypervisor.retry"
+ANY_HYPERVISOR = "hypervisor.port hypervisor.best_effort"
 RULES = {
     "errors": Rule("", "", why="everybody imports it"),
     "printable": Rule("", "", effects=False, why="everybody imports it"),
+    "steps": Rule("", "", effects=False, why="everybody imports it"),
     "units": Rule("", "", effects=False, why="everybody imports it"),
     "ppgtt": Rule(f"_core {COMMON}", "", effects=False, why="sans-io: effects go out through ppgtt/ports.py"),
     "vgpu": Rule(f"ppgtt {COMMON}", "", effects=False, why="sans-io: a device sees offsets and values"),
@@ -89,7 +90,8 @@ RULES = {
         f"{ANY_HYPERVISOR} config ioreq ppgtt stats.page traps vgpu _core {COMMON}", "trio", why="wires the rooms"
     ),
     "daemon": Rule(
-        f"config control hypervisor.port instance ioreq.bus log ppgtt.engine run_dir service stats trace vgpu {COMMON}",
+        "config control hypervisor.port instance ioreq.bus ioreq.loop log ppgtt.engine run_dir service stats trace "
+        f"vgpu {COMMON}",
         "structlog trio",
         why="a process around an instance",
     ),

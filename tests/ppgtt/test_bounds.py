@@ -11,10 +11,10 @@ import pytest
 
 from tests.support.engine_bench import EngineBench, audit, mappings
 from tests.support.tables import FRAME, pte
+from tests.support.whole_engine import WholeEngine
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt import engine as engine_module
-from xengt_dm.ppgtt import tree as tables_module
-from xengt_dm.ppgtt.engine import Engine
+from xengt_dm.ppgtt import leaves, stores, syncing, tree
 from xengt_dm.ppgtt.space import Mode, Space
 
 #: Bytes that a shadow table may take.
@@ -106,7 +106,7 @@ class Counted:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
     proxy = Counted()
-    for module in (engine_module, tables_module):
+    for module in (engine_module, tree, leaves, stores, syncing):
         monkeypatch.setattr(module, "lib", proxy)
     return proxy
 
@@ -190,12 +190,12 @@ def spaces_of_four(guest: EngineBench, count: int) -> list[int]:
     return [10 + 4 * i << 12 for i in range(count)]
 
 
-def with_shadows(engine: Engine) -> set[int]:
+def with_shadows(engine: WholeEngine) -> set[int]:
     """The roots of the spaces that have their shadows now."""
     return {space.roots[0] for space in engine.spaces if space.numbers[0]}
 
 
-def by_root(engine: Engine, root: int) -> Space:
+def by_root(engine: WholeEngine, root: int) -> Space:
     (space,) = [space for space in engine.spaces if space.roots[0] == root]
     return space
 

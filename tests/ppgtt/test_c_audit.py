@@ -14,8 +14,8 @@ from tests.support.engine_bench import audit as sync_and_audit
 from tests.support.examples import examples
 from tests.support.pages import slots
 from tests.support.tables import FRAME, pte
+from tests.support.whole_engine import WholeEngine
 from xengt_dm._core import ffi, lib
-from xengt_dm.ppgtt.engine import Engine
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.units import CData
 
@@ -45,7 +45,7 @@ def tree() -> EngineBench:
     return guest
 
 
-def engine_on(guest: EngineBench) -> tuple[Engine, CData]:
+def engine_on(guest: EngineBench) -> tuple[WholeEngine, CData]:
     """An engine with the space, and its shadows."""
     engine = guest.make_engine(generation=9)
     engine.set_64k_pages(True)
@@ -54,11 +54,14 @@ def engine_on(guest: EngineBench) -> tuple[Engine, CData]:
     return engine, engine.shadow
 
 
-def audit(engine: Engine, refused: Collection[int] = ()) -> CData:
+def audit(engine: WholeEngine, refused: Collection[int] = ()) -> CData:
     (space,) = engine.spaces
     result = ffi.new("xd_audit *")
     gfns = ffi.new("uint64_t[]", sorted(refused))
-    lib.xd_audit_space(engine.shadow, space.numbers, 4, lib.XD_AUDIT_SYNCED, gfns, len(refused), result)
+    auditor = lib.xd_audit_new(engine.shadow, space.numbers, 4, lib.XD_AUDIT_SYNCED, gfns, len(refused), result)
+    while not lib.xd_audit_step(auditor, 1):
+        pass
+    lib.xd_audit_free(auditor)
     return result
 
 

@@ -46,6 +46,8 @@ class Directory:
         self.words: list[int] = [0] * ENTRIES
         self.wanted = ffi.new("xd_missing_table[]", ENTRIES)
         self.splits = ffi.new("uint32_t *")
+        self.shared = ffi.new("uint32_t *")
+        self.missing = 0
         if page:
             self.read(page)
 
@@ -56,12 +58,12 @@ class Directory:
         self.words = list(entries)
 
     def want(self, slots: range) -> int:
-        shadow, words = self.bench.shadow, ffi.new("uint64_t[]", self.words)
-        return int(
-            lib.xd_directory_missing(
-                shadow, self.number, words, slots.start, slots.stop - 1, self.wanted, self.splits, self.bench.need
-            )
+        shadow, words, first, last = self.bench.shadow, ffi.new("uint64_t[]", self.words), slots.start, slots.stop - 1
+        count = lib.xd_directory_missing(
+            shadow, self.number, words, first, last, self.wanted, self.splits, self.shared, self.bench.need
         )
+        self.missing = max(count, 0)
+        return int(count)
 
     def listed(self, count: int) -> list[twins.Child]:
         return [twins.Child(one.gfn, one.kind) for one in self.wanted[0:count]]
@@ -74,10 +76,9 @@ class Directory:
         return list(gfns[0:fresh])
 
     def link(self, slots: range) -> int:
-        words = ffi.new("uint64_t[]", self.words)
-        return int(
-            lib.xd_directory_link(self.bench.shadow, self.number, words, slots.start, slots.stop - 1, self.bench.need)
-        )
+        shadow, words, first, last = self.bench.shadow, ffi.new("uint64_t[]", self.words), slots.start, slots.stop - 1
+        missing, count, need = self.wanted, self.missing, self.bench.need
+        return int(lib.xd_directory_link(shadow, self.number, words, first, last, missing, count, need))
 
     def follow(self, slots: range = range(ENTRIES)) -> set[int]:
         """All steps; the frames that no shadow has any more."""

@@ -279,13 +279,17 @@ def test_stores_that_cannot_be_done(gpa: int, size: int, error: int) -> None:
     assert bench.needed() == ({1} if error == errno.EAGAIN else set())
 
 
-def test_a_store_may_be_repeated_after_learning_what_it_names() -> None:
+def test_a_store_that_names_an_unknown_frame_is_performed_and_its_table_unread() -> None:
     bench, number = make(page_of({3: 0x6003}), False, known=[0])
     update(bench, number)
     stored = pte(CHUNK)
-    assert lib.xd_guest_store(bench.shadow, TABLE * FRAME + 24, stored, 8, bench.need) == -errno.EAGAIN
+    assert lib.xd_guest_store(bench.shadow, TABLE * FRAME + 24, stored, 8, bench.need) == lib.XD_STORE_LEAF
     assert bench.page(TABLE)[3] == stored
     assert bench.entries(number)[3] == 0
+    assert bench.table(number).flags & lib.XD_TABLE_UNREAD
+    assert bench.shadow.stale_tables == 1
     bench.query(1)
-    assert lib.xd_guest_store(bench.shadow, TABLE * FRAME + 24, stored, 8, bench.need) == lib.XD_STORE_DONE
+    update(bench, number)
     assert bench.entries(number)[3] == stored
+    assert not bench.table(number).flags & lib.XD_TABLE_UNREAD
+    assert bench.shadow.stale_tables == 0

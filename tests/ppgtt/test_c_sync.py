@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tests.support.engine_bench import EngineBench
 from tests.support.examples import examples
 from tests.support.tables import FRAME, pte
+from tests.support.whole_engine import WholeEngine
 from xengt_dm._core import ffi, lib
-from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode, Space
 
 #: Frames that serve at one level each, the roots first; few, so that tables are shared.
@@ -36,17 +37,20 @@ spaces = st.tuples(
 )
 
 
-def found(engine: Engine, space: Space) -> list[int]:
+def found(engine: WholeEngine, space: Space) -> list[int]:
     shadow = engine.shadow
-    numbers = ffi.new("uint32_t[16]"), ffi.new("uint32_t[16]")
-    reached = ffi.new("xd_sync_work *", {"directories": numbers[0], "leaves": numbers[1], "capacity": 16})
+    reached = ffi.new("xd_sync_work *")
+    up = lib.xd_sync_begin_leaves(shadow, space.gpas, space.numbers, space.count, reached)
+    leaves = sorted(reached.leaves[0:up])
     shadow.submission += 1
-    lib.xd_sync_collect(shadow, space.numbers, space.count, reached)
+    lib.xd_sync_walk(shadow, space.numbers, space.count, reached)
+    assert lib.xd_sync_collect(shadow, reached)
     assert reached.directory_count == 0
-    return sorted(numbers[1][0 : reached.leaf_count])
+    assert up < 0 or sorted(reached.leaves[0 : reached.leaf_count]) == leaves
+    return sorted(reached.leaves[0 : reached.leaf_count])
 
 
-def expected(engine: Engine, space: Space) -> list[int]:
+def expected(engine: WholeEngine, space: Space) -> list[int]:
     """The unsynced tables that a walk of the shadow comes to."""
     shadow = engine.shadow
     seen: set[int] = set()
@@ -87,7 +91,7 @@ def test_from_the_tables_up_as_from_the_roots_down(events: list[tuple[str, int, 
     engine.close()
 
 
-def small() -> tuple[EngineBench, Engine]:
+def small() -> tuple[EngineBench, WholeEngine]:
     guest = EngineBench(32)
     guest.holes.add(20)
     for gfn in (1, 3, 5):

@@ -8,8 +8,9 @@ import pytest
 
 from tests.support.engine_bench import EngineBench
 from tests.support.tables import FRAME, pte
+from tests.support.whole_engine import WholeEngine
 from xengt_dm._core import lib
-from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.units import CData
 
@@ -17,7 +18,7 @@ ROOT, PDP, PD, PT, WIDE, OTHER = 1, 2, 3, 4, 5, 6
 HOLE = 9
 
 
-def healthy() -> Engine:
+def healthy() -> WholeEngine:
     """A space with every kind of entry; two leaf tables are unsynced, one of them in both kinds."""
     guest = EngineBench(1024)
     guest.holes.add(HOLE)
@@ -37,17 +38,17 @@ def healthy() -> Engine:
     return engine
 
 
-def table(engine: Engine, gfn: int, kind: int) -> CData:
+def table(engine: WholeEngine, gfn: int, kind: int) -> CData:
     number = lib.xd_find(engine.shadow, gfn, kind)
     assert number
     return engine.shadow.tables[number]
 
 
-def entries(engine: Engine, gfn: int, kind: int) -> CData:
+def entries(engine: WholeEngine, gfn: int, kind: int) -> CData:
     return engine.shadow.pages + lib.xd_find(engine.shadow, gfn, kind) * 512
 
 
-def damage_entry(engine: Engine, slot: int, entry: int) -> None:
+def damage_entry(engine: WholeEngine, slot: int, entry: int) -> None:
     entries(engine, PD, 2)[slot] = entry
 
 
@@ -55,7 +56,7 @@ def add(owner: CData, name: str, value: int = 1) -> None:
     setattr(owner, name, getattr(owner, name) + value)
 
 
-DAMAGES: dict[str, Callable[[Engine], None]] = {
+DAMAGES: dict[str, Callable[[WholeEngine], None]] = {
     "live": lambda engine: add(engine.shadow, "live"),
     "quota": lambda engine: setattr(engine.shadow, "max_tables", 3),
     "stale": lambda engine: add(table(engine, ROOT, 4), "epoch"),

@@ -8,8 +8,9 @@ import pytest
 
 from tests.support.engine_bench import EngineBench, audit, mappings_of
 from tests.support.tables import FRAME
+from tests.support.whole_engine import WholeEngine
 from xengt_dm._core import ffi
-from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
 
 #: Frames of the tables of one L4 space, root first, and a frame of data.
@@ -33,7 +34,7 @@ def sync(request: pytest.FixtureRequest) -> Sync:
     return request.param
 
 
-def with_space(guest: EngineBench, sync: Sync) -> Engine:
+def with_space(guest: EngineBench, sync: Sync) -> WholeEngine:
     make_tables(guest)
     engine = guest.make_engine(sync=sync)
     engine.create_space(Mode.L4, ROOT)

@@ -12,9 +12,10 @@ from tests.support.engine_bench import EngineBench
 from tests.support.examples import examples
 from tests.support.snapshots import snapshot
 from tests.support.tables import FRAME, pte
+from tests.support.whole_engine import WholeEngine
 from xengt_dm.control import report
 from xengt_dm.control.json_stream import LazyList, LazyObject, json_pieces
-from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
 
 #: Frames that serve at one level each, the roots first; few, so that tables are shared. The last ones are data.
@@ -55,7 +56,7 @@ events = st.lists(links | leaf_stores | leaf_stores | of_spaces | of_frames | ot
 states = st.tuples(st.sampled_from(Sync), st.sampled_from([4, 8, 1024]), events)
 
 
-def engine_after(sync: Sync, quota: int, done: list[tuple[str, int, int, int]]) -> tuple[Engine, EngineBench]:
+def engine_after(sync: Sync, quota: int, done: list[tuple[str, int, int, int]]) -> tuple[WholeEngine, EngineBench]:
     """An engine whose guest has done all that."""
     guest = EngineBench(FRAMES)
     for parent, child in ((1, 3), (2, 4), (3, 5), (4, 6), (5, 8), (6, 9), (7, 10)):
@@ -96,12 +97,12 @@ def encoded(value: object) -> None:
         pass
 
 
-READERS: dict[str, Callable[[Engine], object]] = {
-    "walk": lambda engine: encoded(LazyObject(report.walk(engine, report.live(engine), 0, sync=False))),
-    "dump": lambda engine: encoded(LazyObject(report.dump(engine, sync=False))),
-    "audit": lambda engine: encoded(LazyObject(report.audit(engine, sync=False))),
-    "spaces": lambda engine: encoded(LazyList(report.spaces(engine))),
-    "protected": lambda engine: encoded(LazyList(report.protected(engine))),
+READERS: dict[str, Callable[[WholeEngine], object]] = {
+    "walk": lambda engine: encoded(LazyObject(report.walk(engine.steps, report.live(engine.steps), 0, sync=False))),
+    "dump": lambda engine: encoded(LazyObject(report.dump(engine.steps, sync=False))),
+    "audit": lambda engine: encoded(LazyObject(report.audit(engine.steps, sync=False))),
+    "spaces": lambda engine: encoded(LazyList(report.spaces(engine.steps))),
+    "protected": lambda engine: encoded(LazyList(report.protected(engine.steps))),
     "check": lambda engine: engine.check(),
 }
 
@@ -131,7 +132,7 @@ def test_an_audit_without_a_sync_raises_no_false_alarm(
     engine.close()
 
 
-def relaxed_with_one_store_unseen() -> tuple[Engine, EngineBench]:
+def relaxed_with_one_store_unseen() -> tuple[WholeEngine, EngineBench]:
     """Two spaces; the leaf table of the first one is unsynced, and has an entry that the shadow lacks."""
     engine, guest = engine_after(Sync.RELAXED, 1024, [("submit", 0, 0, 0), ("submit", 1, 0, 0)])
     for slot in (0, 1):

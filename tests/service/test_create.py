@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.toolstack import DOMID, XlHost, script
-from xengt_dm.errors import ConfigError
+from xengt_dm.errors import ConfigError, ExitCode
 from xengt_dm.service import toolstack
 from xengt_dm.service.instances import InstanceError
 from xengt_dm.service.toolstack import ToolstackError, Xl
@@ -87,6 +87,22 @@ def test_a_bad_file_creates_nothing(host: XlHost) -> None:
     with pytest.raises(ConfigError):
         create(host)
     assert host.steps == []
+
+
+@pytest.mark.parametrize("text", ["hap = 0", "hap=1\nhap=0x0", "hap = '0'"])
+def test_a_domain_without_hap_is_not_created(host: XlHost, text: str) -> None:
+    host.config.write_text(f'name = "guest"\n{text}\n')
+    with pytest.raises(ConfigError, match=r"guest\.cfg:[23]: hap = 0: .* shadow paging.* Write hap=1") as caught:
+        create(host)
+    assert host.steps == []
+    assert caught.value.exit_code is ExitCode.CONFIG
+
+
+@pytest.mark.parametrize("text", ["hap = 1", "hap = 'no'", "hap = [ 0 ]", "hap = 0\nhap = 1", "hap = 0\nxengt = 0"])
+def test_a_domain_with_hap_or_without_a_gpu_is_created(host: XlHost, text: str) -> None:
+    host.config.write_text(f'name = "guest"\n{text}\n')
+    create(host)
+    assert host.steps[0] == CREATE[0]
 
 
 def test_no_xl_here(tmp_path: Path) -> None:

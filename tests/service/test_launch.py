@@ -179,6 +179,26 @@ def test_a_unit_that_was_skipped_is_no_instance(tmp_path: Path, monkeypatch: pyt
         Systemd().start(DOMID)
 
 
+def test_a_unit_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What systemctl says is that something failed; what the instance said names the cause, for example hap=1."""
+    Manager(tmp_path, 1)
+    script(
+        tmp_path / "journalctl",
+        "import sys\nassert sys.argv[-1] == 'XENGT_DOMID=7'\n"
+        "print('xengt-dm: an earlier end')\nprint('xengt-dm: EOPNOTSUPP: write\\x1b hap=1')\nprint('reaped')\n",
+    )
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(InstanceError) as caught:
+        Systemd().start(DOMID)
+    assert str(caught.value) == (
+        "systemctl start xengt-dm@7.service: Job for it failed. It said: xengt-dm: EOPNOTSUPP: write\\x1b hap=1. "
+        "The log: journalctl XENGT_DOMID=7"
+    )
+    script(tmp_path / "journalctl", "import sys\nsys.exit(1)\n")
+    with pytest.raises(InstanceError, match=r"Job for it failed\. The log: journalctl XENGT_DOMID=7"):
+        Systemd().start(DOMID)
+
+
 def test_a_systemctl_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(tmp_path / "systemctl", "import signal\nsignal.pause()\n")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)

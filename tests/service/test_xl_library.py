@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import xl_library
 from xengt_dm.errors import ConfigError
-from xengt_dm.service.xl_syntax import Atom, Value, as_number, read_settings
+from xengt_dm.service.xl_parser import Atom, Value, as_number, parse_config
 
 pytestmark = pytest.mark.skipif(not xl_library.LIBRARY.exists(), reason="no libxlutil (Debian: libxen-dev)")
 
@@ -66,7 +66,7 @@ def _value(rng: random.Random, depth: int) -> str:
 
 def ours(data: bytes) -> xl_library.Read | None:
     try:
-        settings = read_settings(data, "x.cfg")
+        settings = parse_config(data, "x.cfg")
     except ConfigError:
         return None
     return {name: (_plain(each.value), as_number(each)) for name, each in settings.items() if name in NAMES}
@@ -94,6 +94,6 @@ def test_as_the_library(seed: int) -> None:
 def test_lists_are_nested_as_deep_as_in_the_library(opening: bytes, limit: int) -> None:
     good, bad = (b"z=" + opening * depth + b"]" * depth for depth in (limit, limit + 1))
     assert [each is not None for each in xl_library.read_all([good, bad], ("a",))] == [True, False]
-    assert [*read_settings(good, "x.cfg")] == ["z"]
+    assert [*parse_config(good, "x.cfg")] == ["z"]
     with pytest.raises(ConfigError, match="nested too deeply"):
-        read_settings(bad, "x.cfg")
+        parse_config(bad, "x.cfg")

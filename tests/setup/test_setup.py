@@ -18,7 +18,7 @@ import main
 import outcomes
 import projects
 import rooms
-from parts import GATE, PYTEST_PARTS, Part
+from parts import GATE, PYTEST_PARTS, SCENARIOS, Part
 
 FILES = {
     "xengt_dm/units.py": "",
@@ -149,6 +149,8 @@ def test_names_on_the_command_line() -> None:
     assert found.rooms == ["ppgtt", "ioreq", "service"]
     assert found.scenarios == ["stop", "service"]
     assert main.wanted(["lab"]).scenarios == list(GATE)
+    scenarios = (Path(__file__).parents[1] / "lab/scenarios").glob("[a-z]*.py")
+    assert set(GATE) <= set(SCENARIOS) == {path.stem for path in scenarios}
     with pytest.raises(ValueError, match="lintt"):
         main.wanted(["lintt"])
 

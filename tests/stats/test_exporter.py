@@ -24,12 +24,14 @@ from tests.stats.programs import announce, busy, serving
 from tests.support.scraping import get, serving_http
 from xengt_dm import __version__
 from xengt_dm._core import ffi, lib
+from xengt_dm.cli.exporter import Address
 from xengt_dm.errors import ExitCode, HostError
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.stats import exporter
 from xengt_dm.stats.page import PageProblem, StatsPage
 from xengt_dm.stats.reader import LIMITS, read_host
 from xengt_dm.stats.table import METRICS, Kind
+from xengt_dm.steps import complete
 
 PROGRAM = [sys.executable, "-m", "xengt_dm", "exporter"]
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -106,7 +108,7 @@ def test_a_submission_is_timed(tmp_path: Path) -> None:
         machine.run(busy)
         (space,) = machine.instance.engine.spaces
         before = value(scrape(tmp_path), "xengt_submission_sync_seconds_count", domid="5")
-        machine.instance.engine.submit(space.mode, space.roots)
+        complete(machine.instance.engine.submit(space.mode, space.roots))
         found = scrape(tmp_path)
     assert before is not None
     assert value(found, "xengt_submission_sync_seconds_count", domid="5") == before + 1
@@ -229,7 +231,7 @@ def test_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "here", "127.0.0.1", ":9917", "localhost:1", "127.0.0.1:65536", "::1:80", "[::1]", "1.2.3.4:-1"]
+    "address", ["", "here", "127.0.0.1", ":", "localhost:1", "127.0.0.1:65536", "::1:80", "[::1]", "1.2.3.4:-1"]
 )
 def test_an_address_that_is_none(address: str) -> None:
     done = run("--listen", address)
@@ -277,18 +279,33 @@ def test_metrics_are_served(tmp_path: Path, host: str) -> None:
     assert value(samples(parse_text(text)), "xengt_up", domid="5") == 1
 
 
+def test_a_port_alone_is_every_address(tmp_path: Path) -> None:
+    assert Address().convert(":9917", None, None) == ("::", 9917)
+    with serving(tmp_path, 5), serving_http(tmp_path, "::") as server:
+        for host in ("127.0.0.1", *(f"[{each}]" for each in loopbacks() if ":" in each)):
+            assert b"xengt_up" in get(server.server_port, host=host)
+
+
+def test_who_looks_at_the_root_finds_the_metrics(tmp_path: Path) -> None:
+    with serving_http(tmp_path) as server:
+        reply = urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=20)
+        assert reply.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert b'<a href="/metrics">' in reply.read()
+
+
 def test_who_asks_for_openmetrics_gets_it(tmp_path: Path) -> None:
     with serving(tmp_path, 5) as machine, serving_http(tmp_path) as server:
         machine.run(busy)
         text = get(server.server_port, Accept=OPENMETRICS, **{"Accept-Encoding": "gzip"}).decode()
     assert text.endswith("# EOF\n")
     assert "# UNIT xengt_ioreq_duration_seconds seconds\n" in text
+    assert "_info info\n" not in text, "an info has no unit"
     found = samples(parse_openmetrics(text))
     assert value(found, "xengt_ioreqs_total", domid="5", kind="store", path="leaf") == 10
 
 
 @pytest.mark.parametrize(
-    ("path", "method", "status"), [("/", "GET", 404), ("/metrics/", "GET", 404), ("/metrics", "POST", 405)]
+    ("path", "method", "status"), [("/other", "GET", 404), ("/metrics/", "GET", 404), ("/metrics", "POST", 405)]
 )
 def test_nothing_else_is_served(tmp_path: Path, path: str, method: str, status: int) -> None:
     with serving_http(tmp_path) as server:

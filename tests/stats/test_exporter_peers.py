@@ -82,7 +82,7 @@ def test_one_that_does_not_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.M
 
 def test_head_is_get_without_a_body(tmp_path: Path) -> None:
     with serving(tmp_path, 5), serving_http(tmp_path) as server:
-        for path, status in (("/metrics", "200 OK"), ("/", "404 Not Found")):
+        for path, status in (("/metrics", "200 OK"), ("/other", "404 Not Found")):
             connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
             connection.request("HEAD", path)
             reply = connection.getresponse()

@@ -18,6 +18,7 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.stats import page as stats_page
 from xengt_dm.stats.page import PageError, PageProblem, StatsPage, process_start, read_page
+from xengt_dm.steps import complete
 
 SIZE = lib.XD_STATS_SIZE
 DOMID = 7
@@ -246,7 +247,7 @@ def test_a_daemon_says_what_it_is_and_ends_in_order(tmp_path: Path) -> None:
         page = read_page(directory, DOMID)
         assert (page.vcpus, page.generation, page.max_tables) == (1, 8, machine.instance.settings.max_tables)
         assert (page.relaxed, page.quiesced) == (0, 0)
-        machine.instance.engine.quiesce()
+        complete(machine.instance.engine.quiesce())
         machine.instance.tell_stats()
         assert read_page(directory, DOMID).quiesced == 1
     assert refusal(directory) is PageProblem.ENDED

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from tests.support.serving import handled
 from xengt_dm._core import ffi, lib
-from xengt_dm.ioreq.bus import Bus, Kind
+from xengt_dm.ioreq.bus import Bus, Kind, Postponed
 from xengt_dm.ioreq.request import Request, RequestType
+from xengt_dm.steps import Steps
 
 BAR = 0xF000_0000
 BAR_SIZE = 0x10000
@@ -49,6 +51,15 @@ class World:
             self.memory[gpa + i] = byte
         return int(lib.XD_ROUTE_LEAF_STORE)
 
+    def store_of_many(self, gpa: int, size: int, value: int, postponed: Postponed) -> int:
+        return self.store(gpa, size, value)
+
+    def pause_stores(self, postponed: Postponed) -> None:
+        """Nobody looks meanwhile."""
+
+    def update_directories(self, postponed: Postponed) -> Steps[None]:
+        yield from ()
+
     def load(self, gpa: int, size: int) -> int:
         assert 0 <= gpa < 1 << 64
         assert size in (1, 2, 4, 8)
@@ -88,7 +99,7 @@ class Setup:
         self.bus.observe(self.recorder)
 
     def ask(self, addr: int, size: int = 8, data: int = 0, **more: object) -> int:
-        return self.bus.handle(request(addr, size, data, **more)).data
+        return handled(self.bus, request(addr, size, data, **more)).data
 
     def counted(self) -> dict[str, int]:
         """The counters that are not zero."""

@@ -1,9 +1,9 @@
 """A daemon in a process of its own, with a domain of the embedded hypervisor: :func:`start`, or
-``python -m tests.support.daemon_process BASE MODE [END]``.
+``python -m tests.support.daemon_process BASE MODE [END [TRACE]]``.
 
 Prints ``storing`` once the guest's stores trap, and when the daemon has ended one line of JSON that says what it left
 behind. The guest stores on until then and some more. END: after how many stores the domain goes away, or ``quiet`` for
-a guest that stores no more after the first few.
+a guest that stores no more after the first few. TRACE: record to this file from the start.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tests.support.tables import address, pte
 from xengt_dm.config.files import read_setting
 from xengt_dm.config.merge import Config
 from xengt_dm.daemon import main as daemon
+from xengt_dm.daemon.recording import open_trace_file
 from xengt_dm.daemon.reload import Running
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.log import log
@@ -74,13 +75,14 @@ class Guest(Notifier):
                 self.domain.destroy()
 
 
-def main(base: str, mode: str, end: str = "0") -> None:
+def main(base: str, mode: str, end: str = "0", trace: str = "") -> None:
     log.configure(DOMID)
     config = Config([read_setting(f"shadow.mode={mode}"), read_setting("domain.check_interval_ms=50")])
     with EmbeddedDomain(FRAMES, 2, domid=DOMID) as domain:
         port = domain.port()
         guest = Guest(domain, end)
-        daemon.run(port, Running(config, lambda: config), Path(base), guest)
+        file = open_trace_file(trace) if trace else None
+        daemon.run(port, Running(config, lambda: config), Path(base), guest, file)
         guest.ended.set()
         domain.join()
         left = {"files": sorted(path.name for path in (Path(base) / str(DOMID)).iterdir())}

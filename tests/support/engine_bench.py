@@ -8,6 +8,7 @@ import mmap
 import struct
 
 from tests.support.tables import FRAME
+from tests.support.whole_engine import WholeEngine
 from xengt_dm._core import ffi
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.read import Runs
@@ -43,11 +44,13 @@ class EngineBench:
         self.maps = 0
         self.unmaps = 0
 
-    def make_engine(self, *, sync: Sync = Sync.STRICT, generation: int = 8, max_tables: int = 1024) -> Engine:
+    def make_engine(self, *, sync: Sync = Sync.STRICT, generation: int = 8, max_tables: int = 1024) -> WholeEngine:
         """An engine whose ports this is."""
         counters = ffi.new("xd_counters *")
-        return Engine(
-            self, self, counters, frame_limit=self.frames, generation=generation, sync=sync, max_tables=max_tables
+        return WholeEngine(
+            Engine(
+                self, self, counters, frame_limit=self.frames, generation=generation, sync=sync, max_tables=max_tables
+            )
         )
 
     # FrameMapper
@@ -135,7 +138,7 @@ class EngineBench:
     def add(self, gfn: int) -> None:
         self.holes.discard(gfn)
 
-    def store(self, engine: Engine, gpa: int, size: int, value: int) -> bool:
+    def store(self, engine: WholeEngine, gpa: int, size: int, value: int) -> bool:
         """A CPU's store within one frame; True if it trapped."""
         gfn = gpa // FRAME
         if gfn >= self.frames or gfn in self.holes:
@@ -147,19 +150,19 @@ class EngineBench:
         return False
 
 
-def mappings(engine: Engine, space: Space) -> Runs | None:
+def mappings(engine: WholeEngine, space: Space) -> Runs | None:
     """What a space maps, as if just submitted."""
     engine.sync(space)
     return engine.mappings(space)
 
 
-def audit(engine: Engine, space: Space) -> tuple[int, int]:
+def audit(engine: WholeEngine, space: Space) -> tuple[int, int]:
     """Sync a space and audit it: mismatches and overdue entries."""
     found = engine.audit(space, engine.sync(space))
     return found.mismatches, found.overdue
 
 
-def mappings_of(engine: Engine) -> dict[tuple[Mode, tuple[int, ...]], list[tuple[int, ...]] | None]:
+def mappings_of(engine: WholeEngine) -> dict[tuple[Mode, tuple[int, ...]], list[tuple[int, ...]] | None]:
     result = {}
     for space in engine.spaces:
         mapped = mappings(engine, space)

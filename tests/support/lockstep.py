@@ -10,8 +10,9 @@ from tests.oracle.compare import _minus as minus
 from tests.oracle.tables import Table, Walker
 from tests.support.engine_bench import EngineBench, audit
 from tests.support.tables import FRAME
+from tests.support.whole_engine import WholeEngine
 from xengt_dm._core import lib
-from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.read import Runs
 from xengt_dm.ppgtt.space import Mode, Space
 from xengt_dm.units import CData
@@ -85,7 +86,7 @@ class Side:
         self.sync = sync
         self.guest = WatchedGuest(frames)
         self.guest.refuse = set(refused)
-        self.engine: Engine = self.guest.make_engine(sync=sync, generation=generation, max_tables=max_tables)
+        self.engine: WholeEngine = self.guest.make_engine(sync=sync, generation=generation, max_tables=max_tables)
         self.shadow: CData = self.engine.shadow
 
     def tables(self) -> dict[int, CData]:

@@ -19,6 +19,7 @@ from typing import Any
 import trio
 
 from tests.support.faults import wait_until_blocked
+from tests.support.serving import serve_all
 from tests.support.tables import FRAME, address, pte
 from xengt_dm.control import report
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
@@ -165,7 +166,7 @@ class Steps:
         while True:
             ready = poll.poll(PATIENCE * 1000)
             assert ready, "nothing happens any more"
-            instance.loop.service()
+            serve_all(instance.loop)
             if any(fd == self._done for fd, _ in ready):
                 return
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from xengt_dm.hypervisor.embedded import p2m
+from xengt_dm.hypervisor.embedded import p2m, shadow_paging
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, Flavour, Look, P2mType
 from xengt_dm.hypervisor.port import MemType
 
@@ -23,7 +23,8 @@ LOOKS = {
     Look.OWNER: "to the owner",
     Look.SETTLE: "becomes RAM",
     Look.RETRY: "retried",
-    Look.FAULT: "fault",
+    Look.CRASH: "the domain crashes",
+    Look.PAGE_FAULT: "page fault",
 }
 
 
@@ -78,11 +79,44 @@ def flavours() -> str:
             flavour.looks_again.name.lower(),
             "newest" if flavour.newest_first else "highest id",
             "yes" if flavour.default_server else "no",
+            "yes" if flavour.emulates_again else "no",
             flavour.source,
         ]
 
     head = ["flavour", "tree", "type that traps", "who gets the store", "one lock for both looks", "straddle"]
-    return table([*head, "looks again", "server asked first", "default server", "source"], map(row, FLAVOURS.values()))
+    return table(
+        [*head, "looks again", "server asked first", "default server", "emulated again", "source"],
+        map(row, FLAVOURS.values()),
+    )
+
+
+def _where(members: Iterable[str]) -> str:
+    named = set(members)
+    return "all" if len(named) == len(FLAVOURS) else ", ".join(f"`{each}`" for each in FLAVOURS if each in named)
+
+
+#: What the emulator for read-only pages finds.
+_WRITES = {Look.DIRECT: "memory", Look.DISCARD: "discarded", Look.RETRY: "retried"}
+
+
+def shadow() -> str:
+    """What the accesses of a guest on shadow paging meet."""
+    rows = shadow_paging.SHADOW_LOOKS
+    return table(
+        ["types", "flavours", "store", "load", "write of the emulator for read-only pages", "source"],
+        [
+            [names(row.types), _where(row.flavours), LOOKS[row.store], LOOKS[row.load], _WRITES[row.write], row.source]
+            for row in rows
+        ],
+    )
+
+
+def hap_only() -> str:
+    """The types that no frame of a guest on shadow paging has."""
+    return table(
+        ["types", "flavours", "source"],
+        [[names(types), _where(flavours), source] for types, flavours, source in shadow_paging.HAP_TYPES],
+    )
 
 
 def usable() -> str:
@@ -149,10 +183,8 @@ def _change_table(flavour: Flavour) -> str:
 def rules() -> str:
     def one(row: p2m.ChangeRow) -> list[str]:
         types = "any" if len(row.old) == len(P2mType) else names(row.old)
-        where = (
-            "all" if len(row.flavours) == len(FLAVOURS) else ", ".join(f"`{f}`" for f in FLAVOURS if f in row.flavours)
-        )
-        return [types, "any" if row.new is None else hvm_name(row.new), where, error(row.errno), row.source]
+        new = "any" if row.new is None else hvm_name(row.new)
+        return [types, new, _where(row.flavours), error(row.errno), row.source]
 
     return table(["from", "to", "flavours", "answer", "source"], map(one, p2m.CHANGES))
 
@@ -163,6 +195,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "usable": usable,
     "trapped": trapped,
     "looks": looks,
+    "shadow": shadow,
+    "hap_only": hap_only,
     "changes": changes,
     "rules": rules,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,21 @@ from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim.demo import RAM_FRAMES, Guest
 from xengt_dm.sim.replay import BAR0, Player, replay
-from xengt_dm.trace.events import Dump, Event
+from xengt_dm.steps import complete
+from xengt_dm.trace.background import PageChange, PageLines
+from xengt_dm.trace.events import FRAME_LIMIT, Dump, Event, Header
 from xengt_dm.trace.read import frame_limit, read_trace, vcpu_count
 
 Dumps = list[dict[str, Any]]
+
+
+def page_events(gfn: int, before: bytes | None, after: bytes) -> list[Event]:
+    """The events that turn the content of a frame into ``after``, by way of the lines of a trace."""
+    lines = PageLines(1).of([PageChange(gfn, before, after)])
+    with tempfile.NamedTemporaryFile(suffix=".jsonl") as file:
+        file.write(f"{Header(9, FRAME_LIMIT).line()}\n".encode() + lines)
+        file.flush()
+        return read_trace(file.name)[1]
 
 
 class _RecordedPlayer(Player):
@@ -38,7 +50,7 @@ class _RecordedPlayer(Player):
                 self._left -= 1
                 await self.play_one(event)
                 if isinstance(event, Dump) and self.recording.name:
-                    self.recording.dump(event.id)
+                    complete(self.recording.dump(event.id))
             await self.flush()
             if not self.recording.name:
                 await self._begin()

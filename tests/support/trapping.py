@@ -24,15 +24,15 @@ class FakeSlots(Slots):
     """Slots that say what a test has them say."""
 
     def __init__(self) -> None:
-        self.pending: set[int] = set()
+        self.in_flight: set[int] = set()
         self.unfinished: set[int] = set()
         self.finished: set[int] = set()
         #: What the next looks find, one each; afterwards it is what the sets say.
-        self.next_pending: list[set[int]] = []
+        self.next_in_flight: list[set[int]] = []
         self.next_stores: list[LastStores] = []
 
-    def pending_frames(self) -> set[int]:
-        return self.next_pending.pop(0) if self.next_pending else set(self.pending)
+    def frames_in_flight(self) -> set[int]:
+        return self.next_in_flight.pop(0) if self.next_in_flight else set(self.in_flight)
 
     def last_stores(self) -> LastStores:
         return self.next_stores.pop(0) if self.next_stores else LastStores(set(self.unfinished), set(self.finished))

@@ -14,6 +14,7 @@ from functools import partial
 from tests.support.engine_bench import audit, mappings
 from tests.support.machine import Steps, announce
 from tests.support.tables import FRAME, pte
+from tests.support.whole_engine import WholeEngine
 from xengt_dm._embedded import lib
 from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
@@ -21,6 +22,7 @@ from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort
 from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.steps import complete
 from xengt_dm.units import CData
 from xengt_dm.vgpu import registers as reg
 
@@ -181,14 +183,14 @@ def _in_the_middle(guest: Guest) -> None:
 
 def _submit(instance: Instance) -> None:
     for space in instance.engine.spaces:
-        instance.engine.submit(Mode.L4, space.roots)
+        complete(instance.engine.submit(Mode.L4, space.roots))
 
 
 def _look(instance: Instance) -> None:
     for space in instance.engine.spaces:
-        assert mappings(instance.engine, space) is not None
-        assert audit(instance.engine, space) == (0, 0)
-    instance.engine.settle()
+        assert mappings(WholeEngine(instance.engine), space) is not None
+        assert audit(WholeEngine(instance.engine), space) == (0, 0)
+    complete(instance.engine.settle())
     instance.traps.unprotect_deferred()
 
 

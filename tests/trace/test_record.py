@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.recording import page_events
 from xengt_dm._core import ffi
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.trace.ending import End, EndedError
 from xengt_dm.trace.events import Add, Dump, Event, Fill, GpuStore, Mmio, Remove, Store, Submit
+from xengt_dm.trace.memory import TraceMemory
 from xengt_dm.trace.record import Recorder
 
 NOTIFY = 0x78818
@@ -21,8 +28,8 @@ class Out:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.broken: OSError | None = None
-        self.failures: list[OSError] = []
+        self.broken: EndedError | None = None
+        self.failures: list[EndedError] = []
         self.registers: dict[int, int] = {}
 
     def write(self, event: Event) -> None:
@@ -30,10 +37,17 @@ class Out:
             raise self.broken
         self.events.append(event)
 
+    def write_page(self, gfn: int, before: bytes | None, after: bytes) -> None:
+        for event in page_events(gfn, before, after):
+            self.write(event)
+
     def flush(self) -> None: ...
 
-    def recorder(self, pages: int = 64) -> Recorder:
-        return Recorder(self, FRAMES, lambda at: self.registers.get(at, 0), NOTIFY, self.failures.append, pages)
+    def recorder(self, pages: int = 64, digests: int = 0, holed_chunks: int = 64) -> Recorder:
+        memory = TraceMemory(b"key", pages, digests)
+        return Recorder(
+            self, FRAMES, lambda at: self.registers.get(at, 0), NOTIFY, self.failures.append, memory, holed_chunks
+        )
 
 
 def page(*words: int) -> Any:
@@ -143,10 +157,111 @@ def test_a_full_disk_is_told_once_and_ends_it() -> None:
     out = Out()
     recorder = out.recorder()
     recorder.table_read(5, page(1))
-    out.broken = OSError(errno.ENOSPC, "No space left on device")
+    out.broken = EndedError(End.FILE, OSError(errno.ENOSPC, "No space left on device"))
     recorder.table_read(5, page(*struct.unpack("<3Q", bytes(range(24)))))
     recorder.store(0, 0, 8, 1)
     out.broken = None
     recorder.flush()
     assert out.events == [Store(5 * 4096, 8, 1)]
-    assert [error.errno for error in out.failures] == [errno.ENOSPC]
+    assert [error.error.errno for error in out.failures if error.error] == [errno.ENOSPC]
+
+
+def test_a_page_that_was_dropped_is_not_written_again_if_it_is_the_same() -> None:
+    """A guest that links more tables than fit again and again must not have all of them written each time."""
+    out = Out()
+    recorder = out.recorder(pages=2, digests=64)
+    for _ in range(3):
+        for gfn in range(5, 15):
+            recorder.table_read(gfn, page(gfn))
+    assert out.events == [Store(gfn * 4096, 8, gfn) for gfn in range(5, 15)]
+    out.events.clear()
+    recorder.store(0, 5 * 4096 + 8, 8, 1)
+    recorder.flush()
+    recorder.table_read(6, page(6, 6))
+    recorder.table_read(5, page(5, 1))
+    recorder.table_read(5, page(5, 1))
+    recorder.flush()
+    assert out.events == [
+        Store(5 * 4096 + 8, 8, 1),
+        Fill(6 * 4096, 2, 6),
+        Fill(6 * 4096 + 16, 510, 0),
+        Store(5 * 4096, 8, 5),
+        Store(5 * 4096 + 8, 8, 1),
+        Fill(5 * 4096 + 16, 510, 0),
+    ], "a page whose digest alone is known is written whole when it changed"
+
+
+def test_frames_that_come_back_are_zeros_also_when_pages_were_dropped() -> None:
+    out = Out()
+    recorder = out.recorder(pages=1, digests=1)
+    for gfn in (514, 515, 516, 5, 6, 7):
+        recorder.table_read(gfn, page(1))
+    recorder.frames_queried(512, 512, errors(3))
+    recorder.frames_queried(512, 512, errors())
+    out.events.clear()
+    recorder.table_read(515, page())
+    assert out.events == []
+
+
+def test_the_same_again_adds_nothing() -> None:
+    """The engine may read a page in pieces, and query a chunk for each of them."""
+    out = Out()
+    recorder = out.recorder()
+    content, holes = page(1, 2), errors(4, 5)
+    for _ in range(5):
+        recorder.frames_queried(512, 512, holes)
+        recorder.table_read(5, content)
+    assert out.events == [Remove(516, 2), Store(5 * 4096, 8, 1), Store(5 * 4096 + 8, 8, 2)]
+
+
+def test_what_is_known_of_other_chunks_costs_nothing() -> None:
+    """Counted in Python's steps: the same for a chunk, whether a hundred chunks or none have holes already."""
+
+    def steps(recorder: Recorder) -> int:
+        count = 0
+
+        def step(*_: object) -> object:
+            nonlocal count
+            count += 1
+            return step
+
+        sys.settrace(step)
+        try:
+            recorder.frames_queried(512, 512, errors(1))
+        finally:
+            sys.settrace(None)
+        return count
+
+    few, many = Out().recorder(), Out().recorder(holed_chunks=1000)
+    for chunk in range(2, 102):
+        many.frames_queried(512 * chunk, 512, errors(*range(512)))
+    assert steps(many) == steps(few)
+
+
+def test_too_many_chunks_with_holes_end_it() -> None:
+    out = Out()
+    recorder = out.recorder(holed_chunks=2)
+    for chunk in (1, 2, 1, 3, 4):
+        recorder.frames_queried(512 * chunk, 512, errors(1))
+    assert [error.end for error in out.failures] == [End.HOLES]
+    assert out.events == [Remove(513, 1), Remove(1025, 1)]
+
+
+words = st.lists(st.sampled_from([0, 1, 2, 1 << 63, (1 << 64) - 1]), min_size=512, max_size=512)
+
+
+@given(gfn=st.integers(0, (1 << 34) - 1), before=st.none() | words, after=words)
+def test_the_lines_of_a_page_make_it(gfn: int, before: list[int] | None, after: list[int]) -> None:
+    def packed(content: list[int]) -> bytes:
+        return struct.pack("<512Q", *content)
+
+    found = [None] * 512 if before is None else [*before]
+    end = gfn * 4096
+    for event in page_events(gfn, None if before is None else packed(before), packed(after)):
+        assert isinstance(event, Store | Fill)
+        assert event.gpa >= end, "no word is written twice"
+        first, count = event.gpa % 4096 // 8, event.count if isinstance(event, Fill) else 1
+        assert all(each != event.value for each in found[first : first + count]), "what did not change is not written"
+        found[first : first + count] = [event.value] * count
+        end = event.gpa + 8 * count
+    assert found == after

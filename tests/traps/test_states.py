@@ -13,6 +13,7 @@ from tests.support.trapping import Setting
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded.p2m import P2mType
 from xengt_dm.hypervisor.port import MemType
+from xengt_dm.steps import complete
 from xengt_dm.traps import claim, ranges
 from xengt_dm.traps.state import TRANSITIONS, TRAPPING, Event, Frames, FrameState
 from xengt_dm.units import CData
@@ -72,19 +73,19 @@ class Guest:
         )
         kind()
         self.setting.slots.unfinished = set(self.stores)
-        self.setting.slots.pending = {gfn + i for gfn in self.stores for i in range(2)}
+        self.setting.slots.in_flight = {gfn + i for gfn in self.stores for i in range(2)}
         self.check()
 
     def end(self) -> None:
         """As :func:`xengt_dm.instance.stop`."""
         self.stores.clear()
         self.refusals = 0
-        self.setting.slots.unfinished = self.setting.slots.pending = set()
+        self.setting.slots.unfinished = self.setting.slots.in_flight = set()
         while len(self.tracked) < len(FRAMES):
             self.take_back()
             self.protect()
         self.setting.traps.refuse_new()
-        assert self.setting.traps.unprotect_all()
+        assert complete(self.setting.traps.unprotect_all())
         assert self.setting.domain.protected() == []
         assert self.setting.traps.drop_guard_ranges()
         assert self.setting.ranges() == 0
@@ -196,7 +197,9 @@ _BY_THE_OTHER = {
 
 
 @pytest.mark.parametrize(
-    ("flavour", "rep_stores"), [("4.17", False), ("4.17", True), ("v7", False)], ids=["4.17", "4.17 rep stos", "v7"]
+    ("flavour", "rep_stores"),
+    [("4.17", False), ("4.17", True), ("v7", False), ("v7", True)],
+    ids=["4.17", "4.17 rep stos", "v7", "v7 rep stos"],
 )
 def test_random_events(flavour: str, rep_stores: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """No event happens in a state in which it cannot, and each that can does."""

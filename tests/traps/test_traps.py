@@ -73,11 +73,11 @@ def test_ranges_come_first_and_go_last(by_ranges: Setting) -> None:
 def test_what_a_waiting_vcpu_may_still_store_to_stays_guarded(any_kind: Setting) -> None:
     any_kind.protect(5, 6, 7)
     any_kind.unprotect(5, 6, 7)
-    any_kind.slots.pending = {5, 6}
+    any_kind.slots.in_flight = {5, 6}
     any_kind.taken()
     assert not any_kind.traps.drop_guard_ranges()
     assert any_kind.taken() == [("barrier",), ("no range", 7)]
-    any_kind.slots.pending = set()
+    any_kind.slots.in_flight = set()
     assert any_kind.traps.drop_guard_ranges()
     assert any_kind.ranges() == 0
 
@@ -85,7 +85,7 @@ def test_what_a_waiting_vcpu_may_still_store_to_stays_guarded(any_kind: Setting)
 def test_a_request_that_came_during_the_barrier_counts(any_kind: Setting) -> None:
     any_kind.protect(5)
     any_kind.unprotect(5)
-    any_kind.slots.next_pending = [set(), {5}, set(), set()]
+    any_kind.slots.next_in_flight = [set(), {5}, set(), set()]
     assert not any_kind.traps.drop_guard_ranges()
     assert any_kind.traps.drop_guard_ranges()
 

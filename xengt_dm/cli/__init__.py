@@ -111,7 +111,7 @@ class LazyGroup(click.Group):
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.version_option(__version__, prog_name="xengt-dm", message="%(prog)s %(version)s")
+@click.version_option(__version__, "-V", "--version", prog_name="xengt-dm", message="%(prog)s %(version)s")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Xen device model that shadows a virtual Intel GPU's page tables.

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+from xengt_dm.cli.notice import notice
 from xengt_dm.cli.types import Domid
 from xengt_dm.control.client import ask
 from xengt_dm.control.protocol import ControlError
@@ -29,7 +30,9 @@ def run_dir_option(function: F) -> F:
 
 
 def domid_option(function: F) -> F:
-    return click.option("--domid", type=Domid(), required=True, help="The domain that the daemon serves.")(function)
+    return click.option("-d", "--domid", type=Domid(), required=True, help="The domain that the daemon serves.")(
+        function
+    )
 
 
 def json_option(function: F) -> F:
@@ -55,7 +58,8 @@ def ask_and_show(
 
     Raises as :func:`xengt_dm.control.client.ask`, and ControlError for an answer that cannot be shown.
     """
-    result = ask(base, domid, command, **arguments)
+    with notice(f"waiting for the daemon of domain {domid}"):
+        result = ask(base, domid, command, **arguments)
     if as_json:
         click.echo(json.dumps(result))
         return result

@@ -87,7 +87,7 @@ def _complaints(path: Path, directory: Path) -> list[str]:
     try:
         own = read_file(path, of_domain=of_domain)
         if own is None:
-            return [f"{path}: {'a link to no file' if path.is_symlink() else 'there is no such file'}"]
+            return [f"{path}: there is no such file"]
         Config([*(_beneath(directory) if of_domain else []), *own])
     except ConfigError as error:
         return str(error).splitlines()

@@ -10,6 +10,7 @@ import click
 from xengt_dm.cli.types import Integer, Seconds
 from xengt_dm.errors import ExitCode
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
+from xengt_dm.hypervisor.embedded.shadow_paging import Paging
 from xengt_dm.sim.demo import GuestFault, Result, demo
 
 
@@ -26,9 +27,17 @@ from xengt_dm.sim.demo import GuestFault, Result, demo
     show_default=True,
     help="Behave like this Xen.",
 )
+@click.option(
+    "--paging",
+    type=click.Choice([each.value for each in Paging]),
+    default=Paging.HAP.value,
+    show_default=True,
+    help="How Xen translates the guest's addresses: by HAP, or by shadow paging (hap=0), which since Xen 4.9 no device "
+    "model can trap stores with.",
+)
 @click.option("--seed", type=Integer(min=0), default=1, show_default=True, help="Seed of the guest's random choices.")
 @click.pass_context
-def command(ctx: click.Context, as_json: bool, seconds: float, flavour: str, seed: int) -> None:
+def command(ctx: click.Context, as_json: bool, seconds: float, flavour: str, paging: str, seed: int) -> None:
     """Run a guest with two vCPUs, each the driver of a GPU address space, and shadow its page tables.
 
     The guest announces its spaces, links and unlinks tables, inserts entries and clears ranges, as the i915 driver of
@@ -43,7 +52,7 @@ def command(ctx: click.Context, as_json: bool, seconds: float, flavour: str, see
             click.echo(f"\r{gone:5.1f} s  {traps:,} stores trapped", nl=False, err=True)
 
     try:
-        result = demo(seconds, flavour, seed, progress)
+        result = demo(seconds, flavour, seed, progress, paging=Paging(paging))
     except GuestFault as fault:
         click.echo(f"xengt-dm demo: the guest found its memory wrong: {fault} (seed {seed})", err=True)
         ctx.exit(ExitCode.DIFFERS)
@@ -58,6 +67,7 @@ def _as_json(result: Result) -> str:
     return json.dumps(
         {
             "xen": result.flavour,
+            "paging": result.paging,
             "seed": result.seed,
             "seconds": round(result.seconds, 3),
             "spaces": result.spaces,
@@ -82,5 +92,8 @@ def _as_text(result: Result) -> str:
         ("audit mismatches", result.mismatches, verdict),
         ("still protected", counters["protected_pages"], "pages, after the guest destroyed its spaces"),
     ]
-    head = f"A guest with two vCPUs on the embedded hypervisor (as Xen {result.flavour}), {result.seconds:.1f} s"
+    paging = ", shadow paging" if result.paging is Paging.SHADOW else ""
+    head = (
+        f"A guest with two vCPUs on the embedded hypervisor (as Xen {result.flavour}{paging}), {result.seconds:.1f} s"
+    )
     return "\n".join([head, "", *(f"  {name:<18} {value:>12,}  {text}" for name, value, text in rows)])

@@ -9,13 +9,26 @@ import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from errno import EACCES, EPERM
+from pathlib import Path
 
 import click
 
-from xengt_dm.errors import ExitCode, XengtError
+from xengt_dm.errors import DataError, ExitCode, XengtError
 from xengt_dm.printable import printable
 
 LINE_END = "\n"
+
+
+class NotPermittedError(XengtError):
+    """This user may not do what the command was to do."""
+
+    exit_code = ExitCode.PERMISSION
+
+
+def cannot_write(path: Path, error: OSError) -> XengtError:
+    """Returns the error of a command whose file cannot be opened or written."""
+    text = f"{path}: cannot be written: {error.strerror or error}"
+    return NotPermittedError(text) if error.errno in (EACCES, EPERM) else DataError(text)
 
 
 class ClosedPipe(Exception):  # noqa: N818 - no error, but that nobody reads on

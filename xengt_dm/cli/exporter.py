@@ -15,18 +15,22 @@ from xengt_dm.errors import HostError
 from xengt_dm.log.log import configure, get_logger
 
 DEFAULT_ADDRESS = "127.0.0.1:9917"
+#: Of IPv6 and of IPv4, on a socket that takes both.
+ANY_ADDRESS = "[::]"
 PORT_MAX = 0xFFFF
 
 
 class Address(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.2
-    """ADDR:PORT, with brackets around an IPv6 address."""
+    """ADDR:PORT, with brackets around an IPv6 address. ``:PORT`` is every address of the host."""
 
     name = "addr:port"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
         if isinstance(value, tuple):
             return value
-        host, _, port = str(value).rpartition(":")
+        host, colon, port = str(value).rpartition(":")
+        if colon and not host:
+            host = ANY_ADDRESS
         bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
         try:
             good = (ipaddress.ip_address(bare).version == 6) == (bare != host) and port.isascii() and port.isdecimal()
@@ -45,7 +49,7 @@ class Address(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
     type=Address(),
     default=DEFAULT_ADDRESS,
     show_default=True,
-    help="Where to serve /metrics; port 0 is any free one.",
+    help="Where to serve /metrics; `:PORT` is every address of this host, port 0 is any free one.",
 )
 @click.option("--once", is_flag=True, help="Print the metrics and end.")
 @run_dir_option

@@ -84,8 +84,8 @@ def _program() -> Iterator[str]:
     yield roff.example(["journalctl XENGT_DOMID=5", "journalctl XENGT_EVENT=guest.dropped_stores"])
     yield roff.heading("saving and migrating")
     yield roff.paragraph(
-        "A domain must have no protected pages when it is saved or migrated. Quiesce it before, and resume it "
-        "afterwards:"
+        "Xen refuses to migrate a domain live while it has protected pages. Quiesce it before it is migrated or "
+        "saved. If it goes on here afterwards, resume it:"
     )
     yield roff.example(["xengt-dm quiesce --domid 5", "xl save -c guest guest.saved", "xengt-dm resume --domid 5"])
     yield roff.heading("completion")

@@ -11,7 +11,7 @@ from xengt_dm.cli.client import ask_and_show, instance_options
 
 
 @click.command("mode")
-@click.argument("mode", type=click.Choice(["strict", "relaxed"]), required=False)
+@click.argument("mode", type=click.Choice(["strict", "relaxed"]), metavar="[MODE]", required=False)
 @instance_options
 def command(mode: str | None, domid: int, base: Path, as_json: bool) -> None:
     """Show the mode of the shadows, or switch to MODE while the guest runs.

@@ -12,9 +12,12 @@ from typing import BinaryIO, Final
 
 import click
 
+from xengt_dm.cli.errors import cannot_write
+from xengt_dm.cli.formatting import count
+from xengt_dm.cli.notice import notice
 from xengt_dm.cli.types import Integer
 from xengt_dm.control.json_stream import LazyList, json_pieces
-from xengt_dm.errors import DataError, ExitCode
+from xengt_dm.errors import ExitCode
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
 from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
@@ -58,7 +61,8 @@ def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, m
     """
     with _output(dump_path) as out:
         header, events = read_trace(STANDARD_INPUT if file == STANDARD else file)
-        outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables, flavour=flavour)
+        with notice(f"replaying {count(len(events), 'event')}"):
+            outcome = replay(header, events, sync=Sync(mode), max_tables=max_tables, flavour=flavour)
         if out is not None:
             if dump_path != STANDARD and stat.S_ISREG(os.fstat(out.fileno()).st_mode):
                 out.truncate(0)
@@ -67,10 +71,11 @@ def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, m
             out.write(b"\n")
             out.flush()
     counters = outcome.counters
+    mismatches = count(counters["audit_mismatches"], "audit mismatch", "audit mismatches")
     click.echo(
-        f"{len(events)} events, {counters['traps']} traps ({counters['store_traps']} stores, "
-        f"{counters['mmio_traps']} registers), {len(outcome.dumps)} dumps, "
-        f"{counters['audit_mismatches']} audit mismatches",
+        f"{count(len(events), 'event')}, {count(counters['traps'], 'trap')} "
+        f"({count(counters['store_traps'], 'store')}, {count(counters['mmio_traps'], 'register')}), "
+        f"{count(len(outcome.dumps), 'dump')}, {mismatches}",
         err=dump_path == STANDARD,
     )
     if counters["audit_mismatches"]:
@@ -81,7 +86,8 @@ def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, m
 def _output(path: Path | None) -> Iterator[BinaryIO | None]:
     """The file for the dumps, opened before the work is done, and replaced only when it is.
 
-    A file that was not there is removed if the work fails. Raises DataError if it cannot be written.
+    A file that was not there is removed if the work fails. Raises DataError or NotPermittedError if it cannot be
+    written.
     """
     if path is None or path == STANDARD:
         yield None if path is None else sys.stdout.buffer
@@ -92,7 +98,7 @@ def _output(path: Path | None) -> Iterator[BinaryIO | None]:
             yield out
     except OSError as error:
         _remove_new(path, there)
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+        raise cannot_write(path, error) from error
     except BaseException:
         _remove_new(path, there)
         raise

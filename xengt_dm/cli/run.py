@@ -23,7 +23,7 @@ from xengt_dm.errors import UsageError
 from xengt_dm.hypervisor.port import DomainPort
 from xengt_dm.log import log
 from xengt_dm.run_dir.directory import open_directory
-from xengt_dm.service import sandbox
+from xengt_dm.service import limits, sandbox
 from xengt_dm.service.instances import own_settings
 from xengt_dm.service.notify import Notifier
 
@@ -55,7 +55,7 @@ def _short_options(function: Any) -> Any:
 
 
 @click.command(name="run", short_help="Serve a domain.")
-@click.option("--domid", type=Domid(), required=True, help="The domain to serve.")
+@click.option("-d", "--domid", type=Domid(), required=True, help="The domain to serve.")
 @click.option(
     "--name",
     metavar="NAME",
@@ -97,6 +97,7 @@ def command(
     config = load(config_dir, name, options)
     log.configure(domid=domid, level=config.string("log.level"))
     log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)
+    limits.check(config)
     running = Running(config, lambda: load(config_dir, name, options))
     limit = config.integer("domain.frame_limit") or None
     with closing(Notifier()) as notifier, ExitStack() as stack:

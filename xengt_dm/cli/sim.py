@@ -14,6 +14,7 @@ import click
 from xengt_dm.cli.types import Domid, Integer
 from xengt_dm.errors import ExitCode
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
+from xengt_dm.hypervisor.embedded.shadow_paging import Paging
 from xengt_dm.sim.process import SimSettings, open_sim
 from xengt_dm.sim.programs import GUESTS
 
@@ -58,6 +59,14 @@ def _ending_blocked() -> Iterator[None]:
     help="Behave like this Xen.",
 )
 @click.option(
+    "--paging",
+    type=click.Choice([each.value for each in Paging]),
+    default=Paging.HAP.value,
+    show_default=True,
+    help="How Xen translates the guest's addresses: by HAP, or by shadow paging (hap=0), which since Xen 4.9 no device "
+    "model can trap stores with.",
+)
+@click.option(
     "--frames", type=Integer(1, 1 << 22), default=16384, show_default=True, help="The domain's memory, in 4 KiB."
 )
 @click.option("--vcpus", type=Integer(1, 128), default=2, show_default=True, help="The domain's vCPUs.")
@@ -71,6 +80,7 @@ def command(
     domid: int,
     guest: str,
     flavour: str,
+    paging: str,
     frames: int,
     vcpus: int,
     seed: int,
@@ -89,6 +99,7 @@ def command(
         domid=domid,
         guest=guest,
         flavour=flavour,
+        paging=Paging(paging),
         frames=frames,
         vcpus=vcpus,
         seed=seed,

@@ -33,6 +33,10 @@ def _show(status: dict[str, Any]) -> None:
         f"{status['mode']} shadows, generation {status['generation']}, {formatting.count(status['vcpus'], 'vCPU')}, "
         f"ioreq server {status['server']}"
     )
+    if status.get("recording") is not None:
+        click.echo(f"recording to {status['recording']}")
+    elif (cut := status.get("recording_cut")) is not None:
+        click.echo(f"the recording to {cut['file']} ended by itself: {cut['reason']}")
     click.echo()
     counters: dict[str, int] = status["counters"]
     rows = [(name, f"{value:,}") for name, value in counters.items() if value]

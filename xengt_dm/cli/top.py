@@ -69,7 +69,9 @@ class Sample:
     help="Time between two updates.",
 )
 @click.option("--count", "times", type=Integer(min=1), help="End after this number of updates.")
-@click.option("--domid", type=Domid(), multiple=True, help="Show only the daemon of this domain; may be repeated.")
+@click.option(
+    "-d", "--domid", type=Domid(), multiple=True, help="Show only the daemon of this domain; may be repeated."
+)
 @run_dir_option
 @json_option
 def command(interval: float, times: int | None, domid: tuple[int, ...], base: Path, as_json: bool) -> None:

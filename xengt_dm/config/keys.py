@@ -84,6 +84,7 @@ SECTIONS: Final = {
     "device": "The virtual graphics device that the guest sees.",
     "shadow": "The shadows of the guest's page tables.",
     "domain": "The domain that is served.",
+    "record": "Recording what the guest does, with `xengt-dm record` or `run --record`.",
     "log": "What is logged. xengt-dm(8) says where the log goes.",
 }
 
@@ -145,9 +146,30 @@ _ROWS: Final = (
         default=65536,
         low=1,
         high=1 << 24,
-        doc="The quota: how many shadow tables the domain may have. Each takes about 4.2 KiB. When the quota is used "
+        doc="The quota: how many shadow tables the domain may have. Each takes about 4.3 KiB, and a daemon does not "
+        "start if the limit of its control group, MemoryMax= of its unit, is too low for that. When the quota is used "
         "up, the address space that was submitted longest ago loses its shadow tables first. Entries for which there "
         "is still no table map nothing, and are counted.",
+    ),
+    Key(
+        name="shadow.max_spaces",
+        kind=Kind.INTEGER,
+        default=4096,
+        low=1,
+        high=65536,
+        doc="How many address spaces of the domain may be live at once. The announcement of one more is refused and "
+        "counted; the other spaces do not notice.",
+    ),
+    Key(
+        name="shadow.max_mapped_mib",
+        kind=Kind.INTEGER,
+        default=2048,
+        low=256,
+        high=1 << 20,
+        multiple=2,
+        doc="How much of the domain's memory the daemon may have mapped at once, in MiB. Each 2 MiB of guest memory "
+        "are one mapping, and cost 4 KiB of page tables. If more is needed, the 2 MiB that were used longest ago are "
+        "unmapped. A daemon does not start if vm.max_map_count of the host allows fewer mappings.",
     ),
     Key(
         name="domain.frame_limit",
@@ -164,6 +186,25 @@ _ROWS: Final = (
         high=60_000,
         reloadable=True,
         doc="Time between two checks that the domain still exists, in milliseconds.",
+    ),
+    Key(
+        name="record.max_mib",
+        kind=Kind.INTEGER,
+        default=1024,
+        low=1,
+        high=1 << 20,
+        reloadable=True,
+        doc="A recording ends by itself when its trace has this many MiB. A recording that goes on keeps the bounds "
+        "that it was started with.",
+    ),
+    Key(
+        name="record.max_minutes",
+        kind=Kind.INTEGER,
+        default=60,
+        low=1,
+        high=10_080,
+        reloadable=True,
+        doc="A recording ends by itself after this many minutes.",
     ),
     Key(
         name="log.level",

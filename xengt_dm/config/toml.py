@@ -22,12 +22,14 @@ from xengt_dm.printable import printable
 SIZE_LIMIT: Final = 1 << 16
 #: Bytes in one line.
 LINE_LIMIT: Final = 1000
+#: How tomllib begins what it says of a key or a section that the document has already.
+_TWICE: Final = ("Cannot overwrite a value", "Cannot declare")
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
     """A file's document, and the line of each dotted name in it; None if there is no such file.
 
-    Raises ConfigError, with file and line, if it is no TOML.
+    Raises ConfigError, with file and line, if it is no TOML, and for a link to no file.
     """
     data = _read(path)
     if data is None:
@@ -43,7 +45,9 @@ def read_document(path: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
     try:
         return tomllib.loads(text), key_lines(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}:{_line_of(error, text)}: not TOML: {printable(str(error))}{_hint(text)}") from None
+        raise ConfigError(
+            f"{path}:{_line_of(error, text)}: not TOML: {printable(str(error))}{_hint(error, text)}"
+        ) from None
     except RecursionError:
         raise ConfigError(f"{path}: not TOML that can be read: nested too deeply") from None
     except ValueError as error:
@@ -59,6 +63,8 @@ def _read(path: Path) -> bytes | None:
                 raise ConfigError(f"{path}: cannot be read: not a regular file")
             data = file.read(SIZE_LIMIT + 1)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise ConfigError(f"{path}: a link to no file") from None
         return None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
@@ -74,8 +80,10 @@ def _line_of(error: tomllib.TOMLDecodeError, text: str) -> int:
     return int(told[1]) if told else text.count("\n", 0, len(text.rstrip("\n"))) + 1
 
 
-def _hint(text: str) -> str:
-    return "; it begins with a byte order mark" if text.startswith("\ufeff") else ""
+def _hint(error: tomllib.TOMLDecodeError, text: str) -> str:
+    if text.startswith("\ufeff"):
+        return "; it begins with a byte order mark"
+    return "; the key or section is there twice" if str(error).startswith(_TWICE) else ""
 
 
 _PIECE: Final = re.compile(

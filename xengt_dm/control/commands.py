@@ -24,10 +24,11 @@ from functools import partial
 from typing import Any, Final
 
 from xengt_dm import __version__
+from xengt_dm.config.keys import KEYS, Key
 from xengt_dm.control import report
 from xengt_dm.control.json_stream import LazyList, LazyObject
 from xengt_dm.control.protocol import DESCRIPTOR, ErrorCode, Passed, RefusedError
-from xengt_dm.daemon.recording import Recording, TraceFile, open_trace_file
+from xengt_dm.daemon.recording import Bounds, Recording, TraceFile, open_trace_file
 from xengt_dm.errors import DataError, HostError, UsageError
 from xengt_dm.instance import Instance
 from xengt_dm.log.log import get_logger
@@ -47,6 +48,7 @@ class Target:
     """The daemon that the commands act on.
 
     ``stop`` has it end once the answer is out. ``started``: when it began to serve, in seconds of ``clock``.
+    ``bounds``: of a recording, if the request has none.
     """
 
     instance: Instance
@@ -54,6 +56,7 @@ class Target:
     stop: Callable[[], None]
     started: float
     clock: Callable[[], float] = time.monotonic
+    bounds: Callable[[], Bounds] = Bounds
 
     @property
     def engine(self) -> Engine:
@@ -114,6 +117,7 @@ def _status(target: Target, arguments: Arguments) -> object:
         "counters": read_counters(engine.counters),
         "state": "quiesced" if engine.quiesced else "serving",
         "recording": target.recording.name,
+        "recording_cut": target.recording.cut.describe() if target.recording.cut else None,
     }
 
 
@@ -176,18 +180,18 @@ def _roots(root: object) -> tuple[int, ...] | None:
 # Commands that change something
 
 
-def _mode(target: Target, arguments: Arguments) -> object:
+async def _mode(target: Target, arguments: Arguments) -> object:
     engine, wanted = target.engine, arguments.get("mode")
     if wanted is not None:
         if wanted not in [sync.value for sync in Sync]:
             raise UsageError('"mode" is "strict" or "relaxed"')
         before = engine.sync_mode
-        engine.set_sync_mode(Sync(wanted))
+        await target.instance.loop.run(engine.set_sync_mode(Sync(wanted)))
         get_logger().info("mode.switched", before=before.value, now=wanted)
     return {"mode": engine.sync_mode.value}
 
 
-def _record(target: Target, arguments: Arguments) -> object:
+async def _record(target: Target, arguments: Arguments) -> object:
     """With ``file``, record to that: to the descriptor that came along, else to the daemon's own file of that name.
 
     With ``stop``, end the recording.
@@ -196,19 +200,32 @@ def _record(target: Target, arguments: Arguments) -> object:
     name, stop, passed = arguments.get("file"), arguments.get("stop", False), arguments.get(DESCRIPTOR)
     if not isinstance(stop, bool) or (stop and name is not None):
         raise UsageError('"stop" is true or false, and goes without "file"')
+    bounds = target.bounds()
+    bounds = Bounds(
+        _bound(arguments, "max_mib", KEYS["record.max_mib"], bounds.max_mib),
+        _bound(arguments, "max_minutes", KEYS["record.max_minutes"], bounds.max_minutes),
+    )
     if stop:
-        file = recording.name
-        return {"recording": None, "file": file, "events": recording.stop()}
+        return {"recording": None, **(await recording.stop_later(target.instance.loop)).describe()}
     if name is not None:
         if not isinstance(name, str) or not name or "\0" in name:
             raise UsageError('"file" is the name of a file')
         if recording.name is not None:
             raise DataError(f"recording to {recording.name} already; stop that first")
-        if isinstance(passed, Passed):
-            recording.start(TraceFile(passed.take(), name))
-        else:
-            recording.start(open_trace_file(name))
-    return {"recording": recording.name, "events": recording.events}
+        file = TraceFile(passed.take(), name) if isinstance(passed, Passed) else open_trace_file(name)
+        await recording.start_later(file, bounds, target.instance.loop)
+    return {"recording": recording.name, "events": recording.events, **_cut(recording)}
+
+
+def _cut(recording: Recording) -> dict[str, object]:
+    return recording.cut.describe() if recording.name is None and recording.cut else {}
+
+
+def _bound(arguments: Arguments, name: str, key: Key, default: int) -> int:
+    value = arguments.get(name, default)
+    if type(value) is not int or not key.low <= value <= key.high:
+        raise UsageError(f'"{name}" is an integer from {key.low} to {key.high}')
+    return value
 
 
 async def _quiesce(target: Target, arguments: Arguments) -> object:
@@ -249,7 +266,7 @@ COMMANDS: Final = (
     Command("audit", ("sync",), _audit, needs_shadows=True),
     Command("protected", (), _protected, needs_shadows=True),
     Command("mode", ("mode",), _mode),
-    Command("record", ("file", "stop", DESCRIPTOR), _record),
+    Command("record", ("file", "stop", "max_mib", "max_minutes", DESCRIPTOR), _record),
     Command("quiesce", (), _quiesce),
     Command("resume", (), _resume),
     Command("stop", (), _stop),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -9,6 +10,12 @@ from typing import Final, Protocol, runtime_checkable
 
 #: Elements of a long list that are encoded in one go, which takes about a millisecond.
 SLICE: Final = 1024
+
+
+class Pause(enum.Enum):
+    """Stands among the elements of a lazy list for a moment at which whoever writes it may do something else."""
+
+    PAUSE = enum.auto()
 
 
 @runtime_checkable
@@ -26,7 +33,7 @@ class LazyObject:
 
 
 class LazyList:
-    """A JSON array whose elements are made only when it is their turn to be encoded."""
+    """A JSON array whose elements are made only when it is their turn to be encoded; :class:`Pause` is none of them."""
 
     def __init__(self, elements: Iterator[object]) -> None:
         self.elements = elements
@@ -46,6 +53,9 @@ def json_pieces(value: object) -> Iterator[bytes]:
     elif isinstance(value, LazyList):
         separator = b"["
         for element in value.elements:
+            if isinstance(element, Pause):
+                yield b""
+                continue
             yield separator
             yield from json_pieces(element)
             yield b""

@@ -10,17 +10,20 @@ audits. A dump of a trace is "as if just submitted", so :func:`dump_spaces` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+from collections.abc import Generator, Iterator, Sequence
+from typing import Final, TypeVar
 
-from xengt_dm.control.json_stream import LazyList
+from xengt_dm.control.json_stream import LazyList, Pause
 from xengt_dm.ppgtt.engine import Engine
 from xengt_dm.ppgtt.read import Audit
 from xengt_dm.ppgtt.space import Space
 from xengt_dm.stats.counters import read_counters
+from xengt_dm.steps import Steps, complete
 
 #: Runs that one dump on the control socket lists, over all spaces; what no longer fits is truncated. About 90 MiB.
 DUMP_RUNS: Final = 1 << 21
+
+_T = TypeVar("_T")
 
 #: The members of a lazy JSON object.
 Members = Iterator[tuple[str, object]]
@@ -30,15 +33,26 @@ def dump_spaces(engine: Engine) -> list[dict[str, object]]:
     """The ``spaces`` of a dump as docs/trace-format.md has them, all at once; each is synced before it is read."""
     dump = []
     for space in engine.spaces:
-        engine.sync(space)
+        complete(engine.sync(space))
         dump.append(_described(space, engine.mappings(space)))
     return dump
 
 
 def audit_spaces(engine: Engine) -> int:
-    """Sync and audit every live space; returns how many entries differ or are overdue."""
-    found = [engine.audit(space, engine.sync(space)) for space in engine.spaces]
+    """Sync and audit every live space, all at once; returns how many entries differ or are overdue."""
+    found = [complete(engine.audit(space, complete(engine.sync(space)))) for space in engine.spaces]
     return sum(each.mismatches + each.overdue for each in found)
+
+
+def in_slices(work: Steps[_T]) -> Generator[Pause, None, _T]:
+    """Work among the elements of a lazy list, with a pause after each slice. Returns its value."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            value: _T = end.value
+            return value
+        yield Pause.PAUSE
 
 
 def live(engine: Engine) -> Iterator[Space]:
@@ -58,7 +72,7 @@ def walk(engine: Engine, chosen: Iterator[Space], va: int, sync: bool) -> Member
     def walked() -> Iterator[object]:
         for space in chosen:
             if sync:
-                engine.sync(space)
+                yield from in_slices(engine.sync(space))
             page = engine.resolve(space, va)
             if page is None:
                 yield {**_name(space), "page": None}
@@ -78,12 +92,12 @@ def dump(engine: Engine, sync: bool) -> Members:
     def dumped() -> Iterator[object]:
         left = DUMP_RUNS
         for space in live(engine):
-            synced = engine.sync(space) if sync else None
+            synced = (yield from in_slices(engine.sync(space))) if sync else None
             mappings = engine.mappings(space) if left else None
             if mappings is not None and len(mappings) > left:
                 mappings, left = None, 0
             left -= len(mappings or ())
-            totals.add(engine.audit(space, synced))
+            totals.add((yield from in_slices(engine.audit(space, synced))))
             yield _described(space, mappings)
 
     yield "spaces", LazyList(dumped())
@@ -97,7 +111,8 @@ def audit(engine: Engine, sync: bool) -> Members:
 
     def audited() -> Iterator[object]:
         for space in live(engine):
-            found = engine.audit(space, engine.sync(space) if sync else None)
+            synced = (yield from in_slices(engine.sync(space))) if sync else None
+            found = yield from in_slices(engine.audit(space, synced))
             totals.add(found)
             yield {**_name(space), **found._asdict()}
 

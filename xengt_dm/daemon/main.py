@@ -6,16 +6,17 @@ still there. What an instance is, and how it starts and stops, is :mod:`xengt_dm
 
 from __future__ import annotations
 
+import gc
 import signal
 import time
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import trio
 
 from xengt_dm.control import commands
 from xengt_dm.control.server import serve_control
-from xengt_dm.daemon.recording import Recording, TraceFile
+from xengt_dm.daemon.recording import Bounds, Recording, TraceFile
 from xengt_dm.daemon.reload import Running, reload_on_signal
 from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.port import DomainPort
@@ -54,9 +55,9 @@ async def _watch_domain(instance: Instance, running: Running, recording: Recordi
                 get_logger().info("daemon.stopping", reason="domain gone")
                 scope.cancel()
                 return
-            instance.engine.settle()
+            await instance.loop.run(instance.engine.settle())
             instance.traps.unprotect_deferred()
-            recording.flush()
+            await instance.loop.run(recording.look())
             guest_log.look()
 
 
@@ -64,15 +65,20 @@ async def _run(instance: Instance, control: Path, running: Running, recording: R
     server, settings = instance.server, instance.settings
     domid = server.port.domid
     vcpus = server.slots.vcpus
+    # A full collection looks at every object, and the vCPUs wait meanwhile. What exists by now stays, so leave it out.
+    gc.collect()
+    gc.freeze()
     try:
         async with trio.open_nursery() as nursery:
             scope = nursery.cancel_scope
 
             await nursery.start(_stop_on_signal, scope)
-            await nursery.start(reload_on_signal, running, instance.engine)
+            await nursery.start(reload_on_signal, running, instance)
             await nursery.start(instance.loop.serve)
             nursery.start_soon(_watch_domain, instance, running, recording, scope)
-            target = commands.Target(instance, recording, scope.cancel, time.monotonic())
+            target = commands.Target(
+                instance, recording, scope.cancel, time.monotonic(), bounds=lambda: Bounds.from_config(running.config)
+            )
             await nursery.start(serve_control, control, commands.handlers(target))
             get_logger().info(
                 "daemon.serving",
@@ -109,9 +115,12 @@ def run(
     record = ServerIdFile(directory, uuid)
     settings = Settings.from_config(running.config)
     opening = open_instance(port, settings, record=record, ranges=RangesFile(directory), directory=directory)
-    with suppress(DomainGoneError), opening as instance:
+    with suppress(DomainGoneError), ExitStack() as written, opening as instance:
         recording = Recording(instance.engine, instance.device, instance.bus, port.frame_limit)
-        with closing(recording):
+        written.callback(recording.close)  # waits for the file, when the guest needs us no more
+        try:
             if record_to is not None:
-                recording.start(record_to)
+                recording.start(record_to, Bounds.from_config(running.config))
             trio.run(_run, instance, directory / "control.sock", running, recording, notifier or Notifier({}))
+        finally:
+            recording.end()

@@ -1,16 +1,35 @@
-"""Recording a live domain to a trace: from any moment on, to any other."""
+"""Recording a live domain to a trace: from any moment on, to any other, within bounds of size and time.
+
+Facts: a trace fills a disk that others need. A guest can cause as much of it as it likes, and nobody may be watching.
+What follows: a recording must end by itself.
+Decision: it ends at a size, after a time, when the file cannot be written any more, and when the file cannot keep up.
+Then it says so in the log, in ``status``, in the answer of ``record stop`` and in a counter. The trace is valid as far
+as it goes, and its last event says that it was cut. It goes to a regular file only: a pipe may take nothing for ever,
+and of a pipe nothing can be taken back when a write fails in the middle of a line.
+"""
 
 from __future__ import annotations
 
 import os
+import stat
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from xengt_dm.errors import CallError, DataError
+import trio
+
+from xengt_dm.config.keys import KEYS
+from xengt_dm.config.merge import Config
+from xengt_dm.errors import CallError, DataError, UsageError
 from xengt_dm.ioreq.bus import Bus
+from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine
+from xengt_dm.steps import Steps, complete
+from xengt_dm.trace.background import BackgroundWriter
+from xengt_dm.trace.ending import End, EndedError
 from xengt_dm.trace.events import FRAME_LIMIT, Header, Mmio
 from xengt_dm.trace.record import Recorder
 from xengt_dm.trace.write import TraceWriter
@@ -19,6 +38,8 @@ from xengt_dm.vgpu.device import Vgpu, announcement
 
 #: The dump that a recording ends with; so its replay says what the shadows said then.
 LAST_DUMP: Final = "end"
+#: How long the end of a recording waits for what was recorded to be written.
+STOP_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -33,115 +54,289 @@ class TraceFile:
         return self.name.endswith(".gz")
 
 
-class Recording:
-    """The recording of one instance, on or off."""
+@dataclass(frozen=True)
+class Bounds:
+    """How large a trace may become, and how long a recording may go on."""
 
-    def __init__(self, engine: Engine, device: Vgpu, bus: Bus, frame_limit: int) -> None:
+    max_mib: int = int(KEYS["record.max_mib"].default)
+    max_minutes: int = int(KEYS["record.max_minutes"].default)
+
+    @classmethod
+    def from_config(cls, config: Config) -> Bounds:
+        """What the configuration says."""
+        return cls(config.integer("record.max_mib"), config.integer("record.max_minutes"))
+
+
+@dataclass(frozen=True)
+class _Current:
+    """The recording that goes on."""
+
+    file: TraceFile
+    writer: BackgroundWriter
+    recorder: Recorder
+    ends_at: float
+
+
+class Outcome:
+    """A recording that is over. ``error``: why it ended by itself, None if it was told to. ``logged``: its end is."""
+
+    def __init__(self, name: str, writer: BackgroundWriter, error: EndedError | None) -> None:
+        self.name = name
+        self.logged = False
+        self._writer = writer
+        self._error = error
+
+    @property
+    def error(self) -> EndedError | None:
+        """Why it ended by itself. A file that could not be written comes first."""
+        return self._writer.error or self._error
+
+    @property
+    def events(self) -> int:
+        """Events in the file."""
+        return self._writer.events
+
+    def wait(self, seconds: float) -> bool:
+        """Waits until the file has everything that was recorded, and is closed; False if that takes longer."""
+        return self._writer.wait(seconds)
+
+    def describe(self) -> dict[str, object]:
+        """What the control socket tells of it; docs/control.md has the meanings."""
+        error = self.error
+        return {
+            "file": self.name,
+            "events": self.events,
+            "bytes": self._writer.size,
+            "complete": self.wait(0),
+            "cut": error.end.value if error else None,
+            "reason": error.detail if error else None,
+        }
+
+
+class Recording:
+    """The recording of one instance, on or off. ``clock``: seconds that only grow."""
+
+    def __init__(
+        self, engine: Engine, device: Vgpu, bus: Bus, frame_limit: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._engine = engine
         self._device = device
         self._bus = bus
         self._frame_limit = min(frame_limit, FRAME_LIMIT)
-        self._file: TraceFile | None = None
-        self._writer: TraceWriter | None = None
-        self._recorder: Recorder | None = None
+        self._clock = clock
+        self._current: _Current | None = None
+        #: The name of the file that is being opened.
+        self._opening: str | None = None
+        self._last: Outcome | None = None
 
     @property
     def name(self) -> str | None:
         """What is being recorded to."""
-        return self._file.name if self._file else None
+        return self._current.file.name if self._current else None
 
     @property
     def events(self) -> int:
-        return self._recorder.events if self._recorder else 0
+        """Events that are in the file."""
+        return self._current.writer.events if self._current else 0
 
-    def start(self, file: TraceFile) -> None:
-        """Record from here on. Raises DataError if that is on already, or if the file cannot be written to."""
-        if self._file is not None:
-            os.close(file.descriptor)
-            raise DataError(f"recording to {self._file.name} already; stop that first")
-        header = Header(self._engine.generation, self._frame_limit)
-        with suppress(OSError):  # a pipe has no length
-            os.ftruncate(file.descriptor, 0)
-        try:
-            writer = TraceWriter(file.descriptor, header, file.compress)
-        except OSError as error:  # the writer has closed it
-            raise DataError(f"{file.name}: cannot be written: {error.strerror}") from error
-        self._file, self._writer = file, writer
-        self._recorder = Recorder(
-            writer, self._frame_limit, lambda offset: self._device.read(offset, 4), reg.G2V_NOTIFY, self._fail
-        )
-        self._tell_what_is(self._recorder)
-        self._bus.observe(self._recorder)
-        get_logger().info("record.started", file=file.name)
+    @property
+    def cut(self) -> Outcome | None:
+        """The last recording if it ended by itself, until the next one starts."""
+        return self._last if self._last is not None and self._last.error is not None else None
 
-    def flush(self) -> None:
-        if self._recorder is not None:
-            self._recorder.flush()
+    def start(self, file: TraceFile, bounds: Bounds | None = None) -> None:
+        """Record from here on. Raises DataError if that is on already, or if the file cannot be written to.
 
-    def dump(self, name: str | int) -> None:
-        """Have the trace dump every space here. They are synced first, as its replay will do."""
-        if self._recorder is not None and not self._engine.quiesced:
-            for space in self._engine.spaces:
-                self._engine.sync(space)
-            self._recorder.dump(name)
-
-    def stop(self) -> int:
-        """Record no more; how many events the trace has. Raises DataError if nothing was being recorded.
-
-        The trace is whole also if the last dump fails; that raises HostError.
+        Waits for the file. Whoever serves a guest must call :meth:`start_later`.
         """
-        if self._file is None or self._recorder is None:
-            raise DataError("nothing is being recorded")
-        recorder, name = self._recorder, self._file.name
+        bounds = bounds or Bounds()
+        self._refuse_second(file)
+        complete(self._begin(file, self._open(file, bounds), bounds))
+
+    async def start_later(self, file: TraceFile, bounds: Bounds, loop: ServeLoop) -> None:
+        """:meth:`start`, while a thread waits for the file, and requests are served."""
+        self._refuse_second(file)
+        self._opening = file.name
         try:
-            self.dump(LAST_DUMP)
+            writer = await trio.to_thread.run_sync(self._open, file, bounds, abandon_on_cancel=True)
         finally:
-            recorder.flush()
-            self._end()
-        get_logger().info("record.stopped", file=name, events=recorder.events)
-        return recorder.events
+            self._opening = None
+        await loop.run(self._begin(file, writer, bounds))
+
+    def look(self) -> Steps[None]:
+        """Hand over what was recorded, and end the recording when its time is over. To be called now and then."""
+        current = self._current
+        if current is None:
+            return
+        current.recorder.flush()
+        if self._current is not None and self._clock() >= current.ends_at:
+            with suppress(CallError):
+                yield from self.dump(LAST_DUMP)
+            if self._current is not None:
+                self._end_by_itself(EndedError(End.DURATION))
+
+    def dump(self, name: str | int) -> Steps[None]:
+        """Have the trace dump every space here. They are synced first, as its replay will do."""
+        if self._current is not None and not self._engine.quiesced:
+            for space in self._engine.spaces:
+                yield from self._engine.sync(space)
+            if self._current is not None:  # the syncs may have ended it
+                self._current.recorder.dump(name)
+
+    def finish(self) -> Steps[Outcome]:
+        """Record no more; a thread writes what is left. If the last recording ended by itself, returns that.
+
+        Raises UsageError if there is neither. The trace is whole also if the last dump fails; that raises HostError.
+        """
+        if self._current is None and self.cut is None:
+            raise UsageError("nothing is being recorded")
+        try:
+            yield from self.dump(LAST_DUMP)
+        finally:
+            if self._current is not None:
+                self._current.recorder.flush()
+            if self._current is not None:  # else that ended it
+                self._end(None)
+        assert self._last is not None
+        return self._last
+
+    def stop(self) -> Outcome:
+        """:meth:`finish`, and wait until everything is written, at most STOP_SECONDS."""
+        outcome = complete(self.finish())
+        outcome.wait(STOP_SECONDS)
+        self._log_end()
+        return outcome
+
+    async def stop_later(self, loop: ServeLoop) -> Outcome:
+        """:meth:`stop`, while a thread waits, and requests are served."""
+        outcome = await loop.run(self.finish())
+        await trio.to_thread.run_sync(outcome.wait, STOP_SECONDS, abandon_on_cancel=True)
+        self._log_end()
+        return outcome
+
+    def end(self) -> None:
+        """The end of a recording with the daemon's, whatever that ends for. Waits for nothing."""
+        if self._current is not None:
+            with suppress(CallError):
+                complete(self.finish())
 
     def close(self) -> None:
-        """The end of a recording with the daemon's, whatever that ends for."""
-        if self._file is not None:
-            with suppress(CallError):
-                self.stop()
+        """:meth:`end`, and wait until everything is written, at most STOP_SECONDS."""
+        self.end()
+        if self._last is not None:
+            self._last.wait(STOP_SECONDS)
+            self._log_end()
 
-    def _tell_what_is(self, recorder: Recorder) -> None:
-        """Have the engine read everything again that it has shadowed, so that it is recorded; then the registers."""
-        engine = self._engine
-        if engine.quiesced:
-            engine.observe(recorder)
-        else:
-            engine.quiesce()
-            engine.observe(recorder)
-            engine.resume()
+    def _refuse_second(self, file: TraceFile) -> None:
+        name = self.name or self._opening
+        if name is not None:
+            os.close(file.descriptor)
+            raise DataError(f"recording to {name} already; stop that first")
+        if self._last is not None and not self._last.wait(0):
+            os.close(file.descriptor)
+            raise DataError(f"{self._last.name}, the last recording, is still being written")
+        self._log_end()
+
+    def _open(self, file: TraceFile, bounds: Bounds) -> BackgroundWriter:
+        """Returns what writes to ``file``, which it owns. May wait for the file. Raises DataError."""
+        _require_regular(file)
+        try:
+            try:
+                os.ftruncate(file.descriptor, 0)
+            except OSError:
+                os.close(file.descriptor)
+                raise
+            header = Header(self._engine.generation, self._frame_limit)
+            return BackgroundWriter(TraceWriter(file.descriptor, header, file.compress, bounds.max_mib << 20))
+        except OSError as error:
+            raise DataError(f"{file.name}: cannot be written: {error.strerror}") from error
+
+    def _begin(self, file: TraceFile, writer: BackgroundWriter, bounds: Bounds) -> Steps[None]:
+        recorder = Recorder(
+            writer,
+            self._frame_limit,
+            lambda offset: self._device.read(offset, 4),
+            reg.G2V_NOTIFY,
+            self._end_by_itself,
+        )
+        self._last = None
+        self._current = _Current(file, writer, recorder, self._clock() + 60 * bounds.max_minutes)
+        get_logger().info("record.started", file=file.name, max_mib=bounds.max_mib, max_minutes=bounds.max_minutes)
+        self._bus.observe(recorder)
+        try:
+            yield from self._tell_what_is(recorder)
+        except BaseException:
+            if self._current is not None:
+                self._end(None)
+            raise
+
+    def _tell_what_is(self, recorder: Recorder) -> Steps[None]:
+        """Record the registers and the live spaces, then what the engine has read, slice by slice.
+
+        Nothing comes between the first look at the bus and the spaces: an announcement is either among these or seen.
+        A store to a page that was not told of yet is recorded like any other; what the page holds comes later.
+        """
         ips = self._device.read(reg.GAMW_ECO_DEV_RW_IA, 4)
         pdps = [(reg.PDP0 + 8 * n, 8, self._device.read(reg.PDP0 + 8 * n, 8)) for n in range(reg.PDP_COUNT)]
         writes = [(reg.GAMW_ECO_DEV_RW_IA, 4, ips)]
-        for space in engine.spaces:
+        for space in self._engine.spaces:
             writes += announcement(space.mode, space.roots) * space.refs
         for offset, size, value in [*writes, *pdps]:
             recorder.note(Mmio(offset, size, value))
+        self._engine.observe(recorder)
+        yield from self._engine.tell_all()
 
-    def _fail(self, error: OSError) -> None:
-        name = self._file.name if self._file else "?"
-        get_logger().error("record.failed", file=name, reason=error.strerror or str(error))
-        self._end()
+    def _end_by_itself(self, error: EndedError) -> None:
+        outcome = self._end(error)
+        outcome.logged = True
+        self._engine.counters.cut_recordings += 1
+        if error.end is End.FILE:
+            get_logger().error("record.failed", file=outcome.name, reason=error.detail)
+        else:
+            get_logger().warning("record.cut", file=outcome.name, reason=error.detail)
 
-    def _end(self) -> None:
+    def _end(self, error: EndedError | None) -> Outcome:
+        assert self._current is not None
         self._engine.observe(None)
         self._bus.observe(None)
-        writer, self._file, self._writer, self._recorder = self._writer, None, None, None
-        if writer is not None:
-            with suppress(OSError):
-                writer.close()
+        current, self._current = self._current, None
+        current.writer.close(error.end if error else None)
+        self._last = Outcome(current.file.name, current.writer, error)
+        return self._last
+
+    def _log_end(self) -> None:
+        """Log how a recording ended that was told to, once that is known."""
+        outcome = self._last
+        if outcome is None or outcome.logged:
+            return
+        outcome.logged = True
+        if outcome.error is not None:
+            self._engine.counters.cut_recordings += 1
+            get_logger().error("record.failed", file=outcome.name, reason=outcome.error.detail)
+        elif outcome.wait(0):
+            get_logger().info("record.stopped", file=outcome.name, events=outcome.events)
+        else:
+            get_logger().error("record.failed", file=outcome.name, reason="the file takes too long to be written")
 
 
 def open_trace_file(name: str) -> TraceFile:
-    """Open a file for a recording, which then replaces what is there. Raises DataError."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    """Open a regular file for a recording, which then replaces what is there. Raises DataError."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK  # to open a FIFO would wait for its reader
     try:
-        return TraceFile(os.open(name, flags, 0o600), name)
+        file = TraceFile(os.open(name, flags, 0o600), name)
     except OSError as error:
         raise DataError(f"{name}: cannot be written: {error.strerror}") from error
+    _require_regular(file)
+    return file
+
+
+_KINDS: Final = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+def _require_regular(file: TraceFile) -> None:
+    """Closes the file and raises DataError if it is not a regular one."""
+    kind = stat.S_IFMT(os.fstat(file.descriptor).st_mode)
+    if kind != stat.S_IFREG:
+        os.close(file.descriptor)
+        what = _KINDS.get(kind, "not one")
+        raise DataError(f"{file.name} is {what}; a recording goes to a regular file only")

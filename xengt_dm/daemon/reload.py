@@ -12,8 +12,9 @@ from xengt_dm.config.files import Assignment
 from xengt_dm.config.keys import show
 from xengt_dm.config.merge import Config
 from xengt_dm.errors import ConfigError
+from xengt_dm.instance import Instance
 from xengt_dm.log import log
-from xengt_dm.ppgtt.engine import Engine, Sync
+from xengt_dm.ppgtt.engine import Sync
 
 
 @dataclass
@@ -24,7 +25,7 @@ class Running:
     read_again: Callable[[], Config]
 
 
-async def reload_on_signal(running: Running, engine: Engine, *, task_status: trio.TaskStatus[None]) -> None:
+async def reload_on_signal(running: Running, instance: Instance, *, task_status: trio.TaskStatus[None]) -> None:
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         task_status.started()
         async for _ in signals:
@@ -34,24 +35,24 @@ async def reload_on_signal(running: Running, engine: Engine, *, task_status: tri
             except ConfigError as error:
                 _refuse(error)
             else:
-                _change_to(new, running, engine)
+                await _change_to(new, running, instance)
 
 
-def reload(running: Running, engine: Engine) -> None:
+async def reload(running: Running, instance: Instance) -> None:
     """Read the configuration again and follow it as far as possible. A bad one changes nothing."""
     try:
         new = running.read_again()
     except ConfigError as error:
         _refuse(error)
     else:
-        _change_to(new, running, engine)
+        await _change_to(new, running, instance)
 
 
 def _refuse(error: ConfigError) -> None:
     log.get_logger().error("config.refused", reason=str(error))
 
 
-def _change_to(new: Config, running: Running, engine: Engine) -> None:
+async def _change_to(new: Config, running: Running, instance: Instance) -> None:
     logger = log.get_logger()
     followed = []
     for old, wanted in running.config.changes(new):
@@ -66,14 +67,14 @@ def _change_to(new: Config, running: Running, engine: Engine) -> None:
             continue
         followed.append(wanted)
     running.config = running.config.replaced(followed)
-    _follow(followed, running.config, engine)
+    await _follow(followed, running.config, instance)
     logger.info("config.reloaded", changed={each.key.name: each.value for each in followed})
 
 
-def _follow(followed: list[Assignment], config: Config, engine: Engine) -> None:
+async def _follow(followed: list[Assignment], config: Config, instance: Instance) -> None:
     names = {each.key.name for each in followed}
     if "shadow.mode" in names:
-        engine.set_sync_mode(Sync(config.string("shadow.mode")))
+        await instance.loop.run(instance.engine.set_sync_mode(Sync(config.string("shadow.mode"))))
     if "log.level" in names:
         log.set_level(config.string("log.level"))
     if names & {"log.burst", "log.interval_ms"}:

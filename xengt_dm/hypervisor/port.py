@@ -12,9 +12,15 @@ physical, ranges are inclusive at both ends, as in Xen's own interfaces.
 from __future__ import annotations
 
 import enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from xengt_dm.units import CData
+
+#: What EOPNOTSUPP means when a server claims the writes (xen/arch/x86/hvm/dm.c: hap_enabled; ca2b511d3f, Xen 4.9).
+NEEDS_HAP: Final = (
+    "the domain runs on shadow paging: write trapping needs HAP. Write hap=1 in the domain's xl file, or remove hap=0, "
+    "and create the domain again; the CPU must have EPT or NPT, which `xengt-dm check` tells"
+)
 
 
 class MemType(enum.IntEnum):

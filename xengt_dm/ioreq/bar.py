@@ -1,38 +1,43 @@
-"""A base address register's range: where it is, on the bus and at the ioreq server, and how it moves.
+"""A base address register (BAR): the range that it has on the bus and at the ioreq server, and how the range moves.
+
+Today BAR0 gets its range when the instance starts and keeps it. Nobody calls :meth:`Bar.move` and :meth:`Bar.unmap` but
+the tests; the PCI function will, when the guest writes to its BAR.
 
 How a range moves
 -----------------
-Facts: A guest moves a BAR on one vCPU while others may access the device. Xen chooses the server for an access by its
-ranges, and puts the request into the vCPU's slot a moment later. So a request for the old address may come after the
-old range was taken away. Pausing the domain, which a change of the server's state does even if nothing changes, waits
-for what is between these two.
+Facts: while one vCPU moves a BAR, others may access the device. Xen chooses the server for an access by its ranges, and
+puts the request into the vCPU's slot a moment later. So a request for the old address may come after the old range was
+removed. A barrier (pausing the domain, see docs/glossary.md) waits until every such request is in its slot.
 
-What follows: if the old range went first, accesses to either address would go nowhere for a moment. If the bus forgot
-the old range with Xen, an access on its way would be taken for one to guest memory.
+What follows: if the old range were removed before the new one is added, accesses to both addresses would be lost for a
+moment. If the bus removed the old range at the same time as Xen, it would take a late request for a store to memory.
 
-What we do: the bus and the server learn the new range; then the server forgets the old one; then the domain is paused
-and goes on; by then each access to the old address that Xen gave us is in its slot, and the bus does exactly these at
-the device before it forgets the old range, too. All of this happens between two requests, in the serving thread.
+What we do, between two requests, in the serving thread:
+
+1. Add the new range on the bus and at the server.
+2. Remove the old range at the server.
+3. Make a barrier. Each request for the old address that Xen sent to us is in its slot now.
+4. Remove the old range on the bus, which still serves the requests of these slots at the device.
 
 Cost: three hypercalls and one pause of the domain for each move. An access to the old address that begins after the
-move goes to nobody, as on hardware.
+move reaches no device, as on hardware.
 
-The caller keeps BARs away from RAM: Xen never asks for an access to RAM, but a page that traps would be taken for a
-register.
+The caller must keep BARs away from RAM. Xen sends no request for an access to plain RAM, but a store to a
+write-protected frame there would be taken for one to a register.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from xengt_dm.hypervisor.retry import retry_once
+from xengt_dm.hypervisor.best_effort import retry_once
 from xengt_dm.ioreq.bus import Bus, BusDevice, Kind
 from xengt_dm.ioreq.ranges import Range, RangeKind
 from xengt_dm.ioreq.server import IoreqServer
 
 
 class Bar:
-    """The range of a memory BAR with ``device`` behind it, ``size`` bytes; at first it is nowhere.
+    """A memory BAR of ``size`` bytes, whose accesses go to ``device``. At first it is not mapped.
 
     Methods raise CallError if the hypervisor refuses. The server must be enabled.
     """
@@ -42,17 +47,17 @@ class Bar:
         self._device: Final = device
         self._server: Final = server
         self.size: Final = size
-        #: Its gpa; None if it is nowhere.
+        #: Its gpa; None while it is not mapped.
         self.address: int | None = None
 
     def range_at(self, address: int) -> Range:
-        """The range that the BAR has at ``address``."""
+        """Returns the range that the BAR has at ``address``."""
         return Range(RangeKind.MEMORY, address, address + self.size - 1)
 
     def map(self, address: int) -> None:
-        """Put the BAR, which is nowhere, at ``address``. A predecessor may have left the server this range.
+        """Maps the BAR, which is not mapped, at ``address``. The server may have the range from a predecessor.
 
-        Raises RangeError, too, if another device is there. If it raises, nothing has changed.
+        Also raises RangeError, if another device is there. If it raises, nothing has changed.
         """
         self._bus.insert(Kind.MEMORY, address, self.size, self._device)
         try:
@@ -63,26 +68,25 @@ class Bar:
         self.address = address
 
     def move(self, address: int) -> None:
-        """Put the BAR at ``address``, from wherever it is.
+        """Moves the BAR to ``address``, or maps it there if it is not mapped.
 
-        Raises as :meth:`map`. If the old range cannot be taken away, it raises, and the BAR is at ``address`` all the
-        same.
+        Raises as :meth:`map`. If it raises because the old range cannot be removed, the BAR is at ``address`` even so.
         """
         old = self.address
         if address != old:
             self.map(address)
             if old is not None:
-                self._take_away(old)
+                self._remove_range(old)
 
     def unmap(self) -> None:
-        """Take the BAR away from where it is; also if this raises, it is nowhere."""
+        """Unmaps the BAR. If it raises, the BAR is not mapped even so."""
         old, self.address = self.address, None
         if old is not None:
-            self._take_away(old)
+            self._remove_range(old)
 
-    def _take_away(self, address: int) -> None:
+    def _remove_range(self, address: int) -> None:
         old = self.range_at(address)
-        late: list[int] = []
+        late: list[int] = []  # vCPUs
         try:
             self._server.remove_range(old)
             retry_once(self._server.enable)  # the barrier

@@ -11,6 +11,8 @@ The guest decides every field of a request, and Xen may deliver one for a range 
 here raises for what is in a request: one that makes no sense is counted and answered, a read of it with all ones, and
 the guest goes on.
 
+What may take long is returned as steps (:mod:`xengt_dm.steps`); the request is answered at their end.
+
 A request may stand for several accesses (``rep``). Each has the next address in memory; a port and a register in
 configuration space stay what they are. With ``data_is_ptr`` the other side of each access is guest memory.
 """
@@ -23,11 +25,16 @@ from typing import Final, NamedTuple, Protocol
 
 from xengt_dm._core import lib
 from xengt_dm.ioreq.request import Request, RequestType
+from xengt_dm.steps import Steps
 from xengt_dm.units import PAGE_SIZE, CData
 
 ALL_ONES: Final = (1 << 64) - 1
 #: Xen cuts a repeated access at the page's end (xen/arch/x86/hvm/emulate.c, XSA-112); so no honest one is longer.
 _MOST_BYTES: Final = PAGE_SIZE
+#: Accesses of one request that are made in a slice.
+_ITEMS: Final = 64
+#: Directories that were stored to and are to be updated; by frame, their first and last entry.
+Postponed = dict[int, tuple[int, int]]
 
 
 class Kind(enum.IntEnum):
@@ -70,15 +77,24 @@ class BusDevice(Protocol):
     def read(self, offset: int, size: int) -> int:
         """Returns a value of ``size`` bytes."""
 
-    def write(self, offset: int, size: int, value: int) -> None:
-        """``value`` fits ``size``."""
+    def write(self, offset: int, size: int, value: int) -> Steps[None] | None:
+        """``value`` fits ``size``. Returns None, or steps that do what is left."""
 
 
 class GuestMemory(Protocol):
     """The guest's memory with its page tables in it; :class:`xengt_dm.ppgtt.engine.Engine` is one."""
 
-    def store(self, gpa: int, size: int, value: int) -> int:
-        """Returns the store's route, an ``xd_route``."""
+    def store(self, gpa: int, size: int, value: int) -> int | Steps[int]:
+        """Returns the store's route, an ``xd_route``, or steps that end with it."""
+
+    def store_of_many(self, gpa: int, size: int, value: int, postponed: Postponed) -> int | Steps[int]:
+        """The same, but directories are only noted in ``postponed``, for :meth:`update_directories`."""
+
+    def pause_stores(self, postponed: Postponed) -> None:
+        """Other requests are served before the directories are updated."""
+
+    def update_directories(self, postponed: Postponed) -> Steps[None]:
+        """Update the directories that were stored to."""
 
     def load(self, gpa: int, size: int) -> int:
         """Returns ``size`` bytes within one frame; all ones where there is no memory."""
@@ -156,8 +172,8 @@ class Bus:
         self._ranges[kind] = tuple(there for there in self._ranges[kind] if there is not gone)
         self._late.update(dict.fromkeys(late, gone))
 
-    def handle(self, request: Request) -> Answer:
-        """Do what the request asks."""
+    def handle(self, request: Request) -> Answer | Steps[Answer]:
+        """Do what the request asks. Returns the answer, or steps that end with it if that takes longer."""
         counters = self._counters
         kind = request.type
         ranges = self._ranges.get(kind)
@@ -178,26 +194,45 @@ class Bus:
             counters.unknown_requests += 1
         if repeats == 1 and not request.data_is_ptr:
             return self._access(ranges, request, addr, request.data)
+        return self._repeat(ranges, request)
+
+    def _repeat(self, ranges: _Ranges, request: Request) -> Steps[Answer]:
+        """A request for several accesses, or for one whose other side is guest memory.
+
+        Facts: it may be 4096 stores to a page, each of which may link or unlink thousands of tables. What we do: all
+        stores are performed in guest memory, and directories are updated once, at the end.
+        """
+        memory = self._memory
+        size = request.size
         step = -size if request.down else size
-        along = step if kind == _MEMORY else 0
+        along = step if request.type == _MEMORY else 0
         answer = REFUSED
-        for i in range(repeats):
-            answer = self._item(ranges, request, addr + i * along & ALL_ONES, request.data + i * step)
+        postponed: Postponed = {}
+        for i in range(request.repeats):
+            if i and i % _ITEMS == 0:
+                memory.pause_stores(postponed)
+                yield
+            addr = request.addr + i * along & ALL_ONES
+            data = request.data + i * step & ALL_ONES
+            if not request.data_is_ptr:
+                outcome = self._access(ranges, request, addr, request.data, postponed)
+            elif request.is_read:
+                read = self._access(ranges, request, addr, 0)
+                assert isinstance(read, Answer)
+                outcome = self._store(data, size, read.data & (1 << 8 * size) - 1, request.vcpu, postponed)
+            else:
+                outcome = self._access(ranges, request, addr, self._load(data, size), postponed)
+            if not isinstance(outcome, Answer):
+                memory.pause_stores(postponed)
+                outcome = yield from outcome
+            answer = outcome
+        yield from memory.update_directories(postponed)
         return answer
 
-    def _item(self, ranges: _Ranges, request: Request, addr: int, data: int) -> Answer:
-        """One access of several; with ``data_is_ptr`` its other side is guest memory at ``data``."""
-        size = request.size
-        if not request.data_is_ptr:
-            return self._access(ranges, request, addr, request.data)
-        if request.is_read:
-            value = self._access(ranges, request, addr, 0).data & (1 << 8 * size) - 1
-            if self._observer is not None:
-                self._observer.store(request.vcpu, data & ALL_ONES, size, value)
-            return Answer(value, self._store(data, size, value))
-        return self._access(ranges, request, addr, self._load(data, size))
-
-    def _access(self, ranges: _Ranges, request: Request, addr: int, data: int) -> Answer:
+    def _access(
+        self, ranges: _Ranges, request: Request, addr: int, data: int, postponed: Postponed | None = None
+    ) -> Answer | Steps[Answer]:
+        """One access. ``postponed``: where updates of directories are noted that are to be made later."""
         size = request.size
         for first, length, device in ranges:
             offset = addr - first
@@ -208,30 +243,48 @@ class Bus:
                 data &= (1 << 8 * size) - 1
                 if self._observer is not None and request.type == _MEMORY:
                     self._observer.mmio(request.vcpu, offset, size, data)
-                device.write(offset, size, data)
-                return _REGISTER_WRITTEN
+                rest = device.write(offset, size, data)
+                return _REGISTER_WRITTEN if rest is None else _written(rest)
         if request.type != _MEMORY:
             return REFUSED
         if request.is_read:  # half of a read-modify-write, where a page that traps is no RAM to Xen's emulator (4.6)
             return Answer(self._load(addr, size), _UNROUTED)
         self._counters.store_traps += 1
-        data &= (1 << 8 * size) - 1
-        if self._observer is not None:
-            self._observer.store(request.vcpu, addr, size, data)
-        return _STORED[self._store(addr, size, data)]
+        return self._store(addr, size, data & (1 << 8 * size) - 1, request.vcpu, postponed)
 
-    def _store(self, gpa: int, size: int, value: int) -> int:
-        """A store that may lie in two frames: Xen sends none such, a repeated move may."""
-        gpa &= ALL_ONES
-        low = PAGE_SIZE - gpa % PAGE_SIZE
-        if size <= low:
-            return self._memory.store(gpa, size, value)
+    def _store(self, gpa: int, size: int, value: int, vcpu: int, postponed: Postponed | None) -> Answer | Steps[Answer]:
+        """A store to guest memory."""
+        if self._observer is not None:
+            self._observer.store(vcpu, gpa, size, value)
+        if size > PAGE_SIZE - gpa % PAGE_SIZE:
+            return self._store_bytes(gpa, size, value, postponed)
+        if postponed is None:
+            route = self._memory.store(gpa, size, value)
+        else:
+            route = self._memory.store_of_many(gpa, size, value, postponed)
+        return _STORED[route] if isinstance(route, int) else _stored(route)
+
+    def _store_bytes(self, gpa: int, size: int, value: int, postponed: Postponed | None) -> Steps[Answer]:
+        """A store that lies in two frames: Xen sends none such, a repeated move may."""
+        whole: Postponed = {} if postponed is None else postponed
+        answer = REFUSED
         for i in range(size):
-            route = self._memory.store((gpa + i) & ALL_ONES, 1, value >> 8 * i & 0xFF)
-        return route
+            route = self._memory.store_of_many(gpa + i & ALL_ONES, 1, value >> 8 * i & 0xFF, whole)
+            answer = _STORED[route] if isinstance(route, int) else (yield from _stored(route))
+        if postponed is None:
+            yield from self._memory.update_directories(whole)
+        return answer
 
     def _load(self, gpa: int, size: int) -> int:
-        gpa &= ALL_ONES
         if size <= PAGE_SIZE - gpa % PAGE_SIZE:
             return self._memory.load(gpa, size)
-        return sum(self._memory.load((gpa + i) & ALL_ONES, 1) << 8 * i for i in range(size))
+        return sum(self._memory.load(gpa + i & ALL_ONES, 1) << 8 * i for i in range(size))
+
+
+def _stored(rest: Steps[int]) -> Steps[Answer]:
+    return _STORED[(yield from rest)]
+
+
+def _written(rest: Steps[None]) -> Steps[Answer]:
+    yield from rest
+    return _REGISTER_WRITTEN

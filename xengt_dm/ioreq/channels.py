@@ -1,41 +1,41 @@
-"""The event channels over which a vCPU and we tell each other that there is something in its slot."""
+"""The event channels by which Xen tells us about a request in a vCPU's slot, and we tell Xen about the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.hypervisor.port import EventPort
-from xengt_dm.hypervisor.retry import BestEffort
 from xengt_dm.ioreq.slots import Slots
 
 
 class Channels:
-    """Our ends of the vCPUs' channels, one for each. Methods raise CallError.
+    """Our ends of the event channels, one for each vCPU. Methods raise CallError.
 
-    Facts: Xen writes the number of its end into a vCPU's slot when the server is enabled. What follows: channels are
-    bound after that; and they stay bound until the last answer is notified.
+    Facts: Xen writes the port of its end into a vCPU's slot when the server is enabled. What follows: the caller must
+    bind channels after that, and keep them bound until it has notified the last answer.
     """
 
     def __init__(self, events: EventPort, slots: Slots) -> None:
         self.events = events
         self._slots = slots
-        #: Our ends, by vCPU; those of vCPUs that can be notified.
+        #: The ports of our ends by vCPU, of the channels that are bound.
         self.bound: dict[int, int] = {}
 
     def bind(self, vcpus: Iterable[int]) -> None:
-        """Bind the channels of these vCPUs, as far as they are not bound."""
+        """Binds the channels of these vCPUs that are not bound yet."""
         for vcpu in vcpus:
             if vcpu not in self.bound:
                 self.bound[vcpu] = self.events.bind(self._slots.port_of(vcpu))
 
     def notify(self, vcpu: int) -> None:
-        """Tell a vCPU that its answer is there. Does nothing if its channel is not bound."""
-        local = self.bound.get(vcpu)
-        if local is not None:
-            self.events.notify(local)
+        """Tells Xen that a vCPU's answer is in its slot. Does nothing if the channel is not bound."""
+        port = self.bound.get(vcpu)
+        if port is not None:
+            self.events.notify(port)
 
     def unbind(self) -> None:
-        """Unbind every channel that is bound; one that fails does not keep the others from it."""
+        """Unbinds every channel that is bound, the others also if one fails. Raises the first error."""
         attempt = BestEffort()
         for vcpu in list(self.bound):
             attempt(self._unbind_one, vcpu)

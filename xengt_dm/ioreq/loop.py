@@ -2,6 +2,11 @@
 
 In the life of a daemon :meth:`ServeLoop.serve` does that, as a task beside the others. Before the end, when there is no
 event loop any more, :meth:`ServeLoop.rounds` does.
+
+A request that takes long is a :class:`Job`: its work is done in slices (:mod:`xengt_dm.steps`), one slice of each job
+in turn, and it is answered at the end. After each slice the slots are looked at, so a vCPU waits for one slice of
+others at most. A vCPU has one request at a time, so there are as many jobs as vCPUs at most. Commands of the operator
+that take long run by :meth:`ServeLoop.run`, which looks at the slots in the same way.
 """
 
 from __future__ import annotations
@@ -10,18 +15,22 @@ import itertools
 import os
 import select
 import time
+from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import trio
 
 from xengt_dm._core import lib
 from xengt_dm.errors import DomainGoneError, HostError
-from xengt_dm.hypervisor.retry import BestEffort
+from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.ioreq.bus import REFUSED, Answer, Bus
 from xengt_dm.ioreq.request import Request
 from xengt_dm.ioreq.server import IoreqServer
+from xengt_dm.steps import Steps, complete
 from xengt_dm.units import CData
+
+_T = TypeVar("_T")
 
 #: How often a wake-up looks for more before it lets other tasks run.
 ROUNDS = 64
@@ -29,10 +38,19 @@ ROUNDS = 64
 SPIN_NANOSECONDS = 50_000
 SPIN_PATIENCE = 4
 SPIN_PROBE = 64
+#: How long slices of jobs go on before other tasks run.
+TURN_NANOSECONDS = 1_000_000
 #: How long :meth:`ServeLoop.rounds` goes on, and how long it waits for an event in each round. A vCPU that runs needs
 #: some microseconds to come out of a store; one that the toolstack has paused may take for ever.
 ROUNDS_SECONDS = 1.0
 ROUND_SECONDS = 0.005
+
+
+class Job(NamedTuple):
+    """The request of a vCPU that is not done yet."""
+
+    vcpu: int
+    work: Steps[Answer]
 
 
 class UnsyncQueue(Protocol):
@@ -87,15 +105,22 @@ class ServeLoop:
         self._shadows = shadows
         self._stats = stats
         self._spin = Spin(len(os.sched_getaffinity(0)))
+        #: Requests that are not done yet, the next one to get a slice first.
+        self._jobs: deque[Job] = deque()
 
     @property
     def wakeups(self) -> int:
         """How often :meth:`serve` has woken up."""
         return int(self._stats.wakeups)
 
+    @property
+    def busy(self) -> bool:
+        """Whether requests are begun and not done."""
+        return bool(self._jobs)
+
     def waiting(self) -> bool:
         """Whether a vCPU waits for an answer now."""
-        return self._slots.waiting()
+        return bool(self._jobs) or self._slots.waiting()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. Raises CallError."""
@@ -103,9 +128,42 @@ class ServeLoop:
         task_status.started()
         fd = self._channels.events.fd
         while True:
-            await trio.lowlevel.wait_readable(fd)
-            self._stats.wakeups += 1
-            self.service()
+            if self._jobs:
+                self.take_turns()
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(fd)
+                self._stats.wakeups += 1
+                self.service()
+
+    async def run(self, work: Steps[_T]) -> _T:
+        """Run work that an operator asked for, with requests served after each slice. Returns its value.
+
+        Raises what the work raises. Cancelled, it closes the work.
+        """
+        try:
+            turn = lib.xd_now() + TURN_NANOSECONDS
+            while True:
+                try:
+                    next(work)
+                except StopIteration as end:
+                    value: _T = end.value
+                    return value
+                self._look()
+                if lib.xd_now() >= turn:
+                    await trio.lowlevel.checkpoint()
+                    turn = lib.xd_now() + TURN_NANOSECONDS
+        finally:
+            work.close()
+
+    def take_turns(self) -> None:
+        """Do slices of jobs, each job in its turn, for :data:`TURN_NANOSECONDS` at most; serve requests in between."""
+        end = lib.xd_now() + TURN_NANOSECONDS
+        while self._jobs:
+            self._slice(self._jobs.popleft())
+            self._look()
+            if lib.xd_now() >= end:
+                return
 
     def answer_begun(self) -> int:
         """Answer what a predecessor began, and what came before the channels were bound; no event will tell of either.
@@ -144,12 +202,34 @@ class ServeLoop:
         return served
 
     def _answer(self, requests: list[Request]) -> int:
-        """Handle requests and answer them. Returns how many those are."""
+        """Handle requests, and answer them or make them jobs. Returns how many those are."""
         for request in requests:
-            vcpu = request.vcpu
-            self._slots.answer(vcpu, self._bus.handle(request))
-            self._channels.notify(vcpu)
+            outcome = self._bus.handle(request)
+            if isinstance(outcome, Answer):
+                self._answer_one(request.vcpu, outcome)
+            elif self._jobs:
+                self._jobs.append(Job(request.vcpu, outcome))
+            else:  # most are done within a slice
+                self._slice(Job(request.vcpu, outcome))
         return len(requests)
+
+    def _slice(self, job: Job) -> None:
+        """Do a slice of a job. At its end, answer the request; else the job waits for its next turn."""
+        try:
+            next(job.work)
+        except StopIteration as end:
+            self._answer_one(job.vcpu, end.value)
+        else:
+            self._jobs.append(job)
+
+    def _look(self) -> None:
+        """Serve what waits in the slots now. The event that tells of it stays for :meth:`service`."""
+        if self._channels.bound:
+            self._answer(self._slots.take())
+
+    def _answer_one(self, vcpu: int, answer: Answer) -> None:
+        self._slots.answer(vcpu, answer)
+        self._channels.notify(vcpu)
 
     def _retry_unsyncs(self) -> bool:
         """Now that no store is being handled, unsync the tables whose own stores could not. Returns False if none."""
@@ -183,6 +263,16 @@ class ServeLoop:
             poll.poll(ROUND_SECONDS * 1000)
             self._channels.events.drain()
 
+    def complete(self, work: Steps[_T]) -> _T:
+        """Runs work to its end, and answers everything after each slice. Returns its value, raises what it raises."""
+        while True:
+            try:
+                next(work)
+            except StopIteration as end:
+                value: _T = end.value
+                return value
+            self.answer_all()
+
     def answer_all(self) -> None:
         """Answer everything, in whatever state; also what cannot be handled, since no vCPU may wait on.
 
@@ -194,7 +284,9 @@ class ServeLoop:
         for vcpu in vcpus:
             if vcpu not in self._channels.bound and self._slots.state(vcpu) != lib.XD_STATE_NONE:
                 attempt(self._channels.bind, [vcpu])
-        for request in self._slots.take(begun=True):
+        while self._jobs:
+            attempt.once(self._finish, self._jobs.popleft())
+        for request in self._slots.take(begun=True):  # and that of a job that failed, once more
             try:
                 answer = self._handle_retrying(request)
             except BaseException as error:  # even a bug or an interrupt must not leave a vCPU waiting
@@ -206,8 +298,15 @@ class ServeLoop:
             attempt(self._channels.notify, vcpu)
         attempt.finish()
 
+    def _finish(self, job: Job) -> None:
+        self._slots.answer(job.vcpu, complete(job.work))
+
     def _handle_retrying(self, request: Request) -> Answer:
         try:
-            return self._bus.handle(request)
+            return self._handle_whole(request)
         except HostError:
-            return self._bus.handle(request)
+            return self._handle_whole(request)
+
+    def _handle_whole(self, request: Request) -> Answer:
+        outcome = self._bus.handle(request)
+        return outcome if isinstance(outcome, Answer) else complete(outcome)

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 
 class RangeKind(enum.IntEnum):
-    """What a range is of. All but GUARD are as XEN_DMOP_IO_RANGE_*, xen/include/public/hvm/dm_op.h."""
+    """What a range consists of. All but GUARD are as XEN_DMOP_IO_RANGE_*, xen/include/public/hvm/dm_op.h."""
 
     PORT = 0
     MEMORY = 1
@@ -26,30 +26,31 @@ class Range(NamedTuple):
 
 
 class RangeRecord(Protocol):
-    """Where the ranges of the server are on record for a successor.
+    """The record of the server's ranges for a successor.
 
-    A range is recorded before Xen is asked for it, and until Xen has taken it back. So of a process that dies at any
-    moment the record has all ranges, and perhaps one that Xen does not have. Methods that write raise OSError.
+    A range is recorded before Xen gets it and removed from the record after Xen has removed it. So if the process dies
+    at any moment, the record has all ranges, and at most one more that Xen does not have. Methods that write raise
+    OSError.
     """
 
     def read(self) -> list[Range] | None:
-        """What a predecessor recorded; None if it recorded nothing, or nothing that can be trusted."""
+        """Returns what a predecessor recorded; None if there is no record, or none that can be trusted."""
 
     def start(self, ranges: Iterable[Range]) -> None:
-        """Replace the record by a new one of these ranges, in one step. Comes before :meth:`add` and :meth:`remove`."""
+        """Replaces the record, in one step, by one of these ranges. Must precede :meth:`add` and :meth:`remove`."""
 
     def add(self, added: Range) -> None:
-        """Raises HostError with ENOSPC if the record is full."""
+        """Records a range. Raises HostError with ENOSPC if the record is full."""
 
     def remove(self, removed: Range) -> None:
-        """Does nothing if the range is not on record."""
+        """Removes a range from the record. Does nothing if it is not there."""
 
     def clear(self) -> None:
-        """The server is destroyed; there is nothing left to record."""
+        """Removes the record, after the server was destroyed."""
 
 
 class NoRangeRecord:
-    """A :class:`RangeRecord` of a server that nobody will adopt."""
+    """A :class:`RangeRecord` that records nothing, for a server that no successor will adopt."""
 
     def read(self) -> list[Range] | None:
         return None

@@ -24,15 +24,15 @@ _DATA_IS_PTR: int = lib.XD_BIT_DATA_IS_PTR
 _DOWN: int = lib.XD_BIT_DOWN
 
 
-#: An ``xd_taken``, as the host lays out structures. Reading the fields through cffi takes three times as long.
+#: The layout of an ``xd_taken``. Reading the fields through cffi would take three times as long.
 _TAKEN: Final = struct.Struct("QQIIIHBBII")
-#: Bytes of one.
+#: The size of an ``xd_taken`` in bytes.
 TAKEN_SIZE: Final = _TAKEN.size
 assert ffi.sizeof("xd_taken") == TAKEN_SIZE
 
 
 class Request(NamedTuple):
-    """What a vCPU waits for. ``data`` is the value to write, or the gpa of the data if ``data_is_ptr``."""
+    """An access that a vCPU waits for. ``data`` is the value to write, or the gpa of the data if ``data_is_ptr``."""
 
     vcpu: int
     type: int
@@ -46,7 +46,7 @@ class Request(NamedTuple):
 
     @classmethod
     def unpack(cls, taken: bytes) -> list[Request]:
-        """The requests in whole ``xd_taken`` structures, the snapshots that :c:func:`xd_slots_take` made."""
+        """Returns the requests in an array of ``xd_taken``, the copies that :c:func:`xd_slots_take` made."""
         return [
             cls(
                 vcpu,

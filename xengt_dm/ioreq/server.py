@@ -1,15 +1,17 @@
-"""The ioreq server: its life in the hypervisor. Serving is :mod:`xengt_dm.ioreq.loop`.
+"""The ioreq server in Xen: creating or adopting it, enabling it, its claim and ranges, and destroying it.
 
-Facts: a server outlives the process that made it. Xen destroys it only on request or with its domain, and a vCPU that
-waits for it waits for ever.
+The serve loop is :mod:`xengt_dm.ioreq.loop`.
 
-What follows: the id of the server is on record before anything depends on it, and so are the ranges that it claims. A
-successor *adopts* the server that it finds on record: the slots with the requests in them, in whatever state these are.
-A request that the predecessor began is handled again, since performing a store twice is harmless.
+Facts: a server outlives the process that created it. Xen destroys it only on request or with its domain. A vCPU that
+waits for an answer of the server waits for ever if nobody gives it.
 
-What we do: :func:`attach` makes a server or finds the predecessor's, and undoes what it did if it fails. The order of
-everything else is the business of :mod:`xengt_dm.instance`, where a start, an adoption and a stop can each be read from
-top to bottom.
+What follows: the id of the server is recorded before anything depends on it, and so are its ranges. A successor
+*adopts* the server that is on record, with the requests in its slots, whatever their states. It serves a request again
+that the predecessor began to serve, since performing a store twice is harmless.
+
+What we do: :func:`attach` creates a server or finds the predecessor's, and undoes what it did if it fails.
+:mod:`xengt_dm.instance` calls everything else. A start, an adoption and a stop can each be read there from top to
+bottom.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from contextlib import suppress
 from typing import Protocol
 
 from xengt_dm.errors import DomainGoneError, HostError
+from xengt_dm.hypervisor.best_effort import retry_once
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
-from xengt_dm.hypervisor.retry import retry_once
 from xengt_dm.ioreq.channels import Channels
 from xengt_dm.ioreq.ranges import Range, RangeKind, RangeRecord
 from xengt_dm.ioreq.slots import Slots
@@ -28,10 +30,10 @@ from xengt_dm.units import CData
 
 
 class IdRecord(Protocol):
-    """Where the id of the server is on record for a successor. Methods that write raise OSError."""
+    """The record of the server's id for a successor. Methods that write raise OSError."""
 
     def read(self) -> int | None:
-        """The id on record, None if there is none."""
+        """Returns the recorded id, or None if there is none."""
 
     def write(self, server: int) -> None: ...
 
@@ -39,7 +41,7 @@ class IdRecord(Protocol):
 
 
 class NoIdRecord:
-    """An :class:`IdRecord` of a server that nobody will adopt."""
+    """An :class:`IdRecord` that records nothing, for a server that no successor will adopt."""
 
     def read(self) -> int | None:
         return None
@@ -50,7 +52,7 @@ class NoIdRecord:
 
 
 class IoreqServer:
-    """A server that exists, with its slots mapped. Made by :func:`attach`. Methods raise CallError."""
+    """An existing server, with its slots mapped. :func:`attach` makes it. Methods raise CallError."""
 
     def __init__(
         self,
@@ -67,31 +69,32 @@ class IoreqServer:
         self.slots = slots
         self.channels = Channels(port.events, slots)
         self.ranges = ranges
-        #: Whether a predecessor made it.
+        #: Whether a predecessor created it.
         self.adopted = adopted
-        #: Whether it is ours to take down: from the start if we made it, else from when we can answer its requests.
+        #: Whether this process must destroy it at the end: always if it created the server, and otherwise once it can
+        #: answer the requests.
         self.owned = not adopted
         self._record = record
         self._claimed = False
 
-    # Being asked
+    # Requests
 
     def enable(self) -> None:
-        """Have Xen send requests here. If they are sent here already, this is a barrier for the vCPUs."""
+        """Has Xen send requests to this server. If the server is enabled already, this is a barrier for the vCPUs."""
         self.port.set_server_state(self.id, True)
 
     def disable(self) -> None:
-        """Have Xen send no more requests here. Those that wait may still be answered."""
+        """Has Xen send no more requests to this server. Those in its slots may still be answered."""
         self.port.set_server_state(self.id, False)
 
     def exists(self) -> bool:
-        """False when the server is gone with its domain, whose vCPUs take no answers any more."""
+        """Returns False if the server is gone with its domain. The vCPUs then take no answers any more."""
         return self.port.server_exists(self.id)
 
     # The trapping type
 
     def claim(self) -> None:
-        """Have stores to frames of the trapping type come here. Does nothing if they do, or where Xen has no claim.
+        """Claims the trapping type for this server. Does nothing if it has the claim, or where Xen knows no claim.
 
         Raises HostError if the domain is being migrated or saved, or another server has the claim.
         """
@@ -100,14 +103,14 @@ class IoreqServer:
             self._claimed = True
 
     def claim_again(self) -> None:
-        """As :meth:`claim`, when a predecessor may have the claim. Every frame becomes RAM."""
+        """Releases the claim that a predecessor may have made, so that every frame becomes RAM, and claims again."""
         if self.port.write_trap is WriteTrap.CLAIM:
             with suppress(HostError):  # the predecessor may have died before it claimed
                 self.port.release_writes(self.id)
             self.claim()
 
     def release_claim(self) -> None:
-        """Give the claim back, if we have it. Every frame that still has the type becomes RAM."""
+        """Releases the claim if this server has it. Every frame that still has the type becomes RAM."""
         if self._claimed:
             self.port.release_writes(self.id)
             self._claimed = False
@@ -115,7 +118,7 @@ class IoreqServer:
     # Ranges
 
     def add_range(self, added: Range) -> None:
-        """Have accesses to these addresses come here; one that a predecessor added may be there already."""
+        """Has Xen send accesses to these addresses to this server. The server may have the range from a predecessor."""
         assert added.kind is RangeKind.MEMORY
         self.ranges.add(added)
         try:
@@ -126,7 +129,7 @@ class IoreqServer:
                 raise
 
     def remove_range(self, removed: Range) -> None:
-        """Have accesses to these addresses come here no more; it is no error if they do not."""
+        """Undoes :meth:`add_range`. It is no error if the server does not have the range."""
         assert removed.kind is RangeKind.MEMORY
         try:
             retry_once(self.port.unmap_mmio, self.id, removed.first, removed.last)
@@ -138,24 +141,24 @@ class IoreqServer:
     # The end
 
     def unmap_slots(self) -> None:
-        """Nobody looks at :attr:`slots` after this."""
+        """Unmaps the slots. The caller must not use :attr:`slots` afterwards."""
         self.port.unmap_slots(self.id)
 
     def abandon(self) -> None:
-        """After an error, before the server was enabled: leave nothing of one that we made."""
+        """Undoes :func:`attach`, after an error before the server was enabled. An adopted server stays."""
         self.unmap_slots()
         if self.owned:
             self.destroy()
 
     def destroy(self) -> None:
-        """Take the server out of Xen and off the record. What cannot be destroyed stays on record, for a successor."""
+        """Destroys the server and clears its records. If Xen refuses, the records stay for a successor."""
         _destroy(self.port, self.id, self._record, self.ranges)
 
 
 def attach(port: DomainPort, record: IdRecord, ranges: RangeRecord, timing: CData) -> IoreqServer:
-    """The predecessor's server if it is on record and still exists, else a new one, which is not enabled.
+    """Returns the predecessor's server if it is on record and still exists, or else a new one, which is not enabled.
 
-    Its id is on record and its slots are mapped. Of a new server nothing is left if this fails. ``timing``: see
+    The server's id is on record then, and its slots are mapped. If this fails, no new server is left. ``timing``: see
     :class:`~xengt_dm.ioreq.slots.Slots`. Raises CallError, and OSError if the id cannot be recorded.
     """
     vcpus = port.vcpu_count()

@@ -99,7 +99,7 @@ class _Checker:
     def _references(self) -> Iterator[str]:
         """References are those of entries and roots; a parent has an entry that names its child."""
         counts: Counter[int] = Counter()
-        for space in self._spaces.values():
+        for space in self._spaces:
             counts.update(number for number in space.numbers if number)
         for children in self._children.values():
             counts.update(children)

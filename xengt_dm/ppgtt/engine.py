@@ -23,18 +23,18 @@ gets it back at its next submission. What does not fit even so maps nothing, and
 from __future__ import annotations
 
 import enum
-from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._core import lib
 from xengt_dm.ppgtt import check
-from xengt_dm.ppgtt.guest_frames import GuestFrames
+from xengt_dm.ppgtt.guest_frames import MAX_MAPPED, GuestFrames
 from xengt_dm.ppgtt.ports import FrameMapper, Observer, Protector
 from xengt_dm.ppgtt.read import Audit, Mapping, Reader, Runs, Table
 from xengt_dm.ppgtt.space import LiveSpaces, Mode, Space, space_key
-from xengt_dm.ppgtt.tree import BATCH, DROPPED_STORE, LEVEL_MASK, UNTRACKED_STORE, Change, ShadowTree
+from xengt_dm.ppgtt.stores import DROPPED_STORE, UNTRACKED_STORE, Postponed, TableStores
+from xengt_dm.ppgtt.syncing import Synced, Syncer
+from xengt_dm.ppgtt.tree import Change, ShadowTree
+from xengt_dm.steps import Steps, complete
 from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE, CData
 
 
@@ -45,19 +45,15 @@ class Sync(enum.Enum):
     RELAXED = "relaxed"
 
 
-@dataclass(frozen=True, slots=True)
-class Synced:
-    """What a sync came to. ``refused``: frames of tables that could not be write-protected."""
-
-    refused: frozenset[int] = frozenset()
-
-
 class Engine:
     """The shadows of one domain. Sans-io: effects go out through ``mapper`` and ``protector``.
 
     ``frame_limit``: frames at or above it are not RAM. ``generation``: 8 or 9, the Intel graphics generation.
     ``counters``: an ``xd_counters *`` that outlives the engine. ``max_tables``: shadow tables at most.
-    Methods raise :class:`~xengt_dm.errors.CallError` as their effects do, and nothing because of the guest.
+    ``max_spaces``: live spaces at most. ``max_mapped_chunks``: 2 MiB chunks of guest memory that are mapped at most.
+
+    What may take long returns :data:`~xengt_dm.steps.Steps`, and happens while the caller runs these. Methods and their
+    steps raise :class:`~xengt_dm.errors.CallError` as their effects do, and nothing because of the guest.
     """
 
     def __init__(
@@ -70,84 +66,93 @@ class Engine:
         generation: int = 8,
         sync: Sync = Sync.STRICT,
         max_tables: int = 65536,
+        max_spaces: int = 4096,
+        max_mapped_chunks: int = MAX_MAPPED,
     ) -> None:
         if generation not in (8, 9):
             raise ValueError(f"generation {generation} is not one of 8 and 9")
         self.generation = generation
         self.sync_mode = sync
         self.counters = counters
-        self.frames = GuestFrames(mapper, frame_limit)
+        self.frames = GuestFrames(mapper, frame_limit, max_mapped_chunks)
         self._protector = protector
-        self._spaces: LiveSpaces = OrderedDict()
+        self._max_spaces = max_spaces
+        self._spaces = LiveSpaces()
         self._tree = ShadowTree(self.frames, protector, counters, max_tables, self._spaces)
         #: The ``xd_shadow *`` behind the shadow tables, for functions in C.
         self.shadow: CData = self._tree.pointer
         self._reader = Reader(self.shadow)
-        self._sync_times: CData = ffi.addressof(counters, "timing", "syncs")
+        self._leaves = self._tree.leaves
+        self._stores = TableStores(self._tree, self._leaves, self.frames, counters)
+        self._syncer = Syncer(self._tree, self.frames, protector, self._spaces, counters)
         self._quiesced = False
-        #: The protector's gaps up to which every table was read again, or is of an earlier epoch.
-        self._gaps = protector.gaps
         self._observer: Observer | None = None
-        self._directories: CData = ffi.new("uint32_t[]", BATCH)
-        self._leaves: CData = ffi.new("uint32_t[]", BATCH)
-        self._work: CData = ffi.new("xd_sync_work *")
-        self._work.directories = self._directories
-        self._work.leaves = self._leaves
-        self._work.capacity = BATCH
 
     def observe(self, observer: Observer | None) -> None:
         """Tell ``observer`` of what happens from here on; None for nobody."""
-        self._observer = self.frames.observer = self._tree.observer = observer
+        self._observer = self.frames.observer = self._tree.observer = self._leaves.observer = observer
+
+    def tell_all(self) -> Steps[None]:
+        """Tell the observer of all that is known: the frames of each chunk, and the page of each table."""
+        yield from self.frames.query_all(self.frames.known_chunks())
+        yield from self._leaves.tell_all()
 
     # Spaces
 
     @property
     def spaces(self) -> list[Space]:
         """The live spaces, sorted by mode, then roots."""
-        return sorted(self._spaces.values(), key=lambda space: (space.mode.value, space.roots))
+        return sorted(self._spaces, key=lambda space: (space.mode.value, space.roots))
 
     @property
     def spaces_by_age(self) -> list[Space]:
         """The live spaces, the one submitted longest ago first: the order in which they lose their shadows."""
-        return list(self._spaces.values())
+        return list(self._spaces)
 
-    def create_space(self, mode: Mode, roots: tuple[int, ...]) -> None:
-        """The guest announces a space; for a live one, once more. Its tables are shadowed at once."""
+    def create_space(self, mode: Mode, roots: tuple[int, ...]) -> Steps[None]:
+        """The guest announces a space. At the end of the steps its tables are shadowed.
+
+        If the space is live already, only its reference count grows. If there are too many spaces, this is counted and
+        nothing else happens: a submission of such a space shadows it for that one submission.
+        """
         key = space_key(mode, roots)
         space = self._spaces.get(key)
         if space is not None:
             space.refs += 1
-            return
-        space = Space(mode, key)
-        self._spaces[key] = space
-        self.counters.spaces = len(self._spaces)
-        if not self._quiesced:
-            self._tree.shadow(space, Change(space))
+        elif len(self._spaces) >= self._max_spaces:
+            self.counters.refused_spaces += 1
+        else:
+            space = Space(mode, key)
+            self._spaces.add(space)
+            self.counters.spaces = len(self._spaces)
+            yield from self._tree.shadow(space, Change(space))
 
-    def destroy_space(self, mode: Mode, roots: tuple[int, ...]) -> bool:
+    def destroy_space(self, mode: Mode, roots: tuple[int, ...]) -> Steps[bool]:
         """The guest is done with a space. Returns False, and counts it, if there is none."""
-        key = space_key(mode, roots)
-        space = self._spaces.get(key)
+        space = self._spaces.get(space_key(mode, roots))
         if space is None:
             self.ignore_notification()
             return False
         space.refs -= 1
         if not space.refs:
-            del self._spaces[key]
-            self.counters.spaces = len(self._spaces)
-            self._tree.unshadow(space)
+            yield from self._end(space)
         return True
 
     def ignore_notification(self) -> None:
         """Count an announcement of the guest that asks nothing of its page tables."""
         self.counters.ignored_notifications += 1
 
-    def destroy_all_spaces(self) -> None:
+    def destroy_all_spaces(self) -> Steps[None]:
         """Forget every space; afterwards no frame is protected or unsynced."""
-        while self._spaces:
-            _, space = self._spaces.popitem()
-            self._tree.unshadow(space)
-        self.counters.spaces = 0
+        for space in list(self._spaces):
+            if space.refs:
+                space.refs = 0
+                yield from self._end(space)
+
+    def _end(self, space: Space) -> Steps[None]:
+        self._spaces.remove(space)
+        self.counters.spaces = len(self._spaces)
+        yield from self._tree.unshadow(space)
 
     def set_64k_pages(self, enabled: bool) -> None:
         """Whether the IPS bit of a page-directory entry counts (generation 9); holds from the next submission on."""
@@ -155,18 +160,48 @@ class Engine:
 
     # What the guest and its GPU do
 
-    def store(self, gpa: int, size: int, value: int) -> int:
+    def store(self, gpa: int, size: int, value: int) -> int | Steps[int]:
         """Perform one trapped store of ``size`` bytes within one frame, and update the shadow.
 
-        Returns the store's route, an ``xd_route``.
+        Returns the store's route, an ``xd_route``; or, if it takes more than an update of leaf tables, steps that end
+        with it. Guest memory has the value by then, if the frame is known to be RAM.
         """
-        route = self._tree.store(gpa, size, value)
+        route = self._stores.store(gpa, size, value)
+        if isinstance(route, int):
+            return self._routed(gpa, route)
+        return self._store_on(gpa, route)
+
+    def store_of_many(self, gpa: int, size: int, value: int, postponed: Postponed) -> int | Steps[int]:
+        """One store of several that belong to one instruction; as :meth:`store`, but directories are not updated.
+
+        They are added to ``postponed``, for :meth:`update_directories`.
+        """
+        route = self._stores.store(gpa, size, value, postponed=postponed)
+        if isinstance(route, int):
+            return self._routed(gpa, route)
+        return self._store_on(gpa, route)
+
+    def pause_stores(self, postponed: Postponed) -> None:
+        """Other requests are about to be served before the directories in ``postponed`` are updated."""
+        for gfn in postponed:
+            self._stores.mark_unread(gfn)
+
+    def update_directories(self, postponed: Postponed) -> Steps[None]:
+        """Update the directories that an instruction stored to, each once."""
+        for gfn, (first, last) in postponed.items():
+            yield from self._stores.update_frame(gfn, first, last, Change())
+
+    def _store_on(self, gpa: int, rest: Steps[int]) -> Steps[int]:
+        return self._routed(gpa, (yield from rest))
+
+    def _routed(self, gpa: int, route: int) -> int:
+        """Count what became of a store, and have its leaf tables unsynced in relaxed mode."""
         if route == DROPPED_STORE:
             self.counters.dropped_stores += 1
         elif route == UNTRACKED_STORE:
             self.counters.straggler_stores += 1
         elif self.sync_mode is Sync.RELAXED:
-            self._tree.unsync(gpa >> PAGE_SHIFT)
+            self._leaves.unsync(gpa >> PAGE_SHIFT)
         return route
 
     def unsync(self, gfn: int) -> bool:
@@ -176,7 +211,7 @@ class Engine:
         nothing changes, if the mode is strict, if the frame serves as anything but leaf tables or is not protected any
         more, or if the protector refuses again.
         """
-        return self.sync_mode is Sync.RELAXED and self._tree.unsync(gfn)
+        return self.sync_mode is Sync.RELAXED and self._leaves.unsync(gfn)
 
     def load(self, gpa: int, size: int) -> int:
         """``size`` bytes of guest memory within one frame; all ones if it is not RAM."""
@@ -188,32 +223,64 @@ class Engine:
         self.frames.invalidate()
         lib.xd_new_epoch(self.shadow)
 
-    def submit(self, mode: Mode, roots: tuple[int, ...]) -> None:
-        """The GPU is about to execute with this space."""
+    def submit(self, mode: Mode, roots: tuple[int, ...]) -> Steps[None]:
+        """The GPU is about to execute with this space; at the end of the steps, the shadow says what the guest's does.
+
+        "What the guest's does" is as of the beginning: what a vCPU stores meanwhile may be in it or not.
+        """
         if self._observer is not None:
             self._observer.submitted(mode, roots)
-        if self._protector.gaps != self._gaps:
-            self._notice_gaps()
         space = self._spaces.get(roots)
-        if space is None or space.mode is not mode or not self._sync_leaves(space):
-            with self._submitted(mode, roots):
-                pass
+        if space is not None and space.mode is mode:
+            yield from self.sync(space)
+        else:
+            yield from self._with_space(mode, roots)
 
-    def gpu_store(self, mode: Mode, roots: tuple[int, ...], va: int, value: int) -> bool:
+    def sync(self, space: Space) -> Steps[Synced]:
+        """Sync a space now, as a submission does, and count it as one.
+
+        Does nothing for a space that is not live any more.
+        """
+        return self._syncer.sync(space)
+
+    def gpu_store(self, mode: Mode, roots: tuple[int, ...], va: int, value: int) -> Steps[bool]:
         """Submit, then store 8 bytes at ``va``, 8-byte aligned, where the shadow says.
 
         Returns False, and counts it, if that is nowhere writable.
         """
-        with self._submitted(mode, roots) as space:
-            page = self._reader.resolve(space, va)
-            if page is not None and page.writable:
-                gpa = page.gpa + va % PAGE_SIZE
-                if self._observer is not None:
-                    self._observer.gpu_stored(mode, roots, va, value, gpa)
-                if self._tree.store(gpa, 8, value, keep=space) != DROPPED_STORE:
-                    return True
-            self.counters.dropped_stores += 1
-            return False
+        space = self._spaces.get(space_key(mode, roots))
+        if space is None:
+            return (yield from self._with_space(mode, roots, va, value))
+        yield from self.sync(space)
+        return (yield from self._gpu_store(space, va, value))
+
+    def _with_space(self, mode: Mode, roots: tuple[int, ...], va: int = 0, value: int | None = None) -> Steps[bool]:
+        """Submit a space that is not live, and with a ``value``, store that; it has a shadow for that time."""
+        space = Space(mode, space_key(mode, roots))
+        stored = False
+        try:
+            yield from self._syncer.sync_counted(space)
+            if value is not None:
+                stored = yield from self._gpu_store(space, va, value)
+        except BaseException:  # closed, perhaps: no slices any more
+            complete(self._tree.unshadow(space))
+            raise
+        yield from self._tree.unshadow(space)
+        return stored
+
+    def _gpu_store(self, space: Space, va: int, value: int) -> Steps[bool]:
+        page = self._reader.resolve(space, va)
+        if page is not None and page.writable:
+            gpa = page.gpa + va % PAGE_SIZE
+            if self._observer is not None:
+                self._observer.gpu_stored(space.mode, space.roots, va, value, gpa)
+            route = self._stores.store(gpa, 8, value, keep=space)
+            if not isinstance(route, int):
+                route = yield from route
+            if route != DROPPED_STORE:
+                return True
+        self.counters.dropped_stores += 1
+        return False
 
     # Reading: nothing below changes a table, the order of spaces, or a counter but those of audits
 
@@ -225,18 +292,18 @@ class Engine:
         """The page that ``va`` resolves to in a space, or None."""
         return self._reader.resolve(space, va)
 
-    def audit(self, space: Space, synced: Synced | None = None) -> Audit:
+    def audit(self, space: Space, synced: Synced | None = None) -> Steps[Audit]:
         """Compare a space's shadow with the guest's tables, and count what was found.
 
         ``synced``: what :meth:`sync` of the space returned just now; then pending entries without a reason are overdue.
         Without it, tables that are not in sync are left out.
         """
         if synced is not None:
-            found = self._reader.audit(space, lib.XD_AUDIT_SYNCED, synced.refused)
-        elif self._protector.gaps == self._gaps:
-            found = self._reader.audit(space, lib.XD_AUDIT_AS_IT_IS)
+            found = yield from self._reader.audit(space, lib.XD_AUDIT_SYNCED, synced.refused)
+        elif not self._syncer.has_gap:
+            found = yield from self._reader.audit(space, lib.XD_AUDIT_AS_IT_IS)
         else:
-            found = self._reader.audit(space, lib.XD_AUDIT_TRAP_GAP)
+            found = yield from self._reader.audit(space, lib.XD_AUDIT_TRAP_GAP)
         self.counters.audits += 1
         self.counters.audit_mismatches += found.mismatches
         self.counters.audit_overdue += found.overdue
@@ -250,134 +317,49 @@ class Engine:
         """What is wrong with the engine's own records, a line each; for tests. It must be empty between two calls."""
         return check.violations(self.shadow, self._spaces)
 
-    # Syncing
-
-    def sync(self, space: Space) -> Synced:
-        """Sync a space now, as a submission would, and count it as one; for readers who need it as of now.
-
-        Does nothing for a space that is not live any more.
-        """
-        if self._spaces.get(space.roots) is not space:
-            return Synced()
-        self._spaces.move_to_end(space.roots)
-        return self._sync_counted(space)
-
-    @contextmanager
-    def _submitted(self, mode: Mode, roots: tuple[int, ...]) -> Iterator[Space]:
-        """The space, synced. One that is not live exists for the ``with`` block only."""
-        space = self._spaces.get(space_key(mode, roots))
-        if space is not None:
-            self.sync(space)
-            yield space
-            return
-        space = Space(mode, space_key(mode, roots))
-        try:
-            self._sync_counted(space)
-            yield space
-        finally:
-            self._tree.unshadow(space)
-
-    def _sync_counted(self, space: Space) -> Synced:
-        self.counters.submissions += 1
-        started = lib.xd_now()
-        synced = self._sync(space)
-        lib.xd_observe(self._sync_times, started)
-        return synced
-
-    def _sync_leaves(self, space: Space) -> bool:
-        """Submit a live space that has nothing but leaf tables to sync; False if there may be more to do."""
-        shadow, work = self.shadow, self._work
-        leaves = lib.xd_sync_begin_leaves(shadow, space.gpas, space.numbers, space.count, work)
-        if leaves < 0:
-            return False
-        self._spaces.move_to_end(space.roots)
-        if not leaves:
-            return True
-        self._tree.resync_leaves(self._leaves, leaves)
-        if self._protector.gaps != self._gaps:
-            self._notice_gaps()
-        return not lib.xd_sync_end_leaves(shadow, work)
-
-    def _sync(self, space: Space) -> Synced:
-        """Sync every table that a space reaches."""
-        shadow = self.shadow
-        self.frames.drop_stale_mappings()
-        if shadow.has_64k != shadow.wants_64k:
-            shadow.has_64k = shadow.wants_64k
-            lib.xd_new_epoch(shadow)
-        self.frames.invalidate_holes()
-        change = Change(space)
-        self._sync_pass(space, change)
-        # The pass may use up the quota before it comes to a table that it frees. One more pass is enough: the first one
-        # has freed all that there was to free, so what has no room in the second one stays without.
-        if change.out_of_room and self._tree.room:
-            self._sync_pass(space, change)
-        return Synced(change.refused)
-
-    def _sync_pass(self, space: Space, change: Change) -> None:
-        """Shadow the roots, then sync what they reach until a look finds nothing left."""
-        shadow, work = self.shadow, self._work
-        shadow.submission = (shadow.submission + 1) & 0xFFFFFFFF
-        if not self._quiesced:
-            self._tree.shadow(space, change)
-        while True:
-            if self._protector.gaps != self._gaps:
-                self._notice_gaps()
-            lib.xd_sync_collect(shadow, space.numbers, space.count, work)
-            directories, leaves = work.directory_count, work.leaf_count
-            if not directories and not leaves:
-                return
-            if shadow.stale_tables:
-                self._tree.verify(self._directories, directories)
-                self._tree.verify(self._leaves, leaves)
-            for i in range(directories):
-                number = self._directories[i]
-                level = shadow.tables[number].kind & LEVEL_MASK
-                if level > 1:  # else it was freed since it was collected
-                    self._tree.update_directory(number, level, change)
-            self._tree.resync_leaves(self._leaves, leaves)
-
-    def _notice_gaps(self) -> None:
-        """There was a trap gap: have every table read again."""
-        self._gaps = self._protector.gaps
-        lib.xd_new_epoch(self.shadow)
-
     # Life
 
-    def set_sync_mode(self, sync: Sync) -> None:
+    def set_sync_mode(self, sync: Sync) -> Steps[None]:
         """When shadows follow, from here on. For strict, every unsynced table is synced."""
         self.sync_mode = sync
         if sync is Sync.STRICT:
-            self._sync_all()
+            yield from self._sync_all()
 
     @property
     def quiesced(self) -> bool:
         return self._quiesced
 
-    def quiesce(self) -> None:
+    def quiesce(self) -> Steps[None]:
         """Unprotect and unmap every frame. Spaces stay, and come and go, without shadows.
 
         Until :meth:`resume`, all that reads a shadow finds nothing mapped.
         """
         self._quiesced = True
-        for space in self._spaces.values():
-            self._tree.unshadow(space)
-        self.frames.close()
+        self._tree.active = False
+        for space in list(self._spaces):
+            yield from self._tree.unshadow(space)
+        yield from self.frames.forget_all()
 
-    def resume(self) -> None:
+    def resume(self) -> Steps[None]:
         """Shadow the spaces again that are live now; the end of :meth:`quiesce`."""
         self._quiesced = False
-        self._sync_all()
+        self._tree.active = True
+        yield from self._sync_all()
 
-    def _sync_all(self) -> None:
-        for space in list(self._spaces.values()):
-            self._sync(space)
+    def abandon(self) -> None:
+        """Create no tables from here on, so that work under way comes to an early end; before :meth:`close`."""
+        self._tree.active = False
 
-    def settle(self) -> None:
+    def _sync_all(self) -> Steps[None]:
+        for space in list(self._spaces):
+            if space.refs:
+                yield from self._syncer.sync_uncounted(space)
+
+    def settle(self) -> Steps[None]:
         """When there is time: stop keeping pages alive that the guest gave back."""
-        self.frames.drop_stale_mappings()
+        yield from self.frames.drop_stale_mappings()
 
     def close(self) -> None:
-        """Forget every space: no frame stays protected, unsynced or mapped."""
-        self.destroy_all_spaces()
+        """Forget every space, at once: no frame stays protected, unsynced or mapped."""
+        complete(self.destroy_all_spaces())
         self.frames.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
+from collections.abc import Iterator
 
 from xengt_dm._core import ffi
 from xengt_dm.units import PAGE_SIZE, CData
@@ -38,9 +39,9 @@ def space_key(mode: Mode, roots: tuple[int, ...]) -> SpaceKey:
 class Space:
     """An address space.
 
-    ``refs``: how often the guest announced it and did not take it back. ``count``: how many roots it has. ``gpas``:
-    their addresses, as ``uint64_t[4]``. ``numbers``: the numbers of their shadow tables, as ``uint32_t[4]``; 0 for
-    none.
+    ``refs``: how often the guest announced it and did not take it back; 0 once it is done with it, and then the space
+    gets no tables any more. ``count``: how many roots it has. ``gpas``: their addresses, as ``uint64_t[4]``.
+    ``numbers``: the numbers of their shadow tables, as ``uint32_t[4]``; 0 for none.
     """
 
     __slots__ = ("count", "gpas", "mode", "numbers", "refs", "roots")
@@ -59,5 +60,48 @@ class Space:
         return any(self.numbers[i] for i in range(self.count))
 
 
-#: The live spaces of a domain by their key, the one submitted longest ago first.
-LiveSpaces = OrderedDict[SpaceKey, Space]
+class LiveSpaces:
+    """The live spaces of a domain, in the order of their last submissions, the one submitted longest ago first.
+
+    Every method but :meth:`__iter__` takes constant time: a guest may announce thousands of spaces.
+    """
+
+    def __init__(self) -> None:
+        self._spaces: OrderedDict[SpaceKey, Space] = OrderedDict()
+        #: Those of them that have a shadow.
+        self._shadowed: OrderedDict[Space, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._spaces)
+
+    def __iter__(self) -> Iterator[Space]:
+        return iter(self._spaces.values())
+
+    def get(self, key: SpaceKey) -> Space | None:
+        """The live space with this key."""
+        return self._spaces.get(key)
+
+    def add(self, space: Space) -> None:
+        """A space is announced."""
+        self._spaces[space.roots] = space
+
+    def remove(self, space: Space) -> None:
+        """The guest is done with a live space."""
+        del self._spaces[space.roots]
+
+    def submitted(self, space: Space) -> None:
+        """A live space is submitted, and becomes the last in order."""
+        self._spaces.move_to_end(space.roots)
+        if space in self._shadowed:
+            self._shadowed.move_to_end(space)
+
+    def note_shadow(self, space: Space, there: bool) -> None:
+        """A space has been given a shadow, or lost it. One that is not live is left out."""
+        if there and self._spaces.get(space.roots) is space:
+            self._shadowed[space] = None
+        else:
+            self._shadowed.pop(space, None)
+
+    def oldest_shadowed(self, but: Space | None) -> Space | None:
+        """The space with a shadow that was submitted longest ago; ``but`` does not count."""
+        return next((space for space in self._shadowed if space is not but), None)

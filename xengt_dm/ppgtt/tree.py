@@ -2,38 +2,44 @@
 
 Python decides per table here, C works per entry. A guest table gets its shadow table when an entry or a root first
 names it: the table is *created*, its frame is write-protected, and only then its page is read (*updated*) and the
-tables that it names are created in turn; last, its entries are *linked* to theirs. Tables are created before others are
+tables that it names are created in turn; the entries are *linked* to theirs. Tables are created before others are
 freed, so that replacing an entry by itself costs nothing. A table that loses its last reference is *freed*, and its
-frame unprotected, before the call that unlinked it returns: so the guest may use the page as plain memory as soon as
-the request that did it is answered.
+frame unprotected, before the work that unlinked it ends: so the guest may use the page as plain memory as soon as the
+request that did it is answered.
 
 Every recursion is bounded by the level: the tables that a table names are one level below it, whatever the guest points
 to what.
+
+Work that may be long is done in slices (:mod:`xengt_dm.steps`). Between two slices:
+
+* Every table is in the index with its frame write-protected, so a store to it traps and updates it, whoever created it.
+* A table that was not read yet is *unread*: it maps nothing, and the next sync reads it if its creator does not.
+* ``first_unreferenced`` is 0: what a piece of work unlinked is its own to free, so that small work does not wait for
+  the end of large work.
+
+What a piece of work does between two yields is done at once, so no two pieces of work see each other's halves. A
+directory is updated by :data:`SLICE` entries at a time, each time from a fresh copy of the guest's page, because
+another vCPU may have stored to it in between, and updated that entry already.
 """
 
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 from xengt_dm._core import ffi, lib
-from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES, GuestFrames
+from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES, UNKNOWN, GuestFrames, take_chunks
+from xengt_dm.ppgtt.leaves import ENTRIES, LEVEL_MASK, SLICE, UNSYNCED, LeafTables
 from xengt_dm.ppgtt.ports import Observer, Protector
 from xengt_dm.ppgtt.space import LiveSpaces, Space
-from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE, CData
+from xengt_dm.steps import Steps
+from xengt_dm.units import PAGE_SHIFT, CData
 
-ENTRIES: int = lib.XD_ENTRIES
 LAST = ENTRIES - 1
-LEVEL_MASK: int = lib.XD_LEVEL_MASK
-UNSYNCED: int = lib.XD_TABLE_UNSYNCED
-TOP_LEVEL = 4
-#: The routes of a store.
-LEAF_STORE: int = lib.XD_ROUTE_LEAF_STORE
-DIRECTORY_STORE: int = lib.XD_ROUTE_DIRECTORY_STORE
-UNTRACKED_STORE: int = lib.XD_ROUTE_UNTRACKED_STORE
-DROPPED_STORE: int = lib.XD_ROUTE_DROPPED_STORE
-#: Leaf tables that are resynced at a time, at most.
-BATCH = 4096
+UNREAD: int = lib.XD_TABLE_UNREAD
+#: Tables that are freed in a slice: on most hypervisors a frame takes several calls before it is plain memory.
+FREE_SLICE = 32
 
 
 @dataclass(slots=True)
@@ -45,22 +51,9 @@ class Change:
 
     keep: Space | None = None
     #: Frames of tables that could not be write-protected, so that nothing is mapped through them.
-    refused: frozenset[int] = frozenset()
+    refused: set[int] = field(default_factory=set)
     #: Tables were left out because the quota has no room for them.
     out_of_room: bool = False
-    #: How often room was made. The spaces that lost their shadow for it may have had tables that were counted on.
-    reclaims: int = 0
-
-
-class _Scratch:
-    """Memory of the directory of one level that is being updated. The recursion uses each level once at a time."""
-
-    def __init__(self) -> None:
-        self.entries: CData = ffi.new("uint64_t[]", ENTRIES)
-        self.missing: CData = ffi.new("xd_missing_table[]", ENTRIES)
-        self.numbers: CData = ffi.new("uint32_t[]", ENTRIES)
-        self.gfns: CData = ffi.new("uint64_t[]", ENTRIES)
-        self.errors: CData = ffi.new("int[]", ENTRIES)
 
 
 class ShadowTree:
@@ -83,20 +76,18 @@ class ShadowTree:
         self._protector = protector
         self._counters = counters
         self._spaces = spaces
+        self.leaves = LeafTables(self.pointer, frames, protector, counters)
+        #: Whether tables are created. If not, what is under way comes to an early end.
+        self.active = True
+        # Memory of one slice; nothing is kept in it across a yield.
         self._need: CData = ffi.new("xd_need *")
-        #: By level; one more, for the table of a root.
-        self._scratch = [_Scratch() for _ in range(TOP_LEVEL + 2)]
+        self._entries: CData = ffi.new("uint64_t[]", ENTRIES)
+        self._missing: CData = ffi.new("xd_missing_table[]", ENTRIES)
+        self._numbers: CData = ffi.new("uint32_t[]", ENTRIES)
+        self._gfns: CData = ffi.new("uint64_t[]", SLICE)
+        self._errors: CData = ffi.new("int[]", SLICE)
         self._splits: CData = ffi.new("uint32_t *")
-        self._one: CData = ffi.new("uint32_t[1]")
-        self._freed: CData = ffi.new("uint64_t[]", ENTRIES)
-        #: Frames that are resynced, errors, other tables of these frames, and how many.
-        self._resync: tuple[CData, CData, CData, CData] = (
-            ffi.new("uint64_t[]", BATCH),
-            ffi.new("int[]", BATCH),
-            ffi.new("uint32_t[]", BATCH),
-            ffi.new("uint32_t *"),
-        )
-        self._page: CData = ffi.new("uint64_t[]", ENTRIES)
+        self._shared: CData = ffi.new("uint32_t *")
 
     @property
     def room(self) -> int:
@@ -105,276 +96,296 @@ class ShadowTree:
 
     # The shadow of a space
 
-    def shadow(self, space: Space, change: Change) -> None:
-        """Give each root of a space its table, with all tables below, unless it has one whose frame is still RAM."""
+    def shadow(self, space: Space, change: Change) -> Steps[None]:
+        """Give each root of a space its table, with all tables below, unless it has one whose frame is still RAM.
+
+        Does nothing for a space that the guest is done with.
+        """
         for i, root in enumerate(space.roots):
+            if not self.active:
+                return
             gfn = root >> PAGE_SHIFT
+            if self._frames.state(gfn) == UNKNOWN and (root or space.numbers[i]):
+                self._frames.query(gfn // CHUNK_FRAMES)
+                yield
             number = space.numbers[i]
             if number and not self._frames.is_ram(gfn):
                 space.numbers[i] = 0
                 lib.xd_unref(self.pointer, number)
-                self._free_unreferenced()
+                yield from self._free_unreferenced()
             elif root and not number:
-                space.numbers[i] = self._root(gfn, space.mode.root_level, change)
+                yield from self._shadow_root(space, i, gfn, change)
+        self._spaces.note_shadow(space, space.shadowed)
 
-    def unshadow(self, space: Space) -> None:
+    def unshadow(self, space: Space) -> Steps[None]:
         """Free the shadow of a space, as far as no other space shares it."""
         for i in range(space.count):
             number, space.numbers[i] = space.numbers[i], 0
             if number:
                 lib.xd_unref(self.pointer, number)
-        self._free_unreferenced()
+        self._spaces.note_shadow(space, False)
+        yield from self._free_unreferenced()
 
-    def _root(self, gfn: int, level: int, change: Change) -> int:
-        """The table of a root, created if need be, with a reference that the caller holds.
-
-        0 if the frame is not RAM or cannot be write-protected, or if the quota has no room for the table.
-        """
+    def _shadow_root(self, space: Space, i: int, gfn: int, change: Change) -> Steps[None]:
+        """Give one root its table. It gets none if the frame is no RAM, not to be protected, or without room."""
+        level = space.mode.root_level
         if not self._frames.is_ram(gfn):
             self._counters.invalid_entries += 1
-            return 0
-        number = lib.xd_find(self.pointer, gfn, level)
+            return
+        number = int(lib.xd_find(self.pointer, gfn, level))
+        if not number:
+            yield from self._make_room(1, change)
+            number = int(lib.xd_find(self.pointer, gfn, level))  # another vCPU may have announced it meanwhile
+        if not self.active or not space.refs or space.numbers[i]:
+            return
         if number:
             lib.xd_ref(self.pointer, number)
-            return int(number)
-        scratch = self._scratch[level + 1]
-        missing = scratch.missing[0]
-        missing.gfn = gfn
-        missing.kind = level
-        self._make_room(1, change)
-        self._create_tables(scratch, 1, change)
-        if not missing.number:
-            self._counters.quota_entries += 1
-        return int(missing.number)
-
-    def _make_room(self, needed: int, change: Change) -> None:
-        """Free the shadows of the spaces submitted longest ago, until ``needed`` tables fit or none is left."""
-        if self.room >= needed:
+            space.numbers[i] = number
+            self._spaces.note_shadow(space, True)
             return
+        refused = len(change.refused)
+        shared = bool(lib.xd_first_of_frame(self.pointer, gfn))
+        self._missing[0] = {"gfn": gfn, "kind": level, "first_of_frame": not shared}
+        self._create_tables(1, change, shared)
+        number = int(self._missing[0].number)
+        if not number:
+            self._counters.quota_entries += len(change.refused) == refused
+            return
+        space.numbers[i] = number  # with the reference of its creation
+        self._spaces.note_shadow(space, True)
+        yield from self.update_directory(number, level, change)
+
+    def _make_room(self, needed: int, change: Change) -> Steps[bool]:
+        """Free the shadows of the spaces submitted longest ago, until ``needed`` tables fit or none is left.
+
+        Returns whether any was freed. Then the caller looks again at what it needs: tables that it counted on may be
+        gone.
+        """
         reclaimed = False
-        for space in list(self._spaces.values()):
-            if self.room >= needed:
+        while self.room < needed:
+            space = self._spaces.oldest_shadowed(but=change.keep)
+            if space is None:
+                change.out_of_room = True
                 break
-            if space is not change.keep and space.shadowed:
-                self.unshadow(space)
-                self._counters.reclaimed_spaces += 1
-                reclaimed = True
-        change.reclaims += reclaimed
-        change.out_of_room |= self.room < needed
+            self._counters.reclaimed_spaces += 1
+            reclaimed = True
+            yield from self.unshadow(space)
+        return reclaimed
 
     # Creating tables
 
-    def _create_tables(self, scratch: _Scratch, count: int, change: Change) -> None:
-        """Create the ``count`` tables of ``scratch.missing``, write-protect their frames, and update them.
+    def _create_tables(self, count: int, change: Change, shared: int) -> None:
+        """Create the ``count`` tables of ``_missing``, at most SLICE, and write-protect their frames.
 
-        The caller holds a reference to each. What cannot be created has number 0 afterwards.
+        ``shared``: how many of them are of frames that have another one. The caller holds a reference to each. What
+        cannot be created has number 0 afterwards, also in ``_numbers``.
         """
-        shadow, missing = self.pointer, scratch.missing
-        if shadow.unsynced_tables or shadow.stale_tables:
-            for i in range(count):
-                self._protect_again(missing[i].gfn)
-        to_protect = lib.xd_create_tables(shadow, missing, count, scratch.numbers, scratch.gfns)
+        shadow, missing = self.pointer, self._missing
+        if shared and (shadow.unsynced_tables or shadow.stale_tables):
+            self._protect_again([missing[i].gfn for i in range(count) if not missing[i].first_of_frame])
+        to_protect = lib.xd_create_tables(shadow, missing, count, self._numbers, self._gfns)
         if to_protect:
-            failures = self._protector.protect(scratch.gfns, to_protect, scratch.errors)
+            failures = self._protector.protect(self._gfns, to_protect, self._errors)
             self._counters.protected_pages += to_protect - failures
             if failures:
-                self._remove_refused(scratch, count, to_protect, change)
-        level = missing[0].kind & LEVEL_MASK
-        if level == 1:
-            self.update_leaves(scratch.numbers, count)
-            return
-        for i in range(count):
-            number = scratch.numbers[i]
-            if number:
-                self.update_directory(number, level, change)
+                self._remove_refused(count, to_protect, change)
 
-    def _protect_again(self, gfn: int) -> None:
-        """Make sure that a frame which has a table already is write-protected, before it gets another one."""
+    def _protect_again(self, gfns: Sequence[int]) -> None:
+        """Make sure that frames which have a table already are write-protected, before they get another one.
+
+        What the guest stored to them unseen is read now, or by the next sync if frames must be queried for it.
+        """
         shadow = self.pointer
-        number = lib.xd_first_of_frame(shadow, gfn)
-        if not number:
-            return
-        self._one[0] = number
-        if shadow.tables[number].flags & UNSYNCED:
-            self.resync_leaves(self._one, 1)
-        elif shadow.stale_tables:
-            self.verify(self._one, 1)
+        protected = []
+        for gfn in gfns:
+            number = lib.xd_first_of_frame(shadow, gfn)
+            if shadow.tables[number].flags & UNSYNCED:
+                self._numbers[0] = number
+                self.leaves.resync_now(self._numbers, 1)
+            else:
+                protected.append(gfn)
+        if protected and shadow.stale_tables:
+            self._protector.verify(ffi.new("uint64_t[]", protected), len(protected))
 
-    def _remove_refused(self, scratch: _Scratch, count: int, to_protect: int, change: Change) -> None:
+    def _remove_refused(self, count: int, to_protect: int, change: Change) -> None:
         """Remove the tables whose frames could not be write-protected."""
-        refused = {scratch.gfns[i] for i in range(to_protect) if scratch.errors[i]}
+        refused = {self._gfns[i] for i in range(to_protect) if self._errors[i]}
         change.refused |= refused
         for i in range(count):
-            missing = scratch.missing[i]
+            missing = self._missing[i]
             if missing.number and missing.gfn in refused:
                 lib.xd_remove(self.pointer, missing.number)
-                missing.number = scratch.numbers[i] = 0
+                missing.number = self._numbers[i] = 0
+                missing.refused = 1
                 self._counters.unprotectable_entries += 1
 
     # Updating tables
 
-    def update_directory(self, number: int, level: int, change: Change, first: int = 0, last: int = LAST) -> None:
+    def update_directory(
+        self, number: int, level: int, change: Change, first: int = 0, last: int = LAST
+    ) -> Steps[None]:
         """Update entries ``first``..``last`` of a directory from the guest's page, with all that follows from them."""
         shadow = self.pointer
-        scratch = self._scratch[level]
-        if not self._read_directory(number, scratch.entries):
-            lib.xd_directory_clear(shadow, number)
-            self._free_unreferenced()
-            return
-        # Making room may free the space that this table belongs to; the reference keeps the table until it is linked.
+        created: list[int] = []  # directories, each with a reference of ours
+        # Freeing others may free what this table belongs to; the reference keeps the table until the end.
         lib.xd_ref(shadow, number)
-        while True:
-            reclaims = change.reclaims
-            count = self._find_missing(number, scratch, first, last)
-            needed = count + self._splits[0]
-            if needed:
-                self._make_room(needed, change)
-            if count:
-                self._create_tables(scratch, count, change)
-            self._need.count = 0
-            lib.xd_directory_link(shadow, number, scratch.entries, first, last, self._need)
-            lib.xd_unref_tables(shadow, scratch.missing, count)
-            if change.reclaims == reclaims:  # else tables that were there may have been freed: look again
-                break
-        lib.xd_unref(shadow, number)
-        self._free_unreferenced()
+        try:
+            if last - first < SLICE:
+                yield from self._update_slice(number, first, last, change, created)
+            if last - first >= SLICE or shadow.tables[number].flags & UNREAD:
+                yield from self._update_whole(number, change, created)
+            created.reverse()
+            while created:
+                yield
+                child = created.pop()
+                try:
+                    yield from self.update_directory(child, level - 1, change)
+                finally:
+                    lib.xd_unref(shadow, child)
+                yield from self._free_unreferenced()
+        finally:
+            for child in created:
+                lib.xd_unref(shadow, child)
+            lib.xd_unref(shadow, number)
+        yield from self._free_unreferenced()
 
-    def _read_directory(self, number: int, entries: CData) -> bool:
-        """Copy a directory's guest page; False, and counted, if it is gone."""
+    def _update_whole(self, number: int, change: Change, created: list[int]) -> Steps[None]:
+        """Update all entries of a directory. Appends to ``created`` the directories that they name anew."""
         shadow = self.pointer
-        result = lib.xd_directory_read(shadow, number, entries)
-        if result == -errno.EAGAIN:
-            self._frames.query(shadow.tables[number].gfn // CHUNK_FRAMES)
-            result = lib.xd_directory_read(shadow, number, entries)
-        if result:
-            self._counters.vanished_pages += 1
-        elif self.observer is not None:
-            self.observer.table_read(shadow.tables[number].gfn, entries)
-        return bool(result == 0)
+        epoch = shadow.epoch
+        if self.room < 2 * ENTRIES:
+            yield from self._update_slice(number, 0, LAST, change, created, only_room=True)
+        for first in range(0, ENTRIES, SLICE):
+            if first:
+                yield
+            if self._is_pointless(number):
+                return
+            yield from self._update_slice(number, first, first + SLICE - 1, change, created, seen=first > 0)
+        lib.xd_directory_checked(shadow, number, epoch)
 
-    def _find_missing(self, number: int, scratch: _Scratch, first: int, last: int) -> int:
-        """List in ``scratch.missing`` the tables that a directory names and that have none; returns how many.
+    def _is_pointless(self, number: int) -> bool:
+        """Whether an update of a directory can end early: nothing but the update itself refers to the table."""
+        return not self.active or self.pointer.tables[number].refs == 1
 
-        ``_splits`` receives how many more tables linking may take, for 2 MiB pages that are RAM in part.
+    def _update_slice(
+        self,
+        number: int,
+        first: int,
+        last: int,
+        change: Change,
+        created: list[int],
+        *,
+        only_room: bool = False,
+        seen: bool = False,
+    ) -> Steps[None]:
+        """Update entries of a directory, at most SLICE. Appends to ``created`` the directories that they name anew.
+
+        With ``only_room``, make room for all tables that the entries name, any number of them, and do no more.
+        ``seen``: the observer has seen the guest's page, and every store to it since.
         """
-        need = self._need
-        while True:
+        attempt = _Attempt(number, first, last, created, self._frames.holes_clock, seen or only_room)
+        while not self._try_slice(attempt, change, only_room):
+            lib.xd_set_frame_unread(self.pointer, self.pointer.tables[number].gfn)
+            if attempt.chunks:
+                yield from self._frames.query_all(attempt.chunks)
+            elif not (yield from self._make_room(attempt.needed, change)):
+                attempt.without_room = True
+            if self._is_pointless(number):
+                return
+        yield from self._free_unreferenced()
+        if attempt.unread:
+            yield from self.leaves.read(attempt.unread, attempt.chunks)
+
+    def _try_slice(self, attempt: _Attempt, change: Change, only_room: bool) -> bool:
+        """Update entries of a directory if all is there that it takes.
+
+        Returns False, and nothing is changed, if chunks must be queried or room be made first. Nothing else happens
+        between the copy of the guest's page and the links, so these are what the page says.
+        """
+        shadow, missing, need = self.pointer, self._missing, self._need
+        number, first, last = attempt.number, attempt.first, attempt.last
+        attempt.chunks = ()
+        with self._frames.holes_since(attempt.holes_since):
+            result = lib.xd_directory_read(shadow, number, self._entries)
+            if result == -errno.EAGAIN:
+                attempt.chunks = (shadow.tables[number].gfn // CHUNK_FRAMES,)
+                return False
+            if result:
+                self._counters.vanished_pages += 1
+                lib.xd_directory_clear(shadow, number)
+                return True
+            if self.observer is not None and not attempt.seen:
+                attempt.seen = True
+                self.observer.table_read(shadow.tables[number].gfn, self._entries)
             need.count = 0
             count = lib.xd_directory_missing(
-                self.pointer, number, scratch.entries, first, last, scratch.missing, self._splits, need
+                shadow, number, self._entries, first, last, missing, self._splits, self._shared, need
             )
-            if count != -errno.EAGAIN:
-                return int(count)
-            self._frames.query_needed(need)
+            if count == -errno.EAGAIN:
+                attempt.chunks = take_chunks(need)
+                return False
+            attempt.needed = count + self._splits[0]
+            if attempt.needed > self.room and not attempt.without_room:
+                return False
+            if only_room:
+                return True
+            if count:
+                self._create_tables(count, change, self._shared[0])
+                if missing[0].kind & LEVEL_MASK > 1:
+                    self._keep_created(count, attempt.created)
+                else:
+                    attempt.unread, attempt.chunks = self.leaves.try_update(self._numbers, count)
+            need.count = 0
+            lib.xd_directory_link(shadow, number, self._entries, first, last, missing, count, need)
+            lib.xd_unref_tables(shadow, missing, count)
+            return True
 
-    def update_leaves(self, numbers: CData, count: int) -> None:
-        """Update ``count`` leaf tables from the guest's pages; ``numbers`` is ``uint32_t *`` and is overwritten."""
-        if self.observer is not None:
-            self._show_leaves(self.observer, numbers, count)
-        need = self._need
-        need.count = 0
-        while count := lib.xd_leaf_update_many(self.pointer, numbers, count, need):
-            self._frames.query_needed(need)
-
-    def _show_leaves(self, observer: Observer, numbers: CData, count: int) -> None:
-        for gfn in {self.pointer.tables[numbers[i]].gfn for i in range(count) if numbers[i]}:
-            if self._frames.is_ram(gfn) and not lib.xd_frames_read_page(self._frames.pointer, gfn, self._page):
-                observer.table_read(gfn, self._page)
-
-    def store(self, gpa: int, size: int, value: int, keep: Space | None = None) -> int:
-        """Perform a store of 1, 2, 4 or 8 bytes within one frame: to guest memory, then to the frame's tables.
-
-        ``keep``: the space that keeps its shadow if the store needs room for tables. Returns the store's route, an
-        ``xd_route``: UNTRACKED_STORE if the frame has no table, DROPPED_STORE if it is not RAM or its page vanished, so
-        that the store went nowhere.
-        """
-        need = self._need
-        need.count = 0
-        while (result := lib.xd_guest_store(self.pointer, gpa, value, size, need)) == -errno.EAGAIN:
-            self._frames.query_needed(need)
-        if result == lib.XD_STORE_DONE:
-            return LEAF_STORE
-        if result == lib.XD_STORE_UNTRACKED:
-            return UNTRACKED_STORE
-        if result == lib.XD_STORE_DIRECTORY:
-            offset = gpa & (PAGE_SIZE - 1)
-            self._store_to_directories(gpa >> PAGE_SHIFT, offset // 8, (offset + size - 1) // 8, Change(keep))
-            return DIRECTORY_STORE
-        self._counters.vanished_pages += 1
-        return DROPPED_STORE
-
-    def _store_to_directories(self, gfn: int, first: int, last: int, change: Change) -> None:
-        """Update all tables of a frame that serves as a directory, the highest level first.
-
-        If the frame points to itself, the update of one may free another; so each is looked up again by its kind.
-        """
-        shadow = self.pointer
-        tables = shadow.tables
-        kinds = []
-        number = lib.xd_first_of_frame(shadow, gfn)
-        while number:
-            table = tables[number]
-            kinds.append(table.kind)
-            number = table.next_of_frame
-        for kind in kinds:
-            number = lib.xd_find(shadow, gfn, kind)
-            if not number:
-                continue
-            level = kind & LEVEL_MASK
-            if level > 1:
-                self.update_directory(number, level, change, first, last)
-            else:
-                self._one[0] = number
-                self.update_leaves(self._one, 1)
-
-    # Leaf tables that the guest may store to unseen (relaxed mode)
-
-    def unsync(self, gfn: int) -> bool:
-        """Unprotect a frame until its tables are resynced, if it serves as leaf tables only and is protected.
-
-        Returns whether it is unprotected now.
-        """
-        shadow = self.pointer
-        number = lib.xd_first_of_frame(shadow, gfn)
-        first = shadow.tables[number]
-        if not number or first.kind & LEVEL_MASK != 1 or first.flags & UNSYNCED:
-            return False
-        if not self._protector.unsync(gfn):
-            return False
-        lib.xd_set_unsynced(shadow, gfn, 1)
-        self._counters.opened_pages += 1
-        self._counters.protected_pages -= 1
-        return True
-
-    def resync_leaves(self, leaves: CData, count: int) -> None:
-        """Write-protect the unsynced ones among these leaf tables again, then update all of them.
-
-        ``leaves`` is ``uint32_t *`` and is overwritten; ``count`` is at most :data:`BATCH`.
-        """
-        shadow = self.pointer
-        if shadow.unsynced_tables:
-            gfns, errors, others, other_count = self._resync
-            frames = lib.xd_resync_begin(shadow, leaves, count, gfns, others, other_count)
-            if frames:
-                self._protector.resync(gfns, frames, errors)
-                lib.xd_resync_end(shadow, gfns, errors, frames)
-                if other_count[0]:
-                    self.update_leaves(others, other_count[0])
-        self.update_leaves(leaves, count)
-
-    def verify(self, numbers: CData, count: int) -> None:
-        """Have the frames of these tables write-protected again if the guest replaced them meanwhile."""
-        shadow = self.pointer
-        gfns = {shadow.tables[numbers[i]].gfn for i in range(count) if not shadow.tables[numbers[i]].flags & UNSYNCED}
-        if gfns:
-            self._protector.verify(ffi.new("uint64_t[]", list(gfns)), len(gfns))
+    def _keep_created(self, count: int, created: list[int]) -> None:
+        for i in range(count):
+            number = self._numbers[i]
+            if number:
+                lib.xd_ref(self.pointer, number)
+                created.append(number)
 
     # Freeing tables
 
-    def _free_unreferenced(self) -> None:
+    def _free_unreferenced(self) -> Steps[None]:
         """Free the tables that lost their last reference, and unprotect the frames that have no table any more."""
         shadow = self.pointer
         while shadow.first_unreferenced:
-            count = lib.xd_free_unreferenced(shadow, self._freed, ENTRIES)
+            count = lib.xd_free_unreferenced(shadow, self._gfns, FREE_SLICE)
             if count:
-                self._counters.protected_pages -= self._protector.unprotect(self._freed, count)
+                self._counters.protected_pages -= self._protector.unprotect(self._gfns, count)
+            left = shadow.first_unreferenced
+            if left:
+                shadow.first_unreferenced = 0
+                try:
+                    yield
+                finally:
+                    shadow.first_unreferenced = left
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """An update of entries ``first``..``last`` of directory ``number``, and what it lacks.
+
+    Facts: every sync makes holes unknown again, and work that needs a hole to be known may have to wait for a slice
+    after its query, in which another sync begins. What follows: holes that were found since the work began count for
+    it, as of ``holes_since``; else it might query for ever.
+    """
+
+    number: int
+    first: int
+    last: int
+    #: Directories that were created, each with a reference.
+    created: list[int]
+    holes_since: int
+    seen: bool
+    #: Chunks to be queried.
+    chunks: Collection[int] = ()
+    #: Tables that room is needed for.
+    needed: int = 0
+    #: No room can be made: leave out what finds none.
+    without_room: bool = False
+    #: Leaf tables that are linked and could not be read yet.
+    unread: list[int] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The run directory of one instance: what outlives the process, and what other programs read.
+"""The run directory of one instance: records for a successor, and what other programs read.
 
 The directory is ``<base>/<domid>``. These files can be in it:
 
@@ -52,7 +52,7 @@ def instance_domids(base: Path) -> list[int]:
 def remove_directory(base: Path, domid: int) -> list[str]:
     """Removes the run directory of an instance. Returns the names of what was in it, in order.
 
-    What the instance put there is not trusted: links are removed, not followed. Raises HostError if something remains.
+    It follows no links, since the instance's user may have put anything there. Raises HostError if something remains.
     """
     directory = instance_directory(base, domid)
     try:

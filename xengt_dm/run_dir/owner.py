@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-#: The first of 32,752 user ids, one a domain. Above the ranges that distributions, subordinate ids and containers use
-#: (https://systemd.io/UIDS-GIDS: 1879048192 and more belong to nobody), below 2^31.
+#: The first of 32,752 user ids, one for each domain id. They are above the ranges that distributions, subordinate ids
+#: and containers use (https://systemd.io/UIDS-GIDS: nobody uses 1879048192 and more), and below 2^31.
 UID_BASE: Final = 0x7000_0000
 
 

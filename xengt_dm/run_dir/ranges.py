@@ -1,15 +1,15 @@
 """The file in the run directory that records which address ranges the ioreq server has.
 
-Facts: nothing lists the ranges of a server, and guard ranges come and go with every frame that is unprotected. A store
-to a shared file mapping survives the death of the process that made it, at any instant (not that of the host, but the
-host's death ends the domain, too).
+Facts: no hypercall lists the ranges of a server. A guard range is added for every frame that is unprotected, and
+dropped soon. A store to a shared file mapping is kept if the process dies at any moment. (It is lost if the host dies,
+but then the domain has ended, too.)
 
-What follows: the file is mapped, and an entry costs two stores and no system call. Each is one aligned word, and the
-second one makes the entry valid, or not valid any more.
+What follows: the file is mapped, and recording a range takes two stores and no system call. Each stores one aligned
+word, and the second one makes the entry valid, or free.
 
-The file ``ranges`` is a header of two words, MAGIC and the number of entries that there is room for, and then two words
-an entry: ``kind << 60 | first``, and ``last + 1``, or 0 if the entry is free. A file that looks different, because
-another version wrote it or it was cut short, is no record.
+The file ``ranges`` begins with a header of two words: MAGIC, and the number of entries that there is room for. Each
+entry has two words: ``kind << 60 | first``, and ``last + 1``, or 0 if the entry is free. A file with another header or
+size, because another version wrote it or it was truncated, counts as no record.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from xengt_dm.ioreq.ranges import Range, RangeKind
 FILE_NAME: Final = "ranges"
 #: "XDRANGE1", read as a little-endian word.
 MAGIC: Final = int.from_bytes(b"XDRANGE1", "little")
-#: Far more than a server can have: Xen allows it 256 of a kind, of which neighbours are one.
+#: How many ranges fit. Xen allows a server 256 of each kind, but it counts adjacent guard ranges as one.
 ROOM: Final = 4094
 _HEADER_WORDS: Final = 2
 _WORDS: Final = _HEADER_WORDS + 2 * ROOM
@@ -42,12 +42,12 @@ class RangesFile:
     def __init__(self, directory: Path) -> None:
         self._path = directory / FILE_NAME
         self._words: memoryview | None = None
-        #: Where each range is in the file, and which entries are free.
+        #: The index of each range's first word in the file, and those of the free entries.
         self._places: dict[Range, int] = {}
         self._free: list[int] = []
 
     def read(self) -> list[Range] | None:
-        """The recorded ranges, in the order of the file; None if there is no readable record."""
+        """Returns the recorded ranges, in the order of the file; None if there is no readable record."""
         try:
             data = self._path.read_bytes()
         except OSError:
@@ -66,12 +66,13 @@ class RangesFile:
             return None
 
     def start(self, ranges: Iterable[Range]) -> None:
-        """Write a new file with these ranges, put it in the place of the old one, and map it. Raises OSError."""
+        """Writes a new file with these ranges, maps it, and replaces the old file by it. Raises OSError."""
         new = self._path.with_suffix(".new")
         new.unlink(missing_ok=True)
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(fd, 0, 8 * _WORDS)  # a store to a page that a full file system cannot give is SIGBUS
+            # Without this, a store to the mapping would be SIGBUS on a full file system.
+            os.posix_fallocate(fd, 0, 8 * _WORDS)
             self._words = memoryview(mmap.mmap(fd, 8 * _WORDS)).cast("Q")
         finally:
             os.close(fd)
@@ -83,7 +84,7 @@ class RangesFile:
         new.replace(self._path)
 
     def add(self, added: Range) -> None:
-        """Raises HostError with ENOSPC if the file is full."""
+        """Records a range. Raises HostError with ENOSPC if the file is full."""
         assert self._words is not None, "the record was not started"
         if added in self._places:
             return
@@ -101,5 +102,5 @@ class RangesFile:
             self._free.append(place)
 
     def clear(self) -> None:
-        """Remove the file. Does nothing if there is none."""
+        """Removes the file. Does nothing if there is none."""
         self._path.unlink(missing_ok=True)

@@ -3,9 +3,9 @@
 A successor reads the id and adopts the server, so the file exists from before the first claim until the server is
 destroyed. It holds one line: the id as a decimal number and, where it is known, the uuid of the domain after a space.
 
-Xen gives a domain id to another domain after 32,751 more domains, and at once to one that asks for it. A record that
-was left behind would then name a server of the new domain, which may be QEMU's. So a record with the uuid of another
-domain is not believed.
+Xen gives the same id to another domain after 32,751 more domains, or at once to a domain that asks for it. A record
+that was left behind would then name a server of the new domain, which may be QEMU's. So a record with the uuid of
+another domain is ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _READ_LIMIT: Final = 4096
 
 
 class ServerIdFile:
-    """The file ``server-id`` in a run directory, of the domain with ``uuid``; None where the uuid is not known.
+    """The file ``server-id`` in a run directory. ``uuid`` is that of the domain, None where it is not known.
 
     :meth:`write` replaces the file in one step, so a reader finds the whole record or no file.
     """
@@ -43,12 +43,12 @@ class ServerIdFile:
         return server if uuid is None or self._uuid in (None, uuid) else None
 
     def is_of_another_domain(self) -> bool:
-        """Returns whether there is a record that :meth:`read` does not believe because of its uuid."""
+        """Returns whether there is a record that :meth:`read` ignores because of its uuid."""
         return self.read() is None and self._record()[0] is not None
 
     def _record(self) -> tuple[int | None, str | None]:
         try:
-            # The daemon of the domain owns the directory, and root reads the file: it may be anything.
+            # The domain's daemon owns the directory and may have been taken over, so this may be any kind of file.
             descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(descriptor, "rb") as file:
                 match = _RECORD.fullmatch(file.read(_READ_LIMIT).decode("ascii"))

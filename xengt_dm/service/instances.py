@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Protocol
 
 from xengt_dm.config.files import Assignment
 from xengt_dm.errors import ConfigError, ExitCode, HostError, UsageError, XengtError
+from xengt_dm.printable import printable
 from xengt_dm.units import parse_domid
 
 UNIT: Final = "xengt-dm@{}.service"
@@ -203,11 +204,22 @@ class Systemd:
         done = _systemctl(verb, unit, seconds=seconds)
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
-            raise InstanceError(f"systemctl {verb} {unit}: {lines[0]} {_log_of(domid)}")
+            raise InstanceError(f"systemctl {verb} {unit}: {lines[0]} {_last_error_of(domid)}{_log_of(domid)}")
 
 
 def _log_of(domid: int) -> str:
     return f"The log: journalctl XENGT_DOMID={domid}"
+
+
+def _last_error_of(domid: int) -> str:
+    """Returns what the instance said last of why it ended, as a sentence to be followed by another; or nothing."""
+    command = ["journalctl", "--quiet", "--output=cat", f"--since=-{START_SECONDS:.0f}s", f"XENGT_DOMID={domid}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace", timeout=10.0)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    said = [line for line in done.stdout.splitlines() if line.startswith("xengt-dm: ")]
+    return f"It said: {printable(said[-1])}. " if said else ""
 
 
 class Spawner:

@@ -11,7 +11,7 @@ from typing import Final
 
 from xengt_dm.errors import ExitCode, HostError, XengtError
 from xengt_dm.printable import printable
-from xengt_dm.service import domains, instances, xlconfig
+from xengt_dm.service import domains, instances, xl_options
 from xengt_dm.service.interruptions import interruptions_held
 from xengt_dm.xenstore import XenStore
 
@@ -88,13 +88,13 @@ def _as_argument(name: str) -> list[str]:
 
 def create(
     config: Path, xl: Xl, starter: instances.Starter, *, paused: bool, complain: Callable[[str], None]
-) -> tuple[int, xlconfig.Domain]:
+) -> tuple[int, xl_options.Domain]:
     """Creates a domain with its instance serving before the domain's first instruction.
 
     Returns the domain's id, and what its file says. If a step fails or is interrupted, the steps before it are undone;
     ``complain`` is told what of that fails. Raises XengtError.
     """
-    domain = xlconfig.read(config)
+    domain = xl_options.read(config)
     options = instances.words_of(domain.options)
     # For a wrapper in QEMU's place, which starts the instance within `xl create`, and again when the guest reboots.
     environment = {instances.VARIABLE: " ".join(options)} if options else None

@@ -23,12 +23,14 @@ import trio
 
 from xengt_dm.control import report
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
+from xengt_dm.hypervisor.embedded.shadow_paging import Paging
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
 from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.service.threads import run_abandonable
 from xengt_dm.sim.ending import Ending, ending_in_order
 from xengt_dm.stats.counters import read_counters
+from xengt_dm.steps import complete
 from xengt_dm.units import PAGE_SIZE
 from xengt_dm.vgpu import registers as reg
 
@@ -246,6 +248,7 @@ class Result:
     """
 
     flavour: str
+    paging: Paging
     seed: int
     seconds: float
     spaces: int
@@ -257,17 +260,24 @@ class Result:
     counters: dict[str, int]
 
 
-def demo(seconds: float, flavour: str, seed: int, progress: Progress, sync: Sync = Sync.STRICT) -> Result:
+def demo(
+    seconds: float,
+    flavour: str,
+    seed: int,
+    progress: Progress,
+    sync: Sync = Sync.STRICT,
+    paging: Paging = Paging.HAP,
+) -> Result:
     """Runs the guest for about ``seconds``, but at least ROUNDS rounds; audits the shadows; and ends in order.
 
     A few times a second ``progress`` is called with the number of stores that have trapped and the seconds that have
-    passed. Raises GuestFault if the guest finds its memory wrong, HostError if no device model can see every store on
-    this flavour of Xen, and KeyboardInterrupt or SystemExit if it is interrupted.
+    passed. Raises GuestFault if the guest finds its memory wrong, HostError if no device model can see every store of
+    a guest with this paging on this flavour of Xen, and KeyboardInterrupt or SystemExit if it is interrupted.
     """
     guest = Guest(seconds, seed)
     with (
         ending_in_order() as ending,
-        EmbeddedDomain(RAM_FRAMES, Guest.VCPUS, flavour) as domain,
+        EmbeddedDomain(RAM_FRAMES, Guest.VCPUS, flavour, paging=paging) as domain,
         open_instance(domain.port(), Settings(sync=sync)) as instance,
     ):
         result = trio.run(_demo, domain, instance, guest, seed, progress, ending)
@@ -308,7 +318,17 @@ async def _demo(
             nursery.cancel_scope.cancel()
     counters = read_counters(engine.counters)
     return Result(
-        domain.flavour.name, seed, seconds, len(spaces), tables, resolved, wrong, digest, mismatches, counters
+        domain.flavour.name,
+        domain.paging,
+        seed,
+        seconds,
+        len(spaces),
+        tables,
+        resolved,
+        wrong,
+        digest,
+        mismatches,
+        counters,
     )
 
 
@@ -324,7 +344,7 @@ def _resolve(engine: Engine, guest: Guest, seed: int) -> tuple[int, int, str]:
     for space in sorted(guest.live, key=lambda space: space.root):
         pages = space.mapped()
         shadowed = by_root[space.root * PAGE_SIZE,]
-        engine.sync(shadowed)
+        complete(engine.sync(shadowed))
         for va, gpa in rng.sample(pages, min(LOOKUPS, len(pages))):
             page = engine.resolve(shadowed, va)
             resolved += 1

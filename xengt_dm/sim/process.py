@@ -16,6 +16,7 @@ from pathlib import Path
 from xengt_dm._embedded import lib
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
+from xengt_dm.hypervisor.embedded.shadow_paging import Paging
 from xengt_dm.hypervisor.sim.connection import socket_path
 from xengt_dm.sim.console import Console
 from xengt_dm.sim.listener import Listener
@@ -30,6 +31,7 @@ class SimSettings:
     domid: int = 1
     guest: str = "idle"
     flavour: str = "4.17"
+    paging: Paging = Paging.HAP
     frames: int = 16384
     vcpus: int = 2
     seed: int = 1
@@ -67,6 +69,7 @@ def open_sim(directory: Path, settings: SimSettings) -> Iterator[Sim]:
                 domid=settings.domid,
                 rep_stores=settings.rep_stores,
                 local_apics=settings.local_apics,
+                paging=settings.paging,
             )
         )
         error = lib.xd_emb_share(domain.handle)

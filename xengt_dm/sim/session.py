@@ -65,7 +65,7 @@ class Session:
             Call.UNMAP_PORTS: _nothing(self._port.unmap_ports),
             Call.MAP_PCI: _nothing(self._port.map_pci),
             Call.UNMAP_PCI: _nothing(self._port.unmap_pci),
-            Call.CLAIM: self._claim,
+            Call.CLAIM: _nothing(self._port.map_mem_type),
             Call.SET_MEM_TYPES: self._set_mem_types,
             Call.GET_FRAMES: self._get_frames,
             Call.PUT_FRAMES: self._put_frames,
@@ -108,11 +108,6 @@ class Session:
     def _map_slots(self, server: int) -> Answer:
         page = ffi.cast("char *", self._port.map_slots(server))
         return Answer((), [self._check("map_slots", lib.xd_emb_slots_fd(self._domain.handle, page))])
-
-    def _claim(self, server: int, mem_type: int, flags: int) -> Answer:
-        rc = lib.xd_emb_claim(self._domain.handle, server, mem_type, flags)
-        self._check("xendevicemodel_map_mem_type_to_ioreq_server", rc)
-        return Answer()
 
     def _set_mem_types(self, mem_type: int, *gfns: int) -> Answer:
         errors = ffi.new("int[]", len(gfns))

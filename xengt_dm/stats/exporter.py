@@ -1,7 +1,7 @@
-"""Prometheus' side of the stats pages: a collector by the table of metrics, and what serves it.
+"""The exporter: collects the metrics of :mod:`.table` from all stats pages, and serves them to Prometheus over HTTP.
 
-Nothing is kept between two scrapes: each reads every page anew, so a daemon that comes, goes or dies is seen at once,
-and it pays nothing for being looked at.
+Nothing is kept between two scrapes: each reads every page again. So a scrape shows at once that a daemon started, ended
+or died, and it costs the daemons nothing.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ from xengt_dm.stats import reader as stats_reader
 from xengt_dm.stats import table as metrics
 from xengt_dm.stats.reader import LIMITS, Reading
 
-#: A scraper is one connection now and then.
+#: One scraper needs one connection at a time.
 MAX_CONNECTIONS: Final = 8
-#: Within so long of its beginning a connection must have made its request, and have its answer.
+#: How long after it was opened a connection must have sent its request, and must have its answer.
 PEER_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 30.0
+_LANDING_PAGE: Final = """\
+<!DOCTYPE html>
+<html lang="en"><head><title>xengt-dm exporter</title></head>
+<body><h1>xengt-dm exporter</h1><p><a href="/metrics">Metrics</a> of this host's instances.</p></body></html>
+"""
 _BOUNDS: Final = [*map(floatToGoString, LIMITS), "+Inf"]
 
 Environ = dict[str, Any]
@@ -44,7 +49,7 @@ class Collector:
         self._base = base
 
     def describe(self) -> Iterator[Metric]:
-        """Every family, without samples."""
+        """Yields every family, without samples."""
         return map(_family, metrics.METRICS)
 
     def collect(self) -> Iterator[Metric]:
@@ -61,8 +66,8 @@ def _family(metric: metrics.Metric) -> Metric:
         metrics.Kind.GAUGE: GaugeMetricFamily,
         metrics.Kind.HISTOGRAM: HistogramMetricFamily,
     }[metric.kind]
-    # OpenMetrics has a unit only where the name ends in it.
-    unit = metric.unit if metric.name.endswith(f"_{metric.unit}") else ""
+    # OpenMetrics has a unit only where the name ends in it, and an info has none.
+    unit = metric.unit if metric.name.endswith(f"_{metric.unit}") and metric.unit != "info" else ""
     family: Metric = make(metric.name, metric.help, labels=metric.labels, unit=unit)
     return family
 
@@ -83,14 +88,14 @@ def _fill(family: Metric, metric: metrics.Metric, readings: Sequence[Reading]) -
 
 
 def registry(base: Path) -> CollectorRegistry:
-    """One with our collector alone: nothing about this process itself."""
+    """Returns a registry with our collector only, without metrics of this process."""
     made = CollectorRegistry()
     made.register(Collector(base))
     return made
 
 
 def text(base: Path) -> str:
-    """What a scrape would get, in Prometheus' text format."""
+    """Returns what a scrape would get, in Prometheus' text format."""
     return generate_latest(registry(base)).decode()
 
 
@@ -98,28 +103,28 @@ class _Handler(wsgiref.simple_server.WSGIRequestHandler):
     timeout = PEER_SECONDS
 
     def get_environ(self) -> Environ:
-        """As the base class's; it is called once the request is there."""
+        """As in the base class, which calls it when the request has arrived."""
         assert isinstance(self.server, Server)
         self.server.peers.answer(self.request)
         return super().get_environ()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
-        """Whoever connects decides how often; so nothing is written down."""
+        """Logs nothing, since a peer could fill the log."""
 
 
 @dataclass
 class _Peer:
-    """A connection: since when it is there, and whether its request is."""
+    """A connection: when it was opened (monotonic time), and whether its request has arrived."""
 
     since: float
     answered: bool = False
 
 
 class Peers:
-    """The connections that there are, MAX_CONNECTIONS at most, and none for longer than it may take.
+    """The open connections, MAX_CONNECTIONS at most, each with a limit of time.
 
-    Whoever may connect may do so as often as he likes, and say nothing or a byte now and then. So the time of a
-    connection counts from its beginning, and a new one takes the place of the oldest that has not made its request.
+    A hostile peer may open any number of connections, and send nothing, or a byte now and then. So a connection's time
+    counts from when it was opened, and a new one replaces the oldest one whose request has not arrived.
     """
 
     def __init__(self) -> None:
@@ -127,7 +132,7 @@ class Peers:
         self._peers: dict[socket.socket, _Peer] = {}
 
     def add(self, connection: socket.socket) -> bool:
-        """Makes room for a connection; False if all places are taken by such as are being answered."""
+        """Adds a connection; returns False if there are MAX_CONNECTIONS and all of them are being answered."""
         with self._lock:
             if len(self._peers) >= MAX_CONNECTIONS:
                 idle = [each for each, peer in self._peers.items() if not peer.answered]
@@ -138,7 +143,7 @@ class Peers:
             return True
 
     def answer(self, connection: socket.socket) -> None:
-        """Its request is there."""
+        """The request of a connection has arrived."""
         with self._lock:
             if connection in self._peers:
                 self._peers[connection].answered = True
@@ -148,7 +153,7 @@ class Peers:
             self._peers.pop(connection, None)
 
     def cut_late(self) -> None:
-        """Ends the connections whose time is over."""
+        """Ends the connections that have exceeded their time."""
         now = time.monotonic()
         with self._lock:
             for connection, peer in [*self._peers.items()]:
@@ -156,16 +161,16 @@ class Peers:
                     self._cut(connection)
 
     def _cut(self, connection: socket.socket) -> None:
-        """The thread that has the connection wakes up from whatever it waits for, and closes it."""
+        """Shuts a connection down. That wakes up the thread that serves it, and the thread closes it."""
         del self._peers[connection]
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
 
 
 class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
-    """Serves ``/metrics``, in OpenMetrics to who asks for it, at ``address`` of a host and a port (0: any free one).
+    """Serves ``/metrics`` at ``address``, a host and a port (0: any free one). A client can ask for OpenMetrics.
 
-    Raises OSError if it cannot listen there.
+    The constructor raises OSError if it cannot listen there.
     """
 
     daemon_threads = True
@@ -179,6 +184,9 @@ class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
 
     def server_bind(self) -> None:
         """As the base class's, which would ask the resolver for the name of the address."""
+        if self.address_family == socket.AF_INET6:
+            with suppress(OSError):  # a kernel that has IPv6 alone there serves that
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
@@ -190,7 +198,7 @@ class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
             self.shutdown_request(request)
 
     def service_actions(self) -> None:
-        """The loop comes here every half second, and after each connection."""
+        """The server's loop calls this every half second, and after each connection."""
         self.peers.cut_late()
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -200,7 +208,7 @@ class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
             self.peers.remove(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A peer that broke off, or was cut off, is its own affair."""
+        """Ignores the errors of a connection: the peer closed it, or we did."""
 
 
 def _app(scrape: Callable[[Environ, StartResponse], Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
@@ -210,6 +218,8 @@ def _app(scrape: Callable[[Environ, StartResponse], Iterable[bytes]]) -> Callabl
         if environ["REQUEST_METHOD"] != "GET":
             body = "only GET and HEAD are served here\n"
             return _plain(start_response, "405 Method Not Allowed", body, [("Allow", "GET, HEAD")])
+        if environ["PATH_INFO"] == "/":
+            return _answer(start_response, "200 OK", "text/html; charset=utf-8", _LANDING_PAGE)
         if environ["PATH_INFO"] != "/metrics":
             return _plain(start_response, "404 Not Found", "metrics are at /metrics\n")
         try:
@@ -221,7 +231,7 @@ def _app(scrape: Callable[[Environ, StartResponse], Iterable[bytes]]) -> Callabl
 
 
 def _head(app: Callable[..., Iterable[bytes]], environ: Environ, start_response: StartResponse) -> list[bytes]:
-    """What GET is answered with, without the body; RFC 9110, 9.3.2."""
+    """Returns the answer to GET without the body; RFC 9110, 9.3.2."""
     told: list[Any] = []
     body = b"".join(app({**environ, "REQUEST_METHOD": "GET"}, lambda *answer: told.extend(answer)))
     status, headers, *_ = told
@@ -231,7 +241,12 @@ def _head(app: Callable[..., Iterable[bytes]], environ: Environ, start_response:
 
 
 def _plain(start_response: StartResponse, status: str, body: str, more: Sequence[tuple[str, str]] = ()) -> list[bytes]:
+    return _answer(start_response, status, "text/plain; charset=utf-8", body, more)
+
+
+def _answer(
+    start_response: StartResponse, status: str, kind: str, body: str, more: Sequence[tuple[str, str]] = ()
+) -> list[bytes]:
     content = body.encode()
-    length = ("Content-Length", str(len(content)))
-    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), length, *more])
+    start_response(status, [("Content-Type", kind), ("Content-Length", str(len(content))), *more])
     return [content]

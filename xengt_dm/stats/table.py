@@ -1,8 +1,8 @@
 """Every metric that ``xengt-dm exporter`` serves. The collector, the documents and the tests all use this table.
 
-A row's ``source`` says where its samples come from. It maps the values of the row's labels (without ``domid``) to the
-name of a value in a :class:`~xengt_dm.stats.reader.Reading`. A label that the keys give no value is the reading's text
-of that name.
+A row's ``source`` says where its samples come from: it has a key for each series of a domain. The key has the values of
+the row's labels, without ``domid``; the value is the name of a value in a :class:`~xengt_dm.stats.reader.Reading`.
+Where the key has no value for a label, the label's value is the reading's text with the name of the label.
 
 To add a counter: add its field to ``xd_counters`` (cffi_build/core/base/stats.h), increment it, add a row here, and
 write docs/metrics.md and docs/logs.md anew (docs/metrics.md says how). ``XD_STATS_VERSION`` changes only if a field
@@ -249,6 +249,18 @@ METRICS: Final = (
             "shadow tables of address spaces were freed for other spaces; their next submission builds them again",
         ),
     ),
+    _per_domain(
+        "xengt_refused_spaces_total",
+        COUNTER,
+        "spaces",
+        "refused_spaces",
+        "Announcements of address spaces that were refused because as many as may be are live",
+        LogEvent(
+            "guest.refused_spaces",
+            "warning",
+            "the guest announces more address spaces than `shadow.max_spaces`; these are shadowed at submissions only",
+        ),
+    ),
     # What went wrong
     Metric(
         "xengt_guest_errors_total",
@@ -331,6 +343,13 @@ METRICS: Final = (
             "an audit found entries that map nothing without a reason: a bug in xengt-dm, please report it with a "
             "recording",
         ),
+    ),
+    _per_domain(
+        "xengt_recordings_cut_total",
+        COUNTER,
+        "recordings",
+        "cut_recordings",
+        "Recordings that ended by themselves, at a bound or because the file could not be written",
     ),
     # The exporter
     Metric(

@@ -7,8 +7,11 @@ What follows: a recording has two sources: events, which the bus reports before 
 reads, which it reports while the event takes effect.
 What we do: an event is held back until the next one comes. What the engine reads meanwhile is written before it, as
 stores. So in a replay the event finds in the trace's memory what it found in the guest's memory. The recorder keeps a
-copy of the trace's memory for the pages that were read, so that only differences are written.
-Cost: up to 64 MiB for the copy, and 4 KiB compared for each page that the engine reads.
+copy of the trace's memory for the pages that were read, so that only differences are written. Of pages for which there
+is no room it keeps a digest, so that a page is not written again if it is still the same.
+Cost: up to 64 MiB for the copy and 32 MiB for digests, and 4 KiB copied and compared for each page that the engine
+reads. The digest has a random key, because a guest that could make two pages with the same digest could have a wrong
+trace written.
 
 Example: the guest fills page 7 while it is plain memory, and links it as a table by a store to page 3. The recorder
 holds the store to page 3 back. The engine reads page 7. The recorder writes fills of page 7, and later the store.
@@ -16,19 +19,17 @@ holds the store to page 3 back. The engine reads page 7. The recorder writes fil
 
 from __future__ import annotations
 
-import struct
-from collections import OrderedDict
+import os
 from collections.abc import Callable, Iterator
-from itertools import groupby
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from xengt_dm._core import ffi
+from xengt_dm.trace.ending import End, EndedError
 from xengt_dm.trace.events import (
     Add,
     Dump,
     DumpId,
     Event,
-    Fill,
     GpuStore,
     Mmio,
     Mode,
@@ -37,13 +38,11 @@ from xengt_dm.trace.events import (
     Store,
     Submit,
 )
+from xengt_dm.trace.memory import TraceMemory
 from xengt_dm.units import PAGE_SIZE, CData
 
-ENTRIES: Final = 512
-_WORDS: Final = struct.Struct(f"<{ENTRIES}Q")
-_NOTHING: Final = bytes(PAGE_SIZE)
-#: Pages of the trace's memory that are kept: 64 MiB. A page that was dropped is written whole when it is read again.
-PAGES: Final = 16384
+#: Chunks of frames with holes that are kept track of. 65,536 chunks are 128 GiB, and take 16 MiB.
+HOLED_CHUNKS: Final = 65536
 
 
 class SpaceMode(Protocol):
@@ -54,9 +53,14 @@ class SpaceMode(Protocol):
 
 
 class Sink(Protocol):
-    """Where events are written; a :class:`~xengt_dm.trace.write.TraceWriter` is one."""
+    """Where events are written; a :class:`~xengt_dm.trace.background.BackgroundWriter` is one.
+
+    No method waits. Each raises EndedError if nothing more is written.
+    """
 
     def write(self, event: Event) -> None: ...
+
+    def write_page(self, gfn: int, before: bytes | None, after: bytes) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -66,8 +70,12 @@ class Recorder:
 
     ``frame_limit`` is the number of frames of the trace's guest. ``read_register(offset)`` returns 4 bytes of BAR0 as
     they are before the write that is reported. ``notify`` is the offset of the register in which only a write of all
-    four bytes is a notification. If ``sink`` raises OSError, the recorder calls ``failed`` with it once and writes
-    nothing more, so a full disk does not affect the guest. ``pages`` limits the copy of the trace's memory.
+    four bytes is a notification. If ``sink`` raises EndedError, the recorder calls ``ended`` with it once and writes
+    nothing more, so a full disk does not affect the guest. ``memory`` is what the trace's memory contains.
+    ``holed_chunks`` limits the chunks with holes, beyond which the recording ends, too.
+
+    An event takes time in proportion to what it changes. Reading a page that did not change, and querying a chunk whose
+    holes are the same, write nothing.
     """
 
     def __init__(
@@ -76,23 +84,21 @@ class Recorder:
         frame_limit: int,
         read_register: Callable[[int], int],
         notify: int,
-        failed: Callable[[OSError], None],
-        pages: int = PAGES,
+        ended: Callable[[EndedError], None],
+        memory: TraceMemory | None = None,
+        holed_chunks: int = HOLED_CHUNKS,
     ) -> None:
         self._sink = sink
         self._limit = frame_limit * PAGE_SIZE
         self._read_register = read_register
         self._notify = notify
-        self._failed = failed
+        self._ended = ended
         self._broken = False
         self._held: list[Event] = []
-        #: Pages of the trace's memory by gfn, the page that was used longest ago first.
-        self._pages: OrderedDict[int, bytearray] = OrderedDict()
-        self._most_pages = pages
-        self._forgot = False
-        self._holes: set[int] = set()
-        self._chunks_with_holes: set[int] = set()
-        self.events = 0
+        self._memory = memory or TraceMemory(os.urandom(16))
+        #: By the first gfn of a chunk: its holes, one bit a frame. A chunk that is not here has none.
+        self._holes: dict[int, int] = {}
+        self._most_holed_chunks = holed_chunks
 
     # Called by the bus
 
@@ -116,38 +122,37 @@ class Recorder:
     def gpu_stored(self, mode: SpaceMode, roots: tuple[int, ...], va: int, value: int, gpa: int) -> None:
         """The GPU is about to store 8 bytes at ``va``, which the space resolves to ``gpa``."""
         self._hold(GpuStore(*_names(mode, roots), va, value))
-        self._remember(gpa, value.to_bytes(8, "little"))
+        self._memory.store(gpa, value.to_bytes(8, "little"))
 
     def frames_queried(self, first_gfn: int, count: int, errors: CData) -> None:
         """The engine has queried a chunk. ``errors`` has 0 for each frame that is RAM."""
-        if first_gfn not in self._chunks_with_holes and not any(ffi.buffer(errors, count * ffi.sizeof("int"))):
+        if self._broken:
             return
-        holes = {first_gfn + i for i in range(count) if errors[i]}
-        before = {gfn for gfn in self._holes if first_gfn <= gfn < first_gfn + count}
-        if holes:
-            self._chunks_with_holes.add(first_gfn)
+        before = self._holes.get(first_gfn, 0)
+        holes = _nonzero(errors, count)
+        if holes == before:
+            return
+        if not holes:
+            del self._holes[first_gfn]
+        elif before or len(self._holes) < self._most_holed_chunks:
+            self._holes[first_gfn] = holes
         else:
-            self._chunks_with_holes.discard(first_gfn)
-        self._holes = self._holes - before | holes
-        for first, length in _runs(holes - before):
-            self._write(Remove(first, length))
-        for first, length in _runs(before - holes):
-            self._write(Add(first, length))
-            for gfn in range(first, first + length):
-                self._keep(gfn, bytearray(PAGE_SIZE))
+            self._end(EndedError(End.HOLES))
+            return
+        for first, length in _runs(holes & ~before):
+            self._write(Remove(first_gfn + first, length))
+        for first, length in _runs(before & ~holes):
+            self._write(Add(first_gfn + first, length))
+            self._memory.clear(first_gfn + first, length)
 
     def table_read(self, gfn: int, page: CData) -> None:
         """The engine has read a table. ``page`` has its 512 entries."""
-        new: bytes = ffi.buffer(page, PAGE_SIZE)[:]
-        old = self._page(gfn)
-        if old is not None and bytes(old) == new:
+        if self._broken:
             return
-        self._keep(gfn, bytearray(new))
-        words = _WORDS.unpack(new)
-        known = (None,) * ENTRIES if old is None else _WORDS.unpack(old)
-        changed = (i for i in range(ENTRIES) if words[i] != known[i])
-        for first, length in _runs(changed):
-            self._write_words(gfn * PAGE_SIZE + 8 * first, words[first : first + length])
+        after: bytes = ffi.buffer(page, PAGE_SIZE)[:]
+        same, before = self._memory.replace(gfn, after)
+        if not same:
+            self._guarded(lambda: self._sink.write_page(gfn, before, after))
 
     # Called by whoever records
 
@@ -174,27 +179,29 @@ class Recorder:
             self._write(event)
 
     def _write(self, event: Event) -> None:
-        self._guarded(self._sink.write, event)
-        self.events += 1
+        self._guarded(lambda: self._sink.write(event))
 
-    def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
+    def _guarded(self, call: Callable[[], None]) -> None:
         if self._broken:
             return
         try:
-            call(*arguments)
-        except OSError as error:
-            self._broken = True
-            self._failed(error)
+            call()
+        except EndedError as error:
+            self._end(error)
+
+    def _end(self, error: EndedError) -> None:
+        self._broken = True
+        self._ended(error)
 
     def _stores(self, vcpu: int, gpa: int, size: int, value: int) -> Iterator[Event]:
         """Yields a store, or the part of it inside the trace's memory. The rest is dropped in a replay, too."""
         if gpa + size <= self._limit:
-            self._remember(gpa, value.to_bytes(size, "little"))
+            self._memory.store(gpa, value.to_bytes(size, "little"))
             yield Store(gpa, size, value, vcpu)
             return
         for i, byte in enumerate(value.to_bytes(size, "little")):
             if gpa + i < self._limit:
-                self._remember(gpa + i, bytes([byte]))
+                self._memory.store(gpa + i, bytes([byte]))
                 yield Store(gpa + i, 1, byte, vcpu)
 
     def _narrow_writes(self, vcpu: int, offset: int, size: int, value: int) -> Iterator[Event]:
@@ -208,39 +215,6 @@ class Recorder:
                     content[i - base] = byte
             yield Mmio(base, 4, int.from_bytes(content, "little"), vcpu)
 
-    def _write_words(self, gpa: int, words: tuple[int, ...]) -> None:
-        """Writes stores of ``words`` from ``gpa`` upwards, and fills where a word repeats."""
-        for value, group in groupby(words):
-            count = len(list(group))
-            self._write(Store(gpa, 8, value) if count == 1 else Fill(gpa, count, value))
-            gpa += 8 * count
-
-    def _remember(self, gpa: int, data: bytes) -> None:
-        """Notes that the trace's memory contains ``data`` at ``gpa`` now."""
-        gfn, start = divmod(gpa, PAGE_SIZE)
-        page = self._page(gfn)
-        if page is not None:
-            fitting = data[: PAGE_SIZE - start]
-            page[start : start + len(fitting)] = fitting
-            self._keep(gfn, page)
-        if start + len(data) > PAGE_SIZE:
-            self._remember((gfn + 1) * PAGE_SIZE, data[PAGE_SIZE - start :])
-
-    def _page(self, gfn: int) -> bytearray | None:
-        """Returns a page of the trace's memory, or None if it was dropped."""
-        page = self._pages.get(gfn)
-        if page is not None:
-            self._pages.move_to_end(gfn)
-            return page
-        return None if self._forgot else bytearray(_NOTHING)
-
-    def _keep(self, gfn: int, page: bytearray) -> None:
-        self._pages[gfn] = page
-        self._pages.move_to_end(gfn)
-        if len(self._pages) > self._most_pages:
-            self._pages.popitem(last=False)
-            self._forgot = True
-
 
 def _names(mode: SpaceMode, roots: tuple[int, ...]) -> tuple[Mode, Root]:
     if mode.value == "l4":
@@ -249,15 +223,22 @@ def _names(mode: SpaceMode, roots: tuple[int, ...]) -> tuple[Mode, Root]:
     return "l3", (first, second, third, fourth)
 
 
-def _runs(numbers: Any) -> Iterator[tuple[int, int]]:
-    """Yields (first, length) of each run of consecutive numbers."""
-    first = length = 0
-    for number in sorted(numbers):
-        if length and number == first + length:
-            length += 1
-            continue
-        if length:
-            yield first, length
-        first, length = number, 1
-    if length:
-        yield first, length
+def _nonzero(errors: CData, count: int) -> int:
+    """Returns which of ``count`` ints are not 0, one bit each, the first in the lowest bit."""
+    data: bytes = ffi.buffer(errors, count * ffi.sizeof("int"))[:]
+    if not data.strip(b"\0"):
+        return 0
+    digits = "".join("1" if error else "0" for error in reversed(ffi.unpack(errors, count)))
+    return int(digits, 2)
+
+
+def _runs(bits: int) -> Iterator[tuple[int, int]]:
+    """Yields (first, length) of each run of bits that are set."""
+    first = 0
+    while bits:
+        skip = (bits & -bits).bit_length() - 1
+        bits >>= skip
+        length = (~bits & bits + 1).bit_length() - 1
+        yield first + skip, length
+        first += skip + length
+        bits >>= length

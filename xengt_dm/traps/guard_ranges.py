@@ -1,7 +1,7 @@
 """Guard ranges: frames whose addresses our ioreq server has claimed as MMIO, one range of 4 KiB for each.
 
-What they are for: :mod:`xengt_dm.traps.state`. A range means nothing to a frame that is RAM; it decides who gets a
-store that finds no memory.
+What they are for: :mod:`xengt_dm.traps.state`. For a store to RAM, Xen does not look at ranges. For a store that finds
+no RAM, the range decides which server gets it.
 
 Room
 ----
@@ -10,11 +10,11 @@ become one (rangeset_add_range, xen/common/rangeset.c), but a range that joins t
 merged then; and removing the middle of a merged range makes two of it. Both fail when there is no range left to make.
 Each change is made under the set's lock.
 
-What follows: if ranges are claimed and removed by the frame, no other frame is without its range for a moment, however
-Xen merges and splits. How many ranges Xen has can be counted here.
+What follows: ranges can be claimed and removed one frame at a time. Xen's merging and splitting never leaves another
+frame without its range, not even for a moment. The number of ranges that Xen has can be computed here.
 
-What we do: count as Xen does, leave one range for BAR0 and one for the merge, and refuse what would not fit. That
-includes removing a frame from the middle of a merged range when the set is full.
+What we do: count as Xen does, leave one range for BAR0 and one for the merge, and refuse what would exceed the limit.
+Removing a frame from the middle of a merged range adds a range, so it is refused as well when there is no room.
 
 Cost: 254 frames that are scattered have room, and many more that are neighbours.
 
@@ -26,11 +26,11 @@ QEMU's. So a range that we claim over a QEMU device takes that device's accesses
 ones, writes are lost.
 
 What we do: the ranges are on record (:class:`~xengt_dm.ioreq.ranges.RangeRecord`), so a successor need not search.
-Where the record is missing, because the predecessor was of a version that had none, we ask about frames that are RAM,
-and no others; a range over RAM takes nothing away from anybody.
+If there is no record, because the predecessor's version wrote none, :func:`search_ram` tries to claim ranges, but over
+RAM only. A range over RAM takes no accesses away from another server.
 
-Cost: what lies over a frame that was RAM and is not any more is not found. It takes stores to a hole, which Xen would
-drop, until the server is destroyed.
+Cost: the search does not find a range over a frame that was RAM and is a hole now. Until the server is destroyed, we
+get the stores to that hole, which Xen would drop.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from typing import Final
 
 from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
+from xengt_dm.hypervisor.best_effort import retry_once
 from xengt_dm.hypervisor.port import DomainPort
-from xengt_dm.hypervisor.retry import retry_once
 from xengt_dm.ioreq.ranges import Range, RangeKind, RangeRecord
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.units import PAGE_SIZE
@@ -64,7 +64,7 @@ class GuardRanges:
         self._record = record
         self._frames: set[int] = set()
         self._reserved: set[int] = set()
-        #: Ranges as Xen has them, those of frames alone.
+        #: How many ranges Xen has for these frames. Adjacent frames share one.
         self.count = 0
 
     def __contains__(self, gfn: int) -> bool:
@@ -78,7 +78,7 @@ class GuardRanges:
         return set(self._frames)
 
     def add(self, gfn: int) -> int:
-        """Claim a frame's address. Returns 0, ENOSPC if there is no room, or Xen's errno. Raises DomainGoneError."""
+        """Claims a frame's addresses. Returns 0, ENOSPC if there is no room, or Xen's errno. Raises DomainGoneError."""
         if gfn in self._frames:
             return 0
         growth = 1 - self._neighbours(gfn)
@@ -89,7 +89,7 @@ class GuardRanges:
             self._record.add(guard)
             self._port.map_mmio(self._server, guard.first, guard.last)
         except HostError as error:
-            if error.errno != errno.EEXIST:  # the server has it: a predecessor's
+            if error.errno != errno.EEXIST:  # EEXIST: the server has the range from a predecessor
                 self._record.remove(guard)
                 return error.errno
         self._frames.add(gfn)
@@ -98,22 +98,25 @@ class GuardRanges:
         return 0
 
     def add_retrying(self, gfn: int) -> int:
-        """As :meth:`add`; what fails is tried once more."""
+        """As :meth:`add`, with a second try if that fails."""
         return self.add(gfn) and self.add(gfn)
 
     def remove(self, gfn: int, reserve: bool = False) -> bool:
-        """Remove a frame's range; with ``reserve``, :meth:`add` will find room for it again.
+        """Removes a frame's range. With ``reserve``, keeps room so that :meth:`add` can claim it again.
 
-        Returns False if there is no room to cut the range out, or Xen refuses. Raises DomainGoneError.
+        Returns False, and the range stays, if that needs more room than there is, or if Xen refuses. Removing a frame
+        between two others splits their range, which needs room for one more. Raises DomainGoneError.
         """
         growth = self._neighbours(gfn) - 1
-        if growth + reserve > 0 and self.count + growth + len(self._reserved) + reserve > MOST:
+        newly_reserved = 1 if reserve else 0
+        needed = growth + newly_reserved
+        if needed > 0 and self.count + len(self._reserved) + needed > MOST:
             return False
         guard = guard_range(gfn)
         try:
             retry_once(self._port.unmap_mmio, self._server, guard.first, guard.last)
         except HostError as error:
-            if error.errno != errno.ENOENT:  # on record, but the predecessor died before it claimed the range
+            if error.errno != errno.ENOENT:  # ENOENT: the predecessor recorded the range, and died before it claimed it
                 return False
         self._record.remove(guard)
         self._frames.discard(gfn)
@@ -123,9 +126,9 @@ class GuardRanges:
         return True
 
     def drop(self, gfns: Collection[int], *, ends_only: bool = False, reserve: Collection[int] = ()) -> None:
-        """Remove the ranges of these frames as far as that can be done; keep room for those in ``reserve``.
+        """Removes the ranges of these frames as far as there is room to; keeps room for those in ``reserve``.
 
-        ``ends_only``: only where that leaves no more ranges than before. Raises DomainGoneError.
+        ``ends_only``: leaves out frames whose removal would split a range. Raises DomainGoneError.
         """
         for gfn in self.ends(gfns):
             self.remove(gfn, gfn in reserve)
@@ -134,12 +137,15 @@ class GuardRanges:
                 self.remove(gfn, gfn in reserve)
 
     def adopt(self, gfns: Iterable[int]) -> None:
-        """A predecessor left ranges over these frames, or was about to claim them."""
+        """Takes over the ranges that a predecessor left over these frames, or was about to claim."""
         self._frames.update(gfns)
         self.count = sum(gfn - 1 not in self._frames for gfn in self._frames)
 
     def ends(self, gfns: Iterable[int]) -> Iterator[int]:
-        """Those of these frames at an end of a range, to be removed one after the other: that takes no room."""
+        """Yields those of these frames that are at an end of a range, so that removing them splits no range.
+
+        The caller must remove each frame before it takes the next one: that makes the frame beside it an end.
+        """
         ascending = sorted(gfns)
         for gfn in ascending:
             if gfn - 1 not in self._frames:
@@ -149,7 +155,7 @@ class GuardRanges:
                 yield gfn
 
     def unreserve(self, gfn: int) -> None:
-        """Keep no more room for this frame."""
+        """Stops keeping room for this frame."""
         self._reserved.discard(gfn)
 
     def reserved(self) -> set[int]:
@@ -163,6 +169,7 @@ class GuardRanges:
         assert not self._frames & self._reserved
 
     def _neighbours(self, gfn: int) -> int:
+        """Returns how many of the two frames beside this one have a range: 0, 1 or 2."""
         return (gfn - 1 in self._frames) + (gfn + 1 in self._frames)
 
 
@@ -172,9 +179,9 @@ def guard_range(gfn: int) -> Range:
 
 
 def barrier(port: DomainPort, server: int) -> bool:
-    """Have every vCPU leave the instruction emulator, or wait for us. Returns False if that failed.
+    """Pauses the domain for a moment: every vCPU then has left the instruction emulator, or waits in its slot.
 
-    Raises DomainGoneError.
+    Returns False if Xen refused, so that nothing is known about the vCPUs. Raises DomainGoneError.
     """
     try:
         retry_once(port.set_server_state, server, True)
@@ -183,26 +190,26 @@ def barrier(port: DomainPort, server: int) -> bool:
     return True
 
 
-def behind_barrier(idle: set[int], port: DomainPort, server: int, slots: Slots) -> set[int]:
-    """Those of these frames that no late store can reach any more, so that they need no guard range.
+def droppable(gfns: set[int], port: DomainPort, server: int, slots: Slots) -> set[int]:
+    """Returns those of these frames whose guard ranges no late store can need any more. Makes a barrier.
 
-    They must not trap. Raises DomainGoneError.
+    The frames must not trap. Raises DomainGoneError.
     """
-    before = slots.pending_frames()
+    before = slots.frames_in_flight()
     if not barrier(port, server):
         return set()
-    return idle - before - slots.pending_frames()
+    return gfns - before - slots.frames_in_flight()
 
 
 def ram_frames(port: DomainPort, first: int, count: int) -> list[int]:
-    """Those of ``count`` frames that can be mapped, which RAM can. Raises CallError."""
+    """Returns those of ``count`` frames that are RAM: they can be mapped. Raises CallError."""
     errors = ffi.new("int[]", count)
     port.unmap_frames(port.map_frames(first, count, errors), count)
     return [first + i for i in range(count) if not errors[i]]
 
 
 def search_ram(port: DomainPort, server: int) -> set[int]:
-    """The frames among all that are RAM over which the server has a range. Raises CallError."""
+    """Returns all RAM frames over which the server has a range. Raises CallError."""
     found: set[int] = set()
     for first in range(0, port.frame_limit, _CHUNK):
         frames = ram_frames(port, first, min(_CHUNK, port.frame_limit - first))

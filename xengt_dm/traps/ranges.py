@@ -12,17 +12,18 @@ type.
 What we do: range first, type second. When a frame is unprotected its range stays and is its guard range, also for all
 of the time that a frame is unsynced. A range that nobody needs any more is removed behind a barrier, when room is
 needed. Ranges are a quota (:mod:`xengt_dm.traps.guard_ranges`): a frame that finds no room fails alone, with ENOSPC,
-and the engine maps nothing for it.
+and the engine maps nothing for it. A frame may become RAM at any time, since on this Xen a retype in flight is not
+fatal (:mod:`xengt_dm.traps.unprotect` decides that for both kinds of traps).
 
 Mapping
 -------
 Facts: the type was not yet a RAM type, so ``get_page_from_gfn`` finds no page: a frame that has the type cannot be
 mapped. The shadows map frames by the chunk of 512, and again whenever they have to know which of them are RAM.
 
-What we do: the frames of a chunk that trap are RAM for the moment in which the chunk is mapped. A store of that moment
-is performed by the guest's CPU and seen by nobody. So it is a *trap gap*: it is counted in ``gaps``, and the engine
-reads every table again. XenGT mapped all of a guest's memory before it protected any frame, so it did not notice
-ballooning.
+What we do: the trapping frames of a chunk become RAM while the chunk is mapped, and get the type back afterwards. The
+guest's CPU performs a store of that time, and we do not see it. Such a time is a *trap gap*: it is counted in ``gaps``,
+and the engine reads every table again. XenGT mapped all of a guest's memory before it protected any frame, so it did
+not notice ballooning.
 
 Cost: two changes of type for each frame of the chunk that traps, and the next submission reads every table.
 """
@@ -39,9 +40,11 @@ from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.port import DomainPort, MemType
 from xengt_dm.ioreq.ranges import RangeRecord
 from xengt_dm.ioreq.slots import Slots
-from xengt_dm.traps.guard_ranges import GuardRanges, behind_barrier
-from xengt_dm.traps.retry import UNSYNC_TRIES, UnsyncRetries, batches, make_ram, set_types
+from xengt_dm.steps import Steps
+from xengt_dm.traps.guard_ranges import GuardRanges, droppable
+from xengt_dm.traps.retry import UNSYNC_TRIES, UnsyncRetries, set_types
 from xengt_dm.traps.state import TRAPPING, Event, Frames, FrameState
+from xengt_dm.traps.unprotect import batches, make_ram, may_become_ram, set_ram
 from xengt_dm.traps.write_traps import not_verified, refuse, still_trapping
 from xengt_dm.units import CData
 
@@ -75,19 +78,20 @@ class RangeTraps:
         if self._refusing:
             return refuse(count, errors)
         frames = ffi.unpack(gfns, count)
-        had = self._guards.frames()
-        fresh = [gfn for gfn in frames if self._frames[gfn] is not FrameState.DEFERRED]  # which has all that it needs
-        refused = {gfn: error for gfn in fresh if (error := self._claim_range(gfn, frames))}
-        asked = [gfn for gfn in fresh if gfn not in refused]
-        refused.update(zip(asked, set_types(self._port, self.TRAP, asked), strict=True))
+        had_range = self._guards.frames()
+        # A deferred frame still has its range and the type.
+        to_protect = [gfn for gfn in frames if self._frames[gfn] is not FrameState.DEFERRED]
+        error_of = {gfn: self._add_range(gfn, frames) for gfn in to_protect}
+        with_range = [gfn for gfn in to_protect if not error_of[gfn]]
+        error_of.update(zip(with_range, set_types(self._port, self.TRAP, with_range), strict=True))
         failures = 0
         for i, gfn in enumerate(frames):
-            errors[i] = refused.get(gfn, 0)
+            errors[i] = error_of.get(gfn, 0)
             if not errors[i]:
                 self._frames.apply(Event.PROTECT, [gfn])
                 continue
             failures += 1
-            if gfn in self._guards and gfn not in had:
+            if gfn in self._guards and gfn not in had_range:
                 self._remove_range(gfn)
         return failures
 
@@ -121,26 +125,26 @@ class RangeTraps:
         for gfn, error in zip(frames, set_types(self._port, self.TRAP, frames), strict=True):
             if not error:
                 self._frames.apply(Event.PROTECT, [gfn])
-            elif error == errno.EINVAL:  # no RAM still
+            elif error == errno.EINVAL:  # it is still no RAM
                 self._remove_range(gfn)
             else:
                 raise not_verified(self._port.domid, error)
 
     def frames_changed(self) -> None:
-        """Find out which of our frames the guest gave back or replaced, and remove the ranges over them.
+        """Finds out which frames the guest gave back or replaced, and removes the ranges over them.
 
-        The type tells: only a frame that the guest replaced takes the type (again), and of the others only those that
-        the guest still has become RAM. A replaced frame is not ours to keep: its page is not the one that we have
-        mapped.
+        Two type changes tell. To the trapping type: it succeeds for a replaced frame only, because the others have the
+        type already or are no RAM. To RAM: of those others, it succeeds for the ones that the guest still has. A
+        replaced frame is lost, too: its page is not the one that we have mapped.
         """
-        ours = self._frames.trapping()
-        errors = set_types(self._port, self.TRAP, ours)
-        replaced = [gfn for gfn, error in zip(ours, errors, strict=True) if error != errno.EINVAL]
+        trapping = self._frames.trapping()
+        errors = set_types(self._port, self.TRAP, trapping)
+        replaced = [gfn for gfn, error in zip(trapping, errors, strict=True) if error != errno.EINVAL]
         set_types(self._port, MemType.RAM_RW, replaced)
         self._frames.apply(Event.LOSE, replaced)
-        if ours := self._frames.trapping():
-            self._while_plain(ours, _nothing)
-        unsynced = self._frames.those(FrameState.UNSYNCED)
+        if trapping := self._frames.trapping():
+            self._while_plain(trapping, _nothing)
+        unsynced = self._frames.in_state(FrameState.UNSYNCED)
         errors = set_types(self._port, MemType.RAM_RW, unsynced)
         self._frames.apply(Event.LOSE, [gfn for gfn, error in zip(unsynced, errors, strict=True) if error])
         self.drop_guard_ranges()
@@ -171,44 +175,46 @@ class RangeTraps:
         return self._retries.start_round()
 
     def unprotect_deferred(self) -> bool:
-        self._free(self._frames.those(FrameState.DEFERRED))
-        return not self._frames.those(FrameState.DEFERRED)
+        self._free(self._frames.in_state(FrameState.DEFERRED))
+        return not self._frames.in_state(FrameState.DEFERRED)
 
     # For a successor
 
     def adopt_guard_ranges(self, gfns: Collection[int]) -> None:
-        """A frame that has a range may have the type. Nobody knows what it was protected for, so it is unprotected."""
+        """A frame with a range may have the type. It is unprotected, since nothing says what it was protected for."""
         self._guards.adopt(gfns)
         self._frames.apply(Event.LEFT_PROTECTED, [gfn for gfn in gfns if self._frames[gfn] is FrameState.PLAIN])
 
-    def guard_pending(self) -> None:
+    def guard_in_flight(self) -> None:
         """Does nothing: a frame that traps has its range."""
 
-    def protect_pending(self) -> None:
-        """Does nothing: on such a Xen a type may change while a store is under way."""
+    def protect_in_flight(self) -> None:
+        """Does nothing: on this Xen a retype in flight is not fatal."""
 
     # The end
 
     def refuse_new(self) -> None:
         self._refusing = True
 
-    def unprotect_all(self) -> bool:
-        self._free(self._frames.trapping())
+    def unprotect_all(self) -> Steps[bool]:
+        for batch in batches(self._frames.trapping()):
+            self._free(batch)
+            yield
         return not self._frames.trapping()
 
     def unprotect_by_force(self) -> None:
         try:
-            for _ in range(2):  # as every call whose failure would leave something behind
+            for _ in range(2):  # as every call that would leave something behind if it failed
                 self._free(self._frames.trapping())
         except DomainGoneError:
-            self._frames.apply(Event.FREE, self._frames.trapping())  # they went with the domain
+            self._frames.apply(Event.FREE, self._frames.trapping())  # they are gone with the domain
             raise
         if left := self._frames.trapping():
             raise still_trapping(self._port.domid, len(left))
 
     def drop_guard_ranges(self) -> bool:
-        self._drop_idle()
-        return not self._idle()
+        self._drop_unneeded()
+        return not self._unneeded()
 
     # For tests
 
@@ -220,31 +226,31 @@ class RangeTraps:
         self._frames.check()
         self._guards.check()
         assert all(gfn in self._guards for gfn in self._frames.trapping())
-        assert self._refusing or all(gfn in self._guards for gfn in self._frames.those(FrameState.UNSYNCED))
-        assert self._guards.reserved() <= set(self._frames.those(*_LOST))
+        assert self._refusing or all(gfn in self._guards for gfn in self._frames.in_state(FrameState.UNSYNCED))
+        assert self._guards.reserved() <= set(self._frames.in_state(*_LOST))
 
     # Ranges
 
-    def _claim_range(self, gfn: int, batch: Sequence[int]) -> int:
-        """Give a frame its range, at the expense of what only late stores need. Returns 0 or an errno.
+    def _add_range(self, gfn: int, batch: Sequence[int]) -> int:
+        """Gives a frame its range. If there is no room, drops ranges that are not needed. Returns 0 or an errno.
 
-        ``batch``: frames that are about to get the type, and so need the ranges that they have got.
+        ``batch``: frames that are about to get the type, and so need their ranges.
         """
         error = self._guards.add(gfn)
-        if error and self._idle(batch):
-            self._drop_idle(batch, ends_only=True)
+        if error and self._unneeded(batch):
+            self._drop_unneeded(batch, ends_only=True)
             error = self._guards.add(gfn)
         return error
 
-    def _idle(self, batch: Collection[int] = ()) -> set[int]:
-        """The frames that have a range which only late stores need."""
+    def _unneeded(self, batch: Collection[int] = ()) -> set[int]:
+        """The frames that have a range although none but a late store can need it. None of ``batch`` is among them."""
         needed = TRAPPING if self._refusing else TRAPPING | {FrameState.UNSYNCED}
         return {gfn for gfn in self._guards.frames().difference(batch) if self._frames[gfn] not in needed}
 
-    def _drop_idle(self, batch: Collection[int] = (), *, ends_only: bool = False) -> None:
-        if idle := self._idle(batch):
-            idle = behind_barrier(idle, self._port, self._server, self._slots)
-            self._guards.drop(idle, ends_only=ends_only, reserve=self._frames.those(*_LOST))
+    def _drop_unneeded(self, batch: Collection[int] = (), *, ends_only: bool = False) -> None:
+        if unneeded := self._unneeded(batch):
+            unneeded = droppable(unneeded, self._port, self._server, self._slots)
+            self._guards.drop(unneeded, ends_only=ends_only, reserve=self._frames.in_state(*_LOST))
 
     def _remove_range(self, gfn: int) -> None:
         self._guards.remove(gfn, reserve=self._frames[gfn] in _LOST)
@@ -256,8 +262,12 @@ class RangeTraps:
             self._make_ram(batch, Event.FREE)
 
     def _make_ram(self, gfns: Sequence[int], event: Event) -> set[int]:
-        """Make frames that trap RAM; their ranges stay. Returns those that are; the others still trap."""
-        plain, lost = make_ram(self._port, gfns)
+        """Turns trapping frames into plain RAM; they keep their ranges. Returns those that are RAM; the others trap.
+
+        ``event`` happens to each frame that becomes RAM.
+        """
+        may = may_become_ram(gfns, self._port, self._server, self._slots)
+        plain, lost = make_ram(may, self._port, self._slots, self.TRAP)
         self._frames.apply(event, plain)
         self._frames.apply(Event.LOSE, lost)
         self.vanished += len(lost)
@@ -266,8 +276,8 @@ class RangeTraps:
         return plain
 
     def _while_plain(self, gfns: Sequence[int], action: Callable[[], int]) -> int:
-        """Do something while frames that trap are RAM. Those that then do not take the type again are lost."""
-        plain, lost = make_ram(self._port, gfns)
+        """Calls ``action`` while trapping frames are RAM. Those that cannot get the type back afterwards are lost."""
+        plain, lost = set_ram(gfns, self._port)
         ascending = sorted(plain)
         try:
             return action()

@@ -1,91 +1,95 @@
-"""When Xen refuses to change the type of a frame: what is tried again, when, and how often."""
+"""What is retried when Xen refuses a type change: at once here (EAGAIN, EBUSY, ENOMEM), and an unsync later on.
+
+The policy for type changes
+---------------------------
+Facts (xen/arch/x86/hvm/dm.c set_mem_type): EBUSY means that the page's type changed between Xen's look and its change.
+ENOMEM means that Xen had no memory to split a superpage. EAGAIN means that the page is paged out or shared; on real Xen
+the port has retried that already, for up to 51 ms (``set_type_retrying_eagain`` in cffi_build/xen/devicemodel.c).
+EINVAL means that the frame's present type does not allow the change.
+
+What follows: after EBUSY, ENOMEM and EAGAIN a second try can succeed. To the trapping type, EINVAL is the usual answer
+for a frame that is no RAM or has the type already, and a guest decides how often it comes. To RAM, EINVAL is rare, and
+the frame is taken for lost after it.
+
+What we do: each type change in this package goes through :func:`set_types_in_place` or :func:`set_types`. A frame that
+fails is tried a second time at once, except after EINVAL to the trapping type. Then the caller gets the errno: a frame
+that cannot be protected fails alone, and one that cannot be unprotected stays protected (a deferred unprotect) or, if
+the engine wanted to unsync it, waits in :class:`UnsyncRetries`.
+
+Cost: one more hypercall for each frame that fails. With pages that stay paged out, a change takes up to 102 ms.
+"""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 from xengt_dm._core import ffi
 from xengt_dm.hypervisor.port import DomainPort, MemType
+from xengt_dm.units import CData
 
 #: How often unsyncing a frame is retried after the store that asked for it; then the next store asks anew.
 UNSYNC_TRIES: Final = 8
-#: Frames whose types are changed back between two looks at the slots.
-BATCH: Final = 64
+
+
+def set_types_in_place(port: DomainPort, mem_type: MemType, gfns: CData, count: int, errors: CData) -> int:
+    """Changes the types of frames, with a second try. Parameters and result are those of DomainPort.set_mem_types."""
+    failures = port.set_mem_types(mem_type, gfns, count, errors)
+    failed = [i for i in range(count) if _may_succeed_later(mem_type, errors[i])] if failures else []
+    if failed:
+        second = ffi.new("int[]", len(failed))
+        port.set_mem_types(mem_type, ffi.new("uint64_t[]", [gfns[i] for i in failed]), len(failed), second)
+        for i, error in zip(failed, second, strict=True):
+            errors[i] = error
+            if not error:
+                failures -= 1
+    return failures
 
 
 def set_types(port: DomainPort, mem_type: MemType, gfns: Sequence[int]) -> list[int]:
-    """Change the types of frames. Returns an errno or 0 for each. A frame that fails is tried once more.
-
-    Raises DomainGoneError.
-    """
+    """Changes the types of frames, with a second try. Returns an errno or 0 for each. Raises DomainGoneError."""
     if not gfns:
         return []
     errors = ffi.new("int[]", len(gfns))
-    if not port.set_mem_types(mem_type, ffi.new("uint64_t[]", gfns), len(gfns), errors):
-        return [0] * len(gfns)
-    failed = [i for i in range(len(gfns)) if errors[i]]
-    again = ffi.new("int[]", len(failed))
-    port.set_mem_types(mem_type, ffi.new("uint64_t[]", [gfns[i] for i in failed]), len(failed), again)
-    for i, error in zip(failed, again, strict=True):
-        errors[i] = error
+    set_types_in_place(port, mem_type, ffi.new("uint64_t[]", gfns), len(gfns), errors)
     return [*errors]
 
 
-class MadeRam(NamedTuple):
-    """Of frames that trapped: those that are ``plain`` RAM now, and those that the guest has given back or replaced."""
-
-    plain: set[int]
-    lost: set[int]
-
-
-def make_ram(port: DomainPort, gfns: Sequence[int]) -> MadeRam:
-    """Give frames that trap the type ``ram_rw``. What is in neither set is as before. Raises DomainGoneError."""
-    errors = dict(zip(gfns, set_types(port, MemType.RAM_RW, gfns), strict=True))
-    # Xen says EINVAL for no frame in a state that we can have brought it into.
-    return MadeRam(
-        {gfn for gfn, error in errors.items() if not error},
-        {gfn for gfn, error in errors.items() if error == errno.EINVAL},
-    )
-
-
-def batches(gfns: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Frames in portions of :data:`BATCH`."""
-    for i in range(0, len(gfns), BATCH):
-        yield gfns[i : i + BATCH]
+def _may_succeed_later(mem_type: MemType, error: int) -> bool:
+    return error != 0 and (error != errno.EINVAL or mem_type is MemType.RAM_RW)
 
 
 class UnsyncRetries:
-    """The frames whose unsync was refused, with the tries that each has left.
+    """The frames whose unsync was refused, with the number of tries that each has left.
 
-    A frame that nobody asks to unsync in the round in which it is due is forgotten: its table is gone, or the mode is
-    strict by now.
+    A round begins when the serve loop has answered the stores. The engine then asks again to unsync the frames that are
+    due. A frame for which it does not ask is forgotten: its table is gone, or the mode is strict by now.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, int] = {}
+        self._next_round: dict[int, int] = {}
         self._due: dict[int, int] = {}
 
     def __contains__(self, gfn: int) -> bool:
-        """Whether the frame waits for the next round."""
-        return gfn in self._waiting
+        """Returns whether the frame waits for the next round."""
+        return gfn in self._next_round
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._next_round)
 
     def wait(self, gfn: int, tries: int = UNSYNC_TRIES) -> None:
-        """Retry the frame in the next round, if there are tries left."""
+        """Has the frame retried in the next round. Does nothing if no tries are left."""
         if tries:
-            self._waiting[gfn] = tries
+            self._next_round[gfn] = tries
 
     def start_round(self) -> list[int]:
-        """The frames to retry now."""
-        if not self._waiting and not self._due:
+        """Returns the frames that are due now."""
+        if not self._next_round and not self._due:
             return []
-        self._due, self._waiting = self._waiting, {}
+        self._due, self._next_round = self._next_round, {}
         return [*self._due]
 
     def take(self, gfn: int) -> int | None:
-        """The tries that a frame has left which is due in this round; None if it is not, or was taken already."""
+        """Returns how many tries a frame has left that is due; None if it is not due, or was taken in this round."""
         return self._due.pop(gfn, None)

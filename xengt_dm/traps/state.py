@@ -1,8 +1,8 @@
-"""What a frame that traps stores can be, and when it may change: the theory, and the table of states.
+"""The states of a frame that may trap stores, and why its type may change only at certain times.
 
 A *write-protected* frame has a p2m type that makes Xen send the guest's stores to us: its *trapping type*. To unprotect
 it is to give it the type ``ram_rw`` back. Protecting is simple: from the return of ``set_mem_type`` on, every new store
-traps. Unprotecting is not, because a store may be under way. There are two ways to lose by it.
+traps. Unprotecting is not, because a store may be in flight. Two things can go wrong then; each has a section below.
 
 A late store is dropped
 -----------------------
@@ -15,8 +15,8 @@ made, Xen never tries the others as memory (``hvm_mmio_cache``).
 What follows: a frame must not become writable without a range while a vCPU may be in the middle of a store to it.
 
 What we do: before the type changes, the frame gets a *guard range*: our server claims its 4 KiB as MMIO. A *late
-store*, which traps by the old type and is looked at by the new one, then still finds us, and we perform it in memory. A
-range means nothing to a frame that is RAM, so a guard range may stay. It may be dropped
+store*, which trapped because of the old type and meets the new one at Xen's second look, then still comes to us, and we
+perform it in memory. Xen does not look at ranges for a store to RAM, so a guard range may stay. It may be dropped
 
 * when the frame is protected again, since the second look then finds the type; or
 * after a *barrier*. Enabling a server that is enabled changes nothing, but Xen pauses the domain for it, and a paused
@@ -37,24 +37,25 @@ If the frame is ``ram_rw`` by then, ``rep stos`` and ``rep movs`` are done on me
 that was left, and Xen crashes the domain. Linux clears page tables by ``rep stos``. No request says which instruction
 sent it.
 
-What follows: a frame must not become RAM while an instruction that stores to it is under way. While we answer a store,
-one always is. So the store that makes a table worth unsyncing can never unsync it.
+What follows: a frame must not become RAM while an instruction that stores to it is in flight. While we answer a store,
+one always is. So a table can never be unsynced during the store that is the reason to unsync it.
 
-What we do where the port says ``retype_in_flight_is_fatal`` (every real Xen): a frame that the last request of a vCPU
-names stays protected. If Xen has taken the answer already, a barrier tells whether the instruction is over. A request
-may come between our look at the slots and the change of the type; it was sent because of the old type. So we look again
-after the change, and protect such a frame again before we answer it. What could not be unprotected is tried again: an
-unsync after the answer and after the next ones (:class:`~xengt_dm.traps.retry.UnsyncRetries`), a *deferred unprotect*
-when there is time.
+What we do where the port says ``retype_in_flight_is_fatal`` (every real Xen), in :mod:`xengt_dm.traps.unprotect`: a
+frame that the last request of a vCPU names stays protected. If Xen has taken the answer already, a barrier tells
+whether the instruction is over. A request may come between our look at the slots and the change of the type; it was
+sent because of the old type. So we look again after the change, and protect such a frame again before we answer it.
+What could not be unprotected is tried again: an unsync after the answer and after the next ones
+(:class:`~xengt_dm.traps.retry.UnsyncRetries`), a *deferred unprotect* when there is time.
 
 Example: a guest clears table 5 by ``rep stosq``; each of its 512 elements is one request. In relaxed mode the first one
 asks us to unsync 5; we wait. After the answer the slot is NONE. We pause the domain: if the slot is still NONE, the
 vCPU is in the guest, between two elements, and will find RAM at its next one. If the slot names 5 again, we answer that
 one, too, and look again.
 
-Cost: a pause of the domain where another vCPU was the last to store to a frame that is unprotected. What remains: a
-store over the end of a frame, whose first frame becomes *protected* while the second half is answered, ends in the same
-way. No driver is known to store like that.
+Cost: a pause of the domain where another vCPU was the last to store to a frame that is unprotected.
+
+Not covered: a store over the end of a frame, whose first frame becomes *protected* while its second half is answered.
+Xen crashes the domain then, too. No driver is known to store like that.
 """
 
 from __future__ import annotations
@@ -65,34 +66,34 @@ from typing import Final
 
 
 class FrameState(enum.IntEnum):
-    """What a frame is to us. Whether it has a guard range is another matter: any state may have one."""
+    """What a frame is to us. A frame in any state may have a guard range."""
 
-    #: RAM to Xen, and of no interest to us. Most frames are; they are not stored.
+    #: RAM to Xen, and not used by the engine. Most frames are PLAIN; no record is kept of them.
     PLAIN = 0
     #: Traps stores, because the engine wants it.
     PROTECTED = 1
-    #: RAM to Xen until the engine resyncs it: it may be stored to unseen.
+    #: RAM to Xen until the engine resyncs it: stores to it do not trap.
     UNSYNCED = 2
-    #: Traps stores, though nobody wants that any more: its unprotecting is deferred.
+    #: Traps stores, although the engine does not want that any more: its unprotecting is deferred.
     DEFERRED = 3
-    #: Was PROTECTED; then the guest gave the page back or replaced it. The engine still counts on it.
+    #: Was PROTECTED until the guest gave the page back or replaced it. The engine still uses it as a table.
     LOST = 4
-    #: Was UNSYNCED; then the guest gave the page back or replaced it. The engine will still resync it.
+    #: Was UNSYNCED until the guest gave the page back or replaced it. The engine still uses it as a table.
     LOST_UNSYNCED = 5
 
 
 class Event(enum.Enum):
-    """What happens to a frame: the engine's wish that we follow, or what Xen answered."""
+    """What happens to a frame: the engine asks for something, or Xen answers."""
 
-    #: The engine wants it protected, and ``set_mem_type`` gave it the trapping type, or said that it had it.
+    #: The engine wants it protected, and ``set_mem_type`` gave it the trapping type, or answered that it has it.
     PROTECT = enum.auto()
     #: The engine unsyncs it, and ``set_mem_type`` made it RAM.
     UNSYNC = enum.auto()
-    #: The engine has no more use for it. No hypercall; if it traps, an attempt to FREE it follows.
+    #: The engine does not use it any more. No hypercall; if it traps, an attempt to FREE it follows.
     FORGET = enum.auto()
-    #: ``set_mem_type`` made it RAM, and it is to stay that.
+    #: ``set_mem_type`` made it RAM, and it stays RAM.
     FREE = enum.auto()
-    #: ``set_mem_type`` to RAM said EINVAL: it is not RAM that traps any more, so the guest gave it back or replaced it.
+    #: ``set_mem_type`` to RAM answered EINVAL: the guest gave the frame back or replaced it, so it traps no more.
     LOSE = enum.auto()
     #: A predecessor left it with the trapping type.
     LEFT_PROTECTED = enum.auto()
@@ -123,14 +124,15 @@ class Frames:
 
     def __init__(self) -> None:
         self._states: dict[int, FrameState] = {}
-        #: How many frames are in each state, so that nobody searches for a state that none is in. PLAIN's is no count.
+        #: How many frames are in each state, so that no search is made for a state that no frame is in. The element of
+        #: PLAIN means nothing, since PLAIN frames are not recorded.
         self._counts = [0] * len(FrameState)
 
     def __getitem__(self, gfn: int) -> FrameState:
         return self._states.get(gfn, FrameState.PLAIN)
 
     def apply(self, event: Event, gfns: Iterable[int]) -> None:
-        """Follow an event that happened to each of these frames."""
+        """Changes the state of each of these frames, to which the event happened."""
         after, states, counts = TRANSITIONS[event], self._states, self._counts
         for gfn in gfns:
             before = states.get(gfn, FrameState.PLAIN)
@@ -143,15 +145,15 @@ class Frames:
             else:
                 states.pop(gfn, None)
 
-    def those(self, *wanted: FrameState) -> list[int]:
-        """The frames in any of these states, which are not PLAIN, ascending."""
+    def in_state(self, *wanted: FrameState) -> list[int]:
+        """Returns the frames that are in one of these states, ascending. PLAIN may not be among the states."""
         if not any(self._counts[state] for state in wanted):
             return []
         return sorted(gfn for gfn, state in self._states.items() if state in wanted)
 
     def trapping(self) -> list[int]:
         """The frames that have the trapping type, ascending."""
-        return self.those(*TRAPPING)
+        return self.in_state(*TRAPPING)
 
     def check(self) -> None:
         """Raises AssertionError if this contradicts itself; for tests."""

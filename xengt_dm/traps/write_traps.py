@@ -1,7 +1,8 @@
-"""Having Xen trap the stores to frames: what the two ways to do it have in common.
+"""Write-protecting frames, so that Xen sends us the stores to them: what both implementations have in common.
 
-:class:`~xengt_dm.traps.claim.ClaimTraps` is the way of every Xen since 4.9, :class:`~xengt_dm.traps.ranges.RangeTraps`
-that of the 2014 series. Why a frame may become RAM only with care is in :mod:`xengt_dm.traps.state`.
+:class:`~xengt_dm.traps.claim.ClaimTraps` is for every Xen since 4.9, :class:`~xengt_dm.traps.ranges.RangeTraps` for the
+2014 series. :mod:`xengt_dm.traps.unprotect` decides when a frame may become RAM again, :mod:`xengt_dm.traps.retry` what
+is retried, and :mod:`xengt_dm.traps.state` explains why.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from typing import Protocol
 
 from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
+from xengt_dm.steps import Steps
 from xengt_dm.units import CData
 
 
 class WriteTraps(Protocol):
     """The write-protected frames of one ioreq server.
 
-    Serves the shadows as their :class:`~xengt_dm.ppgtt.ports.Protector` and
-    :class:`~xengt_dm.ppgtt.ports.FrameMapper`; those methods are described there. It knows exactly which frames trap,
-    whatever became of who asked for it, so it can take everything down alone.
+    The shadow engine uses it as its :class:`~xengt_dm.ppgtt.ports.Protector` and
+    :class:`~xengt_dm.ppgtt.ports.FrameMapper`; those methods are described there. It keeps its own record of the frames
+    that trap, so it can unprotect all of them without the engine.
 
     Methods raise DomainGoneError, and nothing else unless they say so.
     """
@@ -47,46 +49,46 @@ class WriteTraps(Protocol):
     def unmap_frames(self, address: int, count: int) -> None:
         """Raises HostError, too."""
 
-    # What the serve loop asks for, when no store is being handled.
+    # For the serve loop, between two stores.
 
     def take_retries(self) -> list[int]:
-        """The frames to unsync again, now that the stores to them are answered. The caller asks the engine to."""
+        """Returns the frames whose unsync is to be tried again now. The caller must ask the engine to unsync them."""
 
     def unprotect_deferred(self) -> bool:
-        """Try again to unprotect what could not be. Returns False if any of that still traps."""
+        """Tries the deferred unprotects again. Returns False if any frame still traps for want of one."""
 
-    # What a successor asks for.
+    # For a successor.
 
     def adopt_guard_ranges(self, gfns: Collection[int]) -> None:
-        """A predecessor left guard ranges over these frames, or was about to claim them."""
+        """Takes over the guard ranges that a predecessor left over these frames, or was about to claim."""
 
-    def guard_pending(self) -> None:
-        """See to it that what remains of a store that waits in a slot comes to us, even if its frame is RAM by then.
+    def guard_in_flight(self) -> None:
+        """Gives guard ranges to the frames of the stores in flight, so that their remaining parts come to us as well.
 
         Raises HostError.
         """
 
-    def protect_pending(self) -> None:
-        """Give the frames of stores that are not over the trapping type, so that they may be answered.
+    def protect_in_flight(self) -> None:
+        """Gives the trapping type to the frames of the stores in flight, so that these may be answered.
 
-        Those frames trap until :meth:`unprotect_deferred` succeeds.
+        The frames trap until :meth:`unprotect_deferred` succeeds.
         """
 
-    # The end, in this order.
+    # For the end, in this order.
 
     def refuse_new(self) -> None:
-        """Protect nothing from here on; what is protected can still be unprotected."""
+        """Refuses to protect any frame from here on. Protected frames can still be unprotected."""
 
-    def unprotect_all(self) -> bool:
-        """Unprotect every frame to which no store is under way. Returns False if any still traps."""
+    def unprotect_all(self) -> Steps[bool]:
+        """Unprotects every frame to which no store is in flight. The steps end with False if any frame still traps."""
 
     def unprotect_by_force(self) -> None:
-        """Unprotect every frame, whatever is under way. Raises HostError if any still traps."""
+        """Unprotects every frame, even if a store to it is in flight. Raises HostError if any frame still traps."""
 
     def drop_guard_ranges(self) -> bool:
-        """Remove the guard ranges of frames that no late store can reach. Returns False if any is left."""
+        """Removes the guard ranges that no late store can need. Returns False if any guard range is left."""
 
-    # For tests, and for whoever looks.
+    # For tests and reports.
 
     @property
     def protected(self) -> frozenset[int]:
@@ -97,17 +99,17 @@ class WriteTraps(Protocol):
         """How many frames could not be unprotected because the guest had given them back or replaced them."""
 
     def check(self) -> None:
-        """Raises AssertionError if what is known of the frames contradicts itself."""
+        """Raises AssertionError if the records about the frames contradict each other."""
 
 
 def refuse(count: int, errors: CData) -> int:
-    """Tell the caller of ``protect`` that nothing is protected any more."""
+    """Fills ``errors`` for a caller of ``protect`` after :meth:`WriteTraps.refuse_new`. Returns ``count``."""
     ffi.memmove(errors, ffi.new("int[]", [errno.ESHUTDOWN] * count), count * ffi.sizeof("int"))
     return count
 
 
 def not_verified(domid: int, error: int) -> HostError:
-    """A table does not trap, and its shadow would become wrong without anybody's knowing."""
+    """The error for a table that does not trap although it must: its shadow would become wrong unnoticed."""
     name = errno.errorcode.get(error, error)
     return HostError(
         "xendevicemodel_set_mem_type", domid, error, f"{name} on protecting a page that the guest replaced"
@@ -115,5 +117,5 @@ def not_verified(domid: int, error: int) -> HostError:
 
 
 def still_trapping(domid: int, count: int) -> HostError:
-    """So many frames cannot be unprotected."""
+    """The error for frames that cannot be unprotected; ``count`` is how many."""
     return HostError("xendevicemodel_set_mem_type", domid, errno.EBUSY, f"{count} stay protected")

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.steps import Steps, in_order
 from xengt_dm.vgpu import registers as reg
 from xengt_dm.vgpu.mmio import Mmio, Written
 from xengt_dm.vgpu.ports import AddressSpaces
@@ -71,27 +72,27 @@ class Vgpu:
             ON_READ[register.on_read](self, register)
         return self._mmio.load(offset, size)
 
-    def write(self, offset: int, size: int, value: int) -> None:
-        """A write to BAR0 by the guest; ``value`` fits ``size``."""
-        for written in self._mmio.write(offset, size, value):
-            ON_WRITE[written.register.on_write](self, written)
+    def write(self, offset: int, size: int, value: int) -> Steps[None] | None:
+        """A write to BAR0 by the guest; ``value`` fits ``size``. Returns None, or steps that do what is left."""
+        rest = [ON_WRITE[written.register.on_write](self, written) for written in self._mmio.write(offset, size, value)]
+        return in_order([steps for steps in rest if steps is not None]) if rest else None
 
     # Behaviours
 
-    def _notify(self, written: Written) -> None:
+    def _notify(self, written: Written) -> Steps[object] | None:
         """An address space is announced, or done with; its roots are what the pdp registers hold now."""
         pdps = tuple(self._mmio.load(reg.PDP0 + 8 * n, 8) for n in range(reg.PDP_COUNT))
         match written.new:
             case reg.Notification.PPGTT_L4_CREATE:
-                self._spaces.create_space(Mode.L4, pdps[:1])
+                return self._spaces.create_space(Mode.L4, pdps[:1])
             case reg.Notification.PPGTT_L4_DESTROY:
-                self._spaces.destroy_space(Mode.L4, pdps[:1])
+                return self._spaces.destroy_space(Mode.L4, pdps[:1])
             case reg.Notification.PPGTT_L3_CREATE:
-                self._spaces.create_space(Mode.L3, pdps)
+                return self._spaces.create_space(Mode.L3, pdps)
             case reg.Notification.PPGTT_L3_DESTROY:
-                self._spaces.destroy_space(Mode.L3, pdps)
-            case _:
-                self._spaces.ignore_notification()
+                return self._spaces.destroy_space(Mode.L3, pdps)
+        self._spaces.ignore_notification()
+        return None
 
     def _page_sizes(self, written: Written) -> None:
         """Whether 64 KiB pages count may have changed."""
@@ -105,7 +106,7 @@ class Vgpu:
 #: What brings a register up to date before it is read, by the name that rows have for it.
 ON_READ: Final[Mapping[str, Callable[[Vgpu, Register], None]]] = {}
 #: What follows a write, by the name that rows have for it.
-ON_WRITE: Final[Mapping[str, Callable[[Vgpu, Written], None]]] = {
+ON_WRITE: Final[Mapping[str, Callable[[Vgpu, Written], Steps[object] | None]]] = {
     "notify": Vgpu._notify,
     "page_sizes": Vgpu._page_sizes,
 }

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Protocol
 
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.steps import Steps
 
 
 class AddressSpaces(Protocol):
     """The address spaces of the GPU, which the guest announces; :class:`xengt_dm.ppgtt.engine.Engine` has them."""
 
-    def create_space(self, mode: Mode, roots: tuple[int, ...]) -> None:
+    def create_space(self, mode: Mode, roots: tuple[int, ...]) -> Steps[None]:
         """The guest announces a space whose root tables are at these guest physical addresses."""
 
-    def destroy_space(self, mode: Mode, roots: tuple[int, ...]) -> bool:
-        """The guest is done with a space. Returns False if there is no such space."""
+    def destroy_space(self, mode: Mode, roots: tuple[int, ...]) -> Steps[object]:
+        """The guest is done with a space; counted, and nothing else, if there is no such space."""
 
     def set_64k_pages(self, enabled: bool) -> None:
         """Whether a page directory can ask for 64 KiB pages from now on."""

@@ -57,6 +57,8 @@ typedef struct xd_counters {
     uint64_t audits;
     uint64_t audit_mismatches;
     uint64_t audit_overdue;
+    uint64_t refused_spaces;
+    uint64_t cut_recordings;
     xd_timing timing;
 } xd_counters;
 

@@ -14,7 +14,7 @@ _Static_assert(__builtin_offsetof(xd_ioreq, vp_eport) == 24, "vp_eport is at 24"
 _Static_assert(__builtin_offsetof(xd_ioreq, bits) == 30, "the bit fields are at 30");
 _Static_assert((int)XD_STATS_VCPUS == (int)XD_SLOTS_PER_PAGE, "every slot's request is timed");
 
-int xd_slots_take(void *page, uint32_t nr_vcpus, int adopt, xd_taken *out, xd_timing *timing)
+int xd_slots_take(void *page, uint32_t nr_vcpus, int begun, xd_taken *out, xd_timing *timing)
 {
     int taken = 0;
     uint64_t now = 0;
@@ -22,7 +22,7 @@ int xd_slots_take(void *page, uint32_t nr_vcpus, int adopt, xd_taken *out, xd_ti
         xd_ioreq *slot = slot_of(page, vcpu);
         uint8_t bits = load_bits(slot);
         uint32_t state = bits & XD_STATE_MASK;
-        if (state != XD_STATE_READY && !(adopt && state == XD_STATE_INPROCESS))
+        if (state != XD_STATE_READY && !(begun && state == XD_STATE_INPROCESS))
             continue;
         xd_taken *one = &out[taken++];
         one->vcpu = vcpu;

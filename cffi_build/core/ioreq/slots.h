@@ -23,19 +23,19 @@ typedef struct xd_taken {
 
 /*
  * Take requests: each slot of vCPUs 0 to nr_vcpus - 1 that is READY is copied to out[] once and moved to INPROCESS.
- * With `adopt` not 0, slots that a predecessor left INPROCESS are copied, too. `out` has room for nr_vcpus requests.
- * Returns how many were taken.
+ * With `begun` not 0, slots that are INPROCESS already are copied, too: somebody began to serve these requests. `out`
+ * has room for nr_vcpus requests. Returns how many were taken.
  */
-int xd_slots_take(void *page, uint32_t nr_vcpus, int adopt, xd_taken *out, xd_timing *timing);
+int xd_slots_take(void *page, uint32_t nr_vcpus, int begun, xd_taken *out, xd_timing *timing);
 
 /*
- * Answer a request that was taken: store `data` if the request was a read, then RESP_READY (release), with which the
- * vCPU may go on as soon as it looks. The caller must notify the vCPU's event channel afterwards. `route` (xd_route) says
+ * Answer a request that was taken: store `data` if the request was a read, then make the slot RESP_READY (release). The
+ * vCPU may continue from then on. The caller must notify the vCPU's event channel afterwards. `route` (xd_route) says
  * which histogram of `timing` gets the time that the answer took.
  */
 void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, uint32_t route, xd_timing *timing);
 
-/* As xd_slots_take without `adopt`; where nothing is READY it looks again until `nanoseconds` have passed. */
+/* As xd_slots_take without `begun`; where nothing is READY it looks again until `nanoseconds` have passed. */
 int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken *out, xd_timing *timing);
 
 /*

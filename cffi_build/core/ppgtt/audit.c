@@ -9,14 +9,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct auditor {
+enum { LEVELS = 4, ROOTS = 4 };
+
+/* How far the audit came in a directory. The table may be freed meanwhile, and its number be given to another one. */
+typedef struct place {
+    uint64_t gfn;
+    uint32_t number;
+    uint32_t kind;
+    uint32_t next; /* entry */
+} place;
+
+struct xd_auditor {
     const xd_shadow *shadow;
     xd_audit *result;
-    uint8_t *visited; /* a bit a table */
-    uint32_t how;
+    uint64_t looks;   /* entries compared and frames looked up in this step */
     const uint64_t *refused;
     uint32_t refused_count;
-} auditor;
+    uint32_t how;
+    uint32_t roots[ROOTS];
+    uint32_t next_root;
+    uint32_t depth;
+    place path[LEVELS];
+    uint8_t visited[]; /* a bit a table */
+};
+typedef struct xd_auditor auditor;
 
 static void mismatch(auditor *self, const xd_table *table, uint32_t slot, uint64_t guest, uint64_t entry)
 {
@@ -29,13 +45,14 @@ static void mismatch(auditor *self, const xd_table *table, uint32_t slot, uint64
     self->result->shadow = entry;
 }
 
-static bool is_ram(const auditor *self, uint64_t gfn)
+static bool is_ram(auditor *self, uint64_t gfn)
 {
+    self->looks++;
     return xd_frames_state(self->shadow->frames, gfn) == XD_FRAME_RAM;
 }
 
 /* Between two syncs, a pending entry of a leaf may stay pending although its frame became RAM. */
-static bool leaf_is_right(const auditor *self, const xd_table *table, const uint64_t *guest, uint32_t slot,
+static bool leaf_is_right(auditor *self, const xd_table *table, const uint64_t *guest, uint32_t slot,
                           uint64_t entry)
 {
     uint64_t named = guest[slot];
@@ -53,7 +70,7 @@ static bool leaf_is_right(const auditor *self, const xd_table *table, const uint
 }
 
 /* Between two syncs, an entry of a SPLIT may map nothing although its frame became RAM. */
-static bool split_is_right(const auditor *self, uint64_t named, const uint64_t *entries)
+static bool split_is_right(auditor *self, uint64_t named, const uint64_t *entries)
 {
     uint64_t gfn = xd_frame_2m(named);
     for (uint32_t i = 0; i < XD_ENTRIES; i++) {
@@ -66,7 +83,7 @@ static bool split_is_right(const auditor *self, uint64_t named, const uint64_t *
     return true;
 }
 
-static bool page_2m_is_right(const auditor *self, uint64_t named, uint64_t entry)
+static bool page_2m_is_right(auditor *self, uint64_t named, uint64_t entry)
 {
     if (!(entry & XD_PRESENT))
         return entry == XD_PENDING;
@@ -81,7 +98,7 @@ static bool page_2m_is_right(const auditor *self, uint64_t named, uint64_t entry
     return entry == (named & XD_LEAF_2M);
 }
 
-static bool directory_entry_is_right(const auditor *self, const xd_table *table, uint64_t named, uint64_t entry)
+static bool directory_entry_is_right(auditor *self, const xd_table *table, uint64_t named, uint64_t entry)
 {
     unsigned level = xd_level(table);
     if (!(named & XD_PRESENT))
@@ -108,7 +125,7 @@ static int compare(const void *one, const void *other)
 }
 
 /* Returns whether a directory's entry has a reason to be pending just after a sync. */
-static bool may_be_pending(const auditor *self, const xd_table *table, uint64_t named)
+static bool may_be_pending(auditor *self, const xd_table *table, uint64_t named)
 {
     bool no_room = self->shadow->live >= self->shadow->max_tables;
     if (xd_level(table) == 2 && named & XD_HUGE) {
@@ -125,7 +142,7 @@ static bool may_be_pending(const auditor *self, const xd_table *table, uint64_t 
 /* Returns whether a table is compared only after the next sync. */
 static bool is_left_out(const auditor *self, const xd_table *table)
 {
-    return table->flags & XD_TABLE_UNSYNCED || self->how == XD_AUDIT_TRAP_GAP ||
+    return table->flags & (XD_TABLE_UNSYNCED | XD_TABLE_UNREAD) || self->how == XD_AUDIT_TRAP_GAP ||
            (self->how == XD_AUDIT_AS_IT_IS && table->epoch != self->shadow->epoch);
 }
 
@@ -135,6 +152,7 @@ static void compare_entries(auditor *self, uint32_t number)
     const uint64_t *entries = xd_page(self->shadow, number);
     unsigned level = xd_level(table);
     uint64_t guest[XD_ENTRIES];
+    self->looks += XD_ENTRIES;
     if (xd_frames_read_page(self->shadow->frames, table->gfn, guest))
         memset(guest, 0, sizeof(guest));
     for (uint32_t i = 0; i < XD_ENTRIES; i++) {
@@ -148,42 +166,75 @@ static void compare_entries(auditor *self, uint32_t number)
     }
 }
 
-static void audit_table(auditor *self, uint32_t number)
+/* Audits a table, and goes down into it if it is a directory, unless the audit was there already. */
+static void enter(auditor *self, uint32_t number)
 {
     if (number > self->shadow->used)
         return; /* a damaged entry named it, which was counted as a mismatch */
     const xd_table *table = &self->shadow->tables[number];
     uint8_t bit = (uint8_t)(1u << number % 8);
-    if (self->visited[number / 8] & bit)
-        return;
+    if (!table->kind || self->visited[number / 8] & bit || table->kind & XD_KIND_SPLIT)
+        return; /* a SPLIT is compared with the entry it stands for */
     self->visited[number / 8] |= bit;
-    if (table->kind & XD_KIND_SPLIT)
-        return; /* compared with the entry it stands for */
     self->result->tables++;
     if (is_left_out(self, table))
         self->result->unsynced++;
     else
         compare_entries(self, number);
-    const uint64_t *entries = xd_page(self->shadow, number);
-    uint64_t same = 0;
-    for (uint32_t i = 0; xd_level(table) > 1 && i < XD_ENTRIES; i++) {
-        if (entries[i] != same && xd_is_link(entries[i]))
-            audit_table(self, xd_child(entries[i]));
-        same = entries[i];
-    }
+    if (xd_level(table) > 1 && self->depth < LEVELS) /* a damaged entry may lead from a level to itself */
+        self->path[self->depth++] = (place){.gfn = table->gfn, .number = number, .kind = table->kind};
 }
 
-int xd_audit_space(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, uint32_t how,
-                   const uint64_t *refused, uint32_t refused_count, xd_audit *result)
+/* Goes on in the directory that the path ends with, until there is a table to enter or the directory is at its end. */
+static void go_on(auditor *self)
 {
-    auditor self = {.shadow = shadow, .result = result, .how = how, .refused = refused, .refused_count = refused_count};
+    place *here = &self->path[self->depth - 1];
+    const xd_table *table = &self->shadow->tables[here->number];
+    if (table->gfn != here->gfn || table->kind != here->kind)
+        here->next = XD_ENTRIES; /* freed */
+    const uint64_t *entries = xd_page(self->shadow, here->number);
+    while (here->next < XD_ENTRIES) {
+        uint32_t i = here->next++;
+        if ((i && entries[i] == entries[i - 1]) || !xd_is_link(entries[i]))
+            continue;
+        enter(self, xd_child(entries[i]));
+        return;
+    }
+    self->depth--;
+}
+
+xd_auditor *xd_audit_new(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, uint32_t how,
+                         const uint64_t *refused, uint32_t refused_count, xd_audit *result)
+{
+    auditor *self = calloc(1, sizeof(*self) + shadow->max_tables / 8 + 1);
+    if (!self)
+        return NULL;
+    self->shadow = shadow;
+    self->result = result;
+    self->how = how;
+    self->refused = refused;
+    self->refused_count = refused_count;
+    for (uint32_t i = 0; i < (level == 4 ? 1u : (uint32_t)ROOTS); i++)
+        self->roots[i] = roots[i];
     *result = (xd_audit){.tables = 0};
-    self.visited = calloc(shadow->used / 8 + 1, 1);
-    if (!self.visited)
-        return -ENOMEM;
-    for (uint32_t i = 0; i < (level == 4 ? 1u : 4u); i++)
-        if (roots[i])
-            audit_table(&self, roots[i]);
-    free(self.visited);
+    return self;
+}
+
+int xd_audit_step(xd_auditor *self, uint64_t looks)
+{
+    self->looks = 0;
+    do {
+        if (self->depth)
+            go_on(self);
+        else if (self->next_root == ROOTS)
+            return 1;
+        else if (self->roots[self->next_root++])
+            enter(self, self->roots[self->next_root - 1]);
+    } while (self->looks < looks);
     return 0;
+}
+
+void xd_audit_free(xd_auditor *self)
+{
+    free(self);
 }

@@ -24,19 +24,30 @@ enum {
     XD_AUDIT_TRAP_GAP = 2  /* stores may have gone unseen since the last sync: all tables are left out */
 };
 
+/* An audit under way. */
+typedef struct xd_auditor xd_auditor;
+
 /*
- * Compares each distinct table below the roots with the guest's page, entry by entry. Nothing is changed.
+ * Begins an audit, which compares each distinct table below the roots with the guest's page, entry by entry. Nothing is
+ * changed. It is done in slices, and requests may be served between two of them: a table that comes, or moves to where
+ * the audit was already, may be missed.
  *
- * Unsynced tables are always left out: they need not be right until the next sync. A mapping of a frame that is not RAM
- * is always wrong. A pending entry is right in a directory; in a leaf it is if its frame is not RAM, or with
+ * Unsynced and unread tables are always left out: they need not be right until the next sync. A mapping of a frame that
+ * is not RAM is always wrong. A pending entry is right in a directory; in a leaf it is if its frame is not RAM, or with
  * XD_AUDIT_AS_IT_IS. With XD_AUDIT_SYNCED, a pending entry of a directory is overdue if its frame is RAM, there is room
  * for a table, and the frame is not among the refused ones.
  *
  * roots, level: as in walk.h. how: one of the above. refused: `refused_count` frames, sorted, that could not be
- * write-protected in the sync just made; none otherwise.
- * Returns 0 or -ENOMEM. Called by ppgtt/read.py.
+ * write-protected in the sync just made; none otherwise; the caller keeps them. shadow and result must outlive the audit.
+ * Returns NULL without memory. Called by ppgtt/read.py.
  */
-int xd_audit_space(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, uint32_t how,
-                   const uint64_t *refused, uint32_t refused_count, xd_audit *result);
+xd_auditor *xd_audit_new(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, uint32_t how,
+                         const uint64_t *refused, uint32_t refused_count, xd_audit *result);
+/*
+ * Compares tables until about `looks` frames were looked up and entries compared, one table at least. Returns 1 at the
+ * end of the audit, else 0. Same caller.
+ */
+int xd_audit_step(xd_auditor *audit, uint64_t looks);
+void xd_audit_free(xd_auditor *audit);
 
 #endif

@@ -37,30 +37,20 @@ int xd_directory_read(const xd_shadow *shadow, uint32_t number, uint64_t *entrie
     return xd_frames_read_page(shadow->frames, shadow->tables[number].gfn, entries);
 }
 
-/* How much of a 2 MiB page is RAM. */
-typedef enum { NO_RAM, SOME_RAM, ALL_RAM, UNKNOWN_RAM } extent;
-
-static extent ram_of_2m(const xd_shadow *shadow, uint64_t first_gfn)
+/* Returns how much of the 2 MiB page that begins at a frame is RAM, an XD_CHUNK_*: such a page is a chunk. */
+static int ram_of_2m(const xd_shadow *shadow, uint64_t first_gfn)
 {
-    bool some = false;
-    bool all = true;
-    for (uint64_t i = 0; i < XD_CHUNK_FRAMES; i++) {
-        int state = xd_frames_state(shadow->frames, first_gfn + i);
-        if (state == XD_FRAME_UNKNOWN)
-            return UNKNOWN_RAM;
-        some |= state == XD_FRAME_RAM;
-        all &= state == XD_FRAME_RAM;
-    }
-    return all ? ALL_RAM : some ? SOME_RAM : NO_RAM;
+    return xd_chunk_state(shadow->frames, first_gfn >> XD_CHUNK_SHIFT);
 }
 
 /* The set of missing tables while it is collected: a hash table with open addressing, at most half full. */
 enum { SET_SIZE = 2 * XD_ENTRIES };
 
 /* Adds missing[count], about to be written, to the set. Returns false if the set has that table already. */
-static bool insert_missing(uint16_t *set, const xd_missing_table *missing, uint64_t gfn, uint32_t kind, int count)
+static bool insert_missing(uint16_t *set, uint32_t hash, const xd_missing_table *missing, uint64_t gfn, uint32_t kind,
+                           int count)
 {
-    uint32_t i = (uint32_t)((gfn * 0x9e3779b97f4a7c15u) >> 54) % SET_SIZE;
+    uint32_t i = hash % SET_SIZE;
     for (; set[i]; i = (i + 1) % SET_SIZE) {
         const xd_missing_table *one = &missing[set[i] - 1];
         if (one->gfn == gfn && one->kind == kind)
@@ -71,14 +61,14 @@ static bool insert_missing(uint16_t *set, const xd_missing_table *missing, uint6
 }
 
 int xd_directory_missing(xd_shadow *shadow, uint32_t number, const uint64_t *entries, uint32_t first, uint32_t last,
-                         xd_missing_table *missing, uint32_t *splits, xd_need *need)
+                         xd_missing_table *missing, uint32_t *splits, uint32_t *shared, xd_need *need)
 {
     unsigned level = xd_level(&shadow->tables[number]);
     const uint64_t *shadow_entries = xd_page(shadow, number);
     uint16_t set[SET_SIZE] = {0};
     uint64_t same = 0; /* the last entry that names a table: drivers write the same entry many times in a row */
     int count = 0;
-    *splits = 0;
+    *splits = *shared = 0;
     need->lacking = 0;
     for (uint32_t i = first; i <= last; i++) {
         uint64_t gfn = xd_frame(entries[i]);
@@ -86,9 +76,10 @@ int xd_directory_missing(xd_shadow *shadow, uint32_t number, const uint64_t *ent
         meaning what = read_entry(shadow, level, entries[i], &kind);
         if (what == PAGE_2M) {
             uint64_t first_gfn = xd_frame_2m(entries[i]);
-            extent ram = ram_of_2m(shadow, first_gfn);
-            *splits += ram == SOME_RAM && !links_to(shadow, shadow_entries[i], first_gfn, 1 | XD_KIND_SPLIT);
-            if (ram == UNKNOWN_RAM)
+            int ram = ram_of_2m(shadow, first_gfn);
+            *splits +=
+                ram == XD_CHUNK_SOME_RAM && !links_to(shadow, shadow_entries[i], first_gfn, 1 | XD_KIND_SPLIT);
+            if (ram == XD_CHUNK_UNKNOWN)
                 xd_need_frame(need, gfn);
         }
         if (what != TABLE || entries[i] == same)
@@ -98,9 +89,11 @@ int xd_directory_missing(xd_shadow *shadow, uint32_t number, const uint64_t *ent
         if (state == XD_FRAME_UNKNOWN)
             xd_need_frame(need, gfn);
         if (state != XD_FRAME_RAM || links_to(shadow, shadow_entries[i], gfn, kind) ||
-            xd_find(shadow, gfn, kind) || !insert_missing(set, missing, gfn, kind, count))
+            xd_find(shadow, gfn, kind) || !insert_missing(set, xd_hash(shadow, gfn), missing, gfn, kind, count))
             continue;
-        missing[count++] = (xd_missing_table){.gfn = gfn, .kind = kind};
+        bool first_of_frame = !xd_first_of_frame(shadow, gfn);
+        *shared += !first_of_frame;
+        missing[count++] = (xd_missing_table){.gfn = gfn, .kind = kind, .first_of_frame = first_of_frame};
     }
     return need->lacking ? -EAGAIN : count;
 }
@@ -140,6 +133,7 @@ static void fill_split(xd_shadow *shadow, uint32_t number)
         entries[i] = ram ? xd_gpu_leaf((gfn << XD_FRAME_SHIFT) | table->attributes | XD_PRESENT) : 0;
     }
     shadow->tables[number].flags &= (uint8_t)~XD_TABLE_BLANK;
+    xd_set_checked(shadow, &shadow->tables[number]);
 }
 
 /* Returns the shadow entry for a guest entry that maps a 2 MiB page. */
@@ -148,13 +142,13 @@ static uint64_t link_2m(xd_shadow *shadow, uint64_t before, uint64_t guest, xd_n
     uint64_t gfn = xd_frame_2m(guest);
     uint64_t attributes = xd_attributes_of_2m(guest);
     switch (ram_of_2m(shadow, gfn)) {
-    case ALL_RAM:
+    case XD_CHUNK_ALL_RAM:
         return guest & XD_LEAF_2M;
-    case UNKNOWN_RAM:
+    case XD_CHUNK_UNKNOWN:
         return xd_without_ram(shadow, before, gfn, XD_FRAME_UNKNOWN, need);
-    case NO_RAM:
+    case XD_CHUNK_NO_RAM:
         return xd_without_ram(shadow, before, gfn, XD_FRAME_HOLE, need);
-    case SOME_RAM:
+    default: /* XD_CHUNK_SOME_RAM */
         break;
     }
     uint32_t number;
@@ -168,14 +162,24 @@ static uint64_t link_2m(xd_shadow *shadow, uint64_t before, uint64_t guest, xd_n
             return XD_PENDING;
         }
         shadow->counters->invalid_entries++;
-        shadow->tables[number].attributes = (uint16_t)attributes;
+        shadow->tables[number].attributes = (uint32_t)attributes;
     }
     fill_split(shadow, number);
     return xd_link(number);
 }
 
+/* Returns whether a table is missing because its frame could not be write-protected. */
+static bool was_refused(const xd_missing_table *missing, uint32_t count, uint64_t gfn)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (missing[i].refused && missing[i].gfn == gfn)
+            return true;
+    return false;
+}
+
 /* Returns the shadow entry for a guest entry that names a table. */
-static uint64_t link_table(xd_shadow *shadow, uint64_t before, uint64_t gfn, uint32_t kind, xd_need *need)
+static uint64_t link_table(xd_shadow *shadow, uint64_t before, uint64_t gfn, uint32_t kind,
+                           const xd_missing_table *missing, uint32_t count, xd_need *need)
 {
     int state = xd_frames_state(shadow->frames, gfn);
     if (state != XD_FRAME_RAM)
@@ -185,7 +189,7 @@ static uint64_t link_table(xd_shadow *shadow, uint64_t before, uint64_t gfn, uin
         xd_clear_blank(shadow, child);
         return xd_link(child);
     }
-    shadow->counters->quota_entries += before != XD_PENDING;
+    shadow->counters->quota_entries += before != XD_PENDING && !was_refused(missing, count, gfn);
     return XD_PENDING;
 }
 
@@ -209,11 +213,10 @@ static void set_entry(xd_shadow *shadow, uint32_t number, uint64_t *entry, uint6
 }
 
 int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entries, uint32_t first, uint32_t last,
-                      xd_need *need)
+                      const xd_missing_table *missing, uint32_t count, xd_need *need)
 {
     xd_table *table = &shadow->tables[number];
     unsigned level = xd_level(table);
-    bool all = first == 0 && last == XD_ENTRIES - 1;
     uint64_t *shadow_entries = xd_page(shadow, number);
     uint32_t pending = table->pending;
     uint64_t same = 0;
@@ -239,7 +242,7 @@ int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entrie
             if (entries[i] == same && xd_is_link(same_value))
                 value = same_value;
             else
-                value = link_table(shadow, before, xd_frame(entries[i]), kind, need);
+                value = link_table(shadow, before, xd_frame(entries[i]), kind, missing, count, need);
             same = entries[i];
             same_value = value;
             break;
@@ -249,9 +252,13 @@ int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entrie
         pending += is_pending(shadow, value) - (uint32_t)was_pending;
     }
     xd_set_pending(shadow, table, (uint16_t)pending);
-    if (all && !need->lacking)
-        xd_set_checked(shadow, table);
     return left;
+}
+
+void xd_directory_checked(xd_shadow *shadow, uint32_t number, uint64_t epoch)
+{
+    if (epoch == shadow->epoch)
+        xd_set_checked(shadow, &shadow->tables[number]);
 }
 
 void xd_directory_clear(xd_shadow *shadow, uint32_t number)

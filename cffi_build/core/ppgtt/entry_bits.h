@@ -1,44 +1,24 @@
 #ifndef XD_ENTRY_BITS_H
 #define XD_ENTRY_BITS_H
+#include <stdint.h>
 
 /*
- * Masks of guest entries, which follow from entry.h. For C files only: cffi does not read this header.
+ * Bits of a page-table entry of graphics generations 8 and 9, by position. No C file belongs to this header.
+ *
+ * Sources: Linux 6.1 drivers/gpu/drm/i915/gt/intel_gtt.h (GEN8_PAGE_PRESENT, GEN8_PAGE_RW, GEN8_PDE_PS_2M,
+ * GEN8_PDE_IPS_64K; PPAT_* for PWT, PCD and PAT), gvt/gtt.c (GTT_HAW 46, ADDR_4K_MASK, ADDR_64K_MASK, ADDR_2M_MASK);
+ * Intel PRM Broadwell volume 5 "Memory Views", PPGTT table entries.
  */
-#include "entry.h"
-#include "frames.h"
-
-#define XD_MASK(bit) (UINT64_C(1) << (bit))
-#define XD_PRESENT XD_MASK(XD_BIT_PRESENT)
-#define XD_WRITABLE XD_MASK(XD_BIT_WRITABLE)
-#define XD_HUGE XD_MASK(XD_BIT_HUGE)
-#define XD_IPS XD_MASK(XD_BIT_IPS)
-/* The address of a page whose size is 2^low bytes. */
-#define XD_ADDRESS(low) ((XD_MASK(XD_ADDRESS_BITS) - 1) & ~(XD_MASK(low) - 1))
-#define XD_ADDRESS_4K XD_ADDRESS(12)
-#define XD_ADDRESS_64K XD_ADDRESS(16)
-#define XD_ADDRESS_2M XD_ADDRESS(21)
-/* Every bit of a 2 MiB leaf entry that has an effect. */
-#define XD_LEAF_2M                                                                                                     \
-    (XD_ADDRESS_2M | XD_PRESENT | XD_HUGE | XD_WRITABLE | XD_MASK(XD_BIT_PWT) | XD_MASK(XD_BIT_PCD) |                  \
-     XD_MASK(XD_BIT_PAT_HUGE))
-
-/* The frame that an entry names: its 4 KiB page, or its table. */
-static inline uint64_t xd_frame(uint64_t entry)
-{
-    return (entry & XD_ADDRESS_4K) >> XD_FRAME_SHIFT;
-}
-
-/* The first frame of the 2 MiB page that an entry names. */
-static inline uint64_t xd_frame_2m(uint64_t entry)
-{
-    return (entry & XD_ADDRESS_2M) >> XD_FRAME_SHIFT;
-}
-
-/* The attributes of a 2 MiB entry at the bits where a 4 KiB entry has them: PAT moves from bit 12 to bit 7. */
-static inline uint64_t xd_attributes_of_2m(uint64_t entry)
-{
-    uint64_t kept = entry & (XD_WRITABLE | XD_MASK(XD_BIT_PWT) | XD_MASK(XD_BIT_PCD));
-    return kept | (entry & XD_MASK(XD_BIT_PAT_HUGE) ? XD_MASK(XD_BIT_PAT) : 0);
-}
+enum {
+    XD_BIT_PRESENT = 0,    /* GEN8_PAGE_PRESENT */
+    XD_BIT_WRITABLE = 1,   /* GEN8_PAGE_RW */
+    XD_BIT_PWT = 3,        /* PPAT_UNCACHED is PWT and PCD */
+    XD_BIT_PCD = 4,        /* PPAT_DISPLAY_ELLC */
+    XD_BIT_PAT = 7,        /* PPAT_CACHED; in a 4 KiB or 64 KiB leaf entry */
+    XD_BIT_HUGE = 7,       /* GEN8_PDE_PS_2M; in a directory entry: it maps a 1 GiB or 2 MiB page */
+    XD_BIT_IPS = 11,       /* GEN8_PDE_IPS_64K; in a page-directory entry: its table holds 64 KiB entries */
+    XD_BIT_PAT_HUGE = 12,  /* PAT of a 2 MiB leaf entry, whose bit 7 says that it is one */
+    XD_ADDRESS_BITS = 46   /* GTT_HAW: addresses end below this bit; the bits above it have no meaning here */
+};
 
 #endif

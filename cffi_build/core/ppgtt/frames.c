@@ -3,6 +3,7 @@
 #include "guard.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,8 +27,9 @@ xd_frames *xd_frames_new(uint64_t limit)
     frames->mapped = reserve(chunks * sizeof(*frames->mapped));
     frames->queried_at = reserve(chunks * sizeof(*frames->queried_at));
     frames->all_ram = reserve(chunks * sizeof(*frames->all_ram));
+    frames->ram_frames = reserve(chunks * sizeof(*frames->ram_frames));
     frames->clock = frames->ram_valid_since = 1;
-    if (!frames->state || !frames->mapped || !frames->queried_at || !frames->all_ram) {
+    if (!frames->state || !frames->mapped || !frames->queried_at || !frames->all_ram || !frames->ram_frames) {
         xd_frames_free(frames);
         return NULL;
     }
@@ -47,6 +49,8 @@ void xd_frames_free(xd_frames *frames)
         munmap(frames->queried_at, chunks * sizeof(*frames->queried_at));
     if (frames->all_ram)
         munmap(frames->all_ram, chunks * sizeof(*frames->all_ram));
+    if (frames->ram_frames)
+        munmap(frames->ram_frames, chunks * sizeof(*frames->ram_frames));
     free(frames);
 }
 
@@ -115,14 +119,16 @@ static void take_from_ranges(xd_frames *frames, uint64_t chunk)
 void xd_frames_record(xd_frames *frames, uint64_t chunk, void *address, const int *errors)
 {
     uint64_t first = chunk << XD_CHUNK_SHIFT;
-    int all_ram = first + XD_CHUNK_FRAMES <= frames->limit;
-    for (uint64_t i = 0; i < XD_CHUNK_FRAMES && all_ram; i++)
-        all_ram = errors[i] == 0;
+    uint16_t ram = 0;
+    for (uint64_t i = 0; i < XD_CHUNK_FRAMES && first + i < frames->limit; i++)
+        ram = (uint16_t)(ram + (errors[i] == 0));
+    bool all_ram = ram == XD_CHUNK_FRAMES;
     for (uint64_t i = 0; i < XD_CHUNK_FRAMES && !all_ram; i++)
         frames->state[first + i] = first + i < frames->limit && errors[i] == 0 ? XD_FRAME_RAM : XD_FRAME_HOLE;
     frames->mapped[chunk] = address;
     frames->queried_at[chunk] = frames->clock;
     frames->all_ram[chunk] = all_ram ? frames->clock : 0;
+    frames->ram_frames[chunk] = ram;
     if (all_ram)
         add_to_ranges(frames, chunk);
     else
@@ -134,6 +140,11 @@ void xd_frames_forget(xd_frames *frames, uint64_t chunk)
     frames->mapped[chunk] = NULL;
     frames->queried_at[chunk] = frames->all_ram[chunk] = 0;
     take_from_ranges(frames, chunk);
+}
+
+void xd_frames_unmapped(xd_frames *frames, uint64_t chunk)
+{
+    frames->mapped[chunk] = NULL;
 }
 
 void xd_frames_invalidate(xd_frames *frames)
@@ -158,10 +169,22 @@ int xd_frames_state(const xd_frames *frames, uint64_t gfn)
     if (gfn >= frames->limit)
         return XD_FRAME_HOLE;
     int state = last_answer(frames, gfn);
-    uint32_t queried_at = frames->queried_at[gfn >> XD_CHUNK_SHIFT];
+    uint64_t queried_at = frames->queried_at[gfn >> XD_CHUNK_SHIFT];
     if (queried_at < frames->ram_valid_since || (state == XD_FRAME_HOLE && queried_at < frames->holes_valid_since))
         return XD_FRAME_UNKNOWN;
     return state;
+}
+
+int xd_chunk_state(const xd_frames *frames, uint64_t chunk)
+{
+    if (chunk >= frames->chunks)
+        return XD_CHUNK_NO_RAM;
+    if (frames->all_ram[chunk])
+        return is_all_ram(frames, chunk) ? XD_CHUNK_ALL_RAM : XD_CHUNK_UNKNOWN;
+    uint64_t queried_at = frames->queried_at[chunk];
+    if (queried_at < frames->ram_valid_since || queried_at < frames->holes_valid_since)
+        return XD_CHUNK_UNKNOWN;
+    return frames->ram_frames[chunk] ? XD_CHUNK_SOME_RAM : XD_CHUNK_NO_RAM;
 }
 
 /* Finds where `size` bytes at `gpa` are mapped. Returns 0 or an error as frames.h has them. */

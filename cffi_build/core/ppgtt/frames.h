@@ -18,6 +18,8 @@
  */
 enum { XD_CHUNK_FRAMES = 512, XD_CHUNK_SHIFT = 9, XD_FRAME_SIZE = 4096, XD_FRAME_SHIFT = 12, XD_ENTRIES = 512 };
 enum { XD_FRAME_UNKNOWN = 0, XD_FRAME_RAM = 1, XD_FRAME_HOLE = 2 };
+/* How much of a chunk is RAM. */
+enum { XD_CHUNK_UNKNOWN = 0, XD_CHUNK_ALL_RAM = 1, XD_CHUNK_SOME_RAM = 2, XD_CHUNK_NO_RAM = 3 };
 
 /* Chunks `first`..`end`-1; none if both are equal. */
 typedef struct xd_chunk_range {
@@ -36,13 +38,13 @@ typedef struct xd_frames {
     uint64_t chunks;      /* chunks that `limit` frames take */
     uint8_t *state;       /* by frame: XD_FRAME_RAM or XD_FRAME_HOLE; not kept for chunks whose all_ram is not 0 */
     char **mapped;        /* by chunk: the address of its mapping, or NULL */
-    uint32_t *queried_at; /* by chunk: the clock of its last query, or 0 */
-    uint32_t *all_ram;    /* by chunk: the clock of its last query if that found nothing but RAM, else 0 */
+    uint64_t *queried_at; /* by chunk: the clock of its last query, or 0 */
+    uint64_t *all_ram;    /* by chunk: the clock of its last query if that found nothing but RAM, else 0 */
+    uint16_t *ram_frames; /* by chunk: how many of its frames the last query found to be RAM */
     xd_chunk_range ram[XD_RAM_RANGES]; /* of chunks with all_ram >= ram_valid_since */
-    uint32_t clock;
-    uint32_t ram_valid_since;   /* RAM found by an earlier query is UNKNOWN; never 0 */
-    uint32_t holes_valid_since; /* a hole found by an earlier query is UNKNOWN */
-    uint32_t padding;
+    uint64_t clock;             /* 64 bits do not wrap: a guest makes some ten thousand invalidations a second */
+    uint64_t ram_valid_since;   /* RAM found by an earlier query is UNKNOWN; never 0 */
+    uint64_t holes_valid_since; /* a hole found by an earlier query is UNKNOWN */
 } xd_frames;
 
 /*
@@ -61,6 +63,11 @@ void xd_frames_free(xd_frames *frames);
 void xd_frames_record(xd_frames *frames, uint64_t chunk, void *address, const int *errors);
 /* Forgets a chunk: it is mapped no more, and its frames are UNKNOWN. Called by ppgtt/guest_frames.py. */
 void xd_frames_forget(xd_frames *frames, uint64_t chunk);
+/*
+ * Notes that a chunk is not mapped any more. What was found out about its frames stays; an access to one of them
+ * returns -EAGAIN until the chunk is queried again. Called by ppgtt/guest_frames.py.
+ */
+void xd_frames_unmapped(xd_frames *frames, uint64_t chunk);
 /* Makes every frame UNKNOWN; mappings stay. To be called when the guest gave frames back. */
 void xd_frames_invalidate(xd_frames *frames);
 /* Makes every hole UNKNOWN; mappings stay. To be called when a sync begins. */
@@ -68,6 +75,8 @@ void xd_frames_invalidate_holes(xd_frames *frames);
 
 /* Returns XD_FRAME_RAM, XD_FRAME_HOLE or XD_FRAME_UNKNOWN. */
 int xd_frames_state(const xd_frames *frames, uint64_t gfn);
+/* Returns the same for a whole chunk, an XD_CHUNK_*, in constant time. A chunk beyond the limit has no RAM. */
+int xd_chunk_state(const xd_frames *frames, uint64_t chunk);
 
 /*
  * Guarded access to guest memory within one frame (guard.h).

@@ -231,6 +231,7 @@ int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t 
     }
     if (error == -EAGAIN) {
         xd_need_frame(need, table->gfn);
+        xd_set_unread(shadow, table);
         return error;
     }
     table->flags &= (uint8_t)~XD_TABLE_BLANK;
@@ -239,8 +240,10 @@ int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t 
         return error;
     }
     xd_set_pending(shadow, table, (uint16_t)one.pending);
-    if (need->lacking)
+    if (need->lacking) {
+        xd_set_unread(shadow, table);
         return -EAGAIN;
+    }
     if (whole)
         xd_set_checked(shadow, table);
     return 0;

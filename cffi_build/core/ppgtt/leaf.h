@@ -14,7 +14,8 @@
 /*
  * Updates shadow entries `first`..`last` (0..511) of leaf table `number`.
  *
- * Returns 0; -EAGAIN if frames are listed in `need` (need.h); or -ENOENT or -EFAULT if the table's page is gone, and
+ * Returns 0; -EAGAIN if frames are listed in `need` (need.h), and the table is unread until an update of all 512 entries
+ * returns 0; or -ENOENT or -EFAULT if the table's page is gone, and
  * the table maps nothing now. An update of all 512 entries that returns 0 makes the table one of this epoch. Called by
  * store.c, and by xd_leaf_update_many.
  */

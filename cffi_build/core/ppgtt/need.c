@@ -19,7 +19,7 @@ uint64_t xd_without_ram(xd_shadow *shadow, uint64_t before, uint64_t gfn, int st
 {
     if (state == XD_FRAME_UNKNOWN) {
         xd_need_frame(need, gfn);
-        return 0;
+        return before == XD_PENDING ? XD_PENDING : 0;
     }
     shadow->counters->invalid_entries += before != XD_PENDING;
     return XD_PENDING;

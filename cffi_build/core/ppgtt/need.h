@@ -25,8 +25,8 @@ void xd_need_frame(xd_need *need, uint64_t gfn);
  *
  * before: the shadow entry until now. gfn: the frame that the guest entry names, or the first of its 2 MiB page.
  * state: XD_FRAME_UNKNOWN or XD_FRAME_HOLE.
- * Returns 0 for an unknown frame, which it lists, and XD_PENDING for a hole; an entry that becomes pending is counted
- * in counters->invalid_entries. Called by leaf.c and directory.c.
+ * Returns XD_PENDING for a hole; an entry that becomes pending is counted in counters->invalid_entries. Lists an unknown
+ * frame, and returns 0 for it, or XD_PENDING if the entry is pending already. Called by leaf.c and directory.c.
  */
 uint64_t xd_without_ram(xd_shadow *shadow, uint64_t before, uint64_t gfn, int state, xd_need *need);
 

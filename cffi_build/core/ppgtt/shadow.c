@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 
 _Static_assert(sizeof(xd_table) == 64, "the record of a table is one cache line");
 
@@ -38,7 +39,11 @@ xd_shadow *xd_shadow_new(xd_frames *frames, xd_counters *counters, uint32_t max_
     shadow->frames = frames;
     shadow->counters = counters;
     shadow->max_tables = max_tables;
+    shadow->epoch = 1;
     shadow->bucket_mask = 255;
+    if (getrandom(shadow->hash_keys, sizeof(shadow->hash_keys), GRND_NONBLOCK) != sizeof(shadow->hash_keys))
+        shadow->hash_keys[0] = shadow->hash_keys[1] = xd_now(); /* the kernel has collected no entropy yet */
+    shadow->hash_keys[1] |= 1;
     while (shadow->bucket_mask < max_tables && shadow->bucket_mask < (1u << 30))
         shadow->bucket_mask = shadow->bucket_mask * 2 + 1;
     shadow->tables = reserve(records_size(shadow));
@@ -64,10 +69,9 @@ void xd_shadow_free(xd_shadow *shadow)
     free(shadow);
 }
 
-/* Frames are often consecutive: multiplying by an odd constant and taking high bits spreads any stride. */
 static uint32_t *bucket_of(const xd_shadow *shadow, uint64_t gfn)
 {
-    return &shadow->buckets[(uint32_t)((gfn * 0x9e3779b97f4a7c15u) >> 34) & shadow->bucket_mask];
+    return &shadow->buckets[xd_hash(shadow, gfn) & shadow->bucket_mask];
 }
 
 /* Returns the field that holds the number of the frame's first table, or would hold it. */
@@ -147,11 +151,11 @@ uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind)
         memset(xd_page(shadow, number), 0, XD_FRAME_SIZE);
     *table = (xd_table){.gfn = gfn,
                         .kind = (uint8_t)kind,
-                        .flags = leaf ? XD_TABLE_BLANK : 0,
-                        .epoch = shadow->epoch,
+                        .flags = leaf ? XD_TABLE_UNREAD | XD_TABLE_BLANK : XD_TABLE_UNREAD,
                         .synced_in = shadow->submission};
     if (!(kind & XD_KIND_SPLIT))
         add_to_index(shadow, number);
+    shadow->stale_tables++;
     shadow->live++;
     shadow->counters->tables = shadow->live;
     return number;
@@ -215,7 +219,11 @@ void xd_ref(xd_shadow *shadow, uint32_t number)
 
 void xd_link_to(xd_shadow *shadow, uint32_t parent, uint32_t child)
 {
-    shadow->tables[child].parent = parent;
+    xd_table *table = &shadow->tables[child];
+    if (!(table->flags & XD_TABLE_UNREAD))
+        shadow->relinks += xd_level(table) > 1 || table->flags & XD_TABLE_UNSYNCED || table->pending ||
+                           table->epoch != shadow->epoch;
+    table->parent = parent;
     xd_ref(shadow, child);
 }
 
@@ -249,7 +257,7 @@ void xd_unref(xd_shadow *shadow, uint32_t number)
 uint32_t xd_free_unreferenced(xd_shadow *shadow, uint64_t *gfns, uint32_t capacity)
 {
     uint32_t freed = 0;
-    while (shadow->first_unreferenced && freed < capacity) {
+    for (uint32_t seen = 0; shadow->first_unreferenced && seen < capacity; seen++) {
         uint32_t number = shadow->first_unreferenced;
         xd_table *table = &shadow->tables[number];
         shadow->first_unreferenced = table->next_unreferenced;
@@ -275,6 +283,12 @@ void xd_new_epoch(xd_shadow *shadow)
 {
     shadow->epoch++;
     shadow->stale_tables = shadow->live;
+}
+
+void xd_set_frame_unread(xd_shadow *shadow, uint64_t gfn)
+{
+    for (uint32_t number = xd_first_of_frame(shadow, gfn); number; number = shadow->tables[number].next_of_frame)
+        xd_set_unread(shadow, &shadow->tables[number]);
 }
 
 void xd_set_unsynced(xd_shadow *shadow, uint64_t gfn, int unsynced)

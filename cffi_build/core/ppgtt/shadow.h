@@ -21,7 +21,9 @@
  *   XD_REFUSED      the guest entry asks for what no shadow can say (a 1 GiB page). Not present to a GPU; final.
  *
  * A table is *unsynced* if its frame is not write-protected: the guest changes it unseen, and the next sync protects it
- * again and reads it. A table is *stale* if its entries were last checked in an earlier epoch.
+ * again and reads it. A table is *stale* if its entries were last checked in an earlier epoch. A table is *unread*
+ * while an update of it is under way that takes more than one slice (ppgtt/tree.py), from the moment it is added to
+ * begin with. It counts as stale, so the next sync reads it if it was not read by then.
  *
  * number: an index into `tables` and `pages`, 1..max_tables; 0 is no table. roots: an address space's root tables, 1 of
  * level 4 or 4 of level 2, 0 for a root that has no table.
@@ -32,27 +34,31 @@ enum { XD_LEVEL_MASK = 7, XD_KIND_64K = 8, XD_KIND_SPLIT = 16 };
 enum {
     XD_TABLE_UNSYNCED = 1,
     XD_TABLE_UNREFERENCED = 2, /* in the list of tables that xd_free_unreferenced frees */
-    XD_TABLE_BLANK = 4         /* a leaf whose page has not been written since the table was added */
+    XD_TABLE_BLANK = 4,        /* a leaf whose page has not been written since the table was added */
+    XD_TABLE_UNREAD = 8        /* its entries are about to be updated, since it was added or the guest changed them */
 };
 
 typedef struct xd_table {
     uint64_t gfn;               /* the guest table; of a SPLIT, the first frame of its 2 MiB page */
-    uint32_t refs;              /* shadow entries and roots that point here */
-    uint32_t next_of_frame;     /* the next table of the same frame, of the same level or a lower one */
-    uint32_t next_in_bucket;    /* of a frame's first table: that of the next frame in the bucket */
-    uint32_t next_free;         /* of a number that is not in use: the next one */
+    uint64_t visited;           /* shadow->walk of the last walk that came here */
+    uint64_t synced_in;         /* shadow->submission of the last submission that synced it */
+    uint64_t epoch;             /* shadow->epoch when all its entries were last checked */
+    uint32_t refs;              /* shadow entries, roots and jobs that point here */
+    union {
+        uint32_t next_of_frame; /* the next table of the same frame, of the same level or a lower one */
+        uint32_t next_free;     /* of a number that is not in use: the next one */
+    };
+    union {
+        uint32_t next_in_bucket; /* of a frame's first table: that of the next frame in the bucket */
+        uint32_t attributes;     /* of a SPLIT: the attributes of its 2 MiB entry, at the bits of a 4 KiB entry */
+    };
     uint32_t next_unreferenced; /* of an UNREFERENCED table: the next one */
     uint32_t previous_unsynced; /* of an UNSYNCED table: its neighbours in the order of unsyncing */
     uint32_t next_unsynced;
     uint32_t parent;            /* a directory with an entry that points here; 0: none is known */
-    uint32_t visited;           /* shadow->walk of the last walk that came here */
-    uint32_t synced_in;         /* shadow->submission of the last submission that synced it */
-    uint32_t epoch;             /* shadow->epoch when all its entries were last checked */
     uint16_t pending;           /* entries to try again at each sync: XD_PENDING ones, and links to SPLIT tables */
-    uint16_t attributes;        /* of a SPLIT: the attributes of its 2 MiB entry, at the bits of a 4 KiB entry */
     uint8_t kind;               /* 0: not in use */
     uint8_t flags;
-    uint8_t padding[2];
 } xd_table;
 
 typedef struct xd_shadow {
@@ -67,18 +73,23 @@ typedef struct xd_shadow {
     uint32_t live;             /* tables in use */
     uint32_t first_free;
     uint32_t first_unreferenced;
-    uint32_t walk;             /* counts walks from the roots down */
-    uint32_t submission;       /* counts submissions */
     uint32_t unsynced_tables;
     uint32_t first_unsynced, last_unsynced;
     uint32_t pending_tables;   /* tables with pending entries */
     uint32_t has_64k;          /* 1: the IPS bit of an entry has a meaning (generation 9, register 0x4080) */
     uint32_t wants_64k;        /* what has_64k becomes at the next sync */
-    uint32_t epoch;            /* counts the events after which every entry must be checked again */
-    uint32_t stale_tables;     /* tables of an earlier epoch */
+    uint32_t stale_tables;     /* tables of an earlier epoch, and UNREAD ones */
+    uint64_t walk;             /* counts walks from the roots down */
+    uint64_t submission;       /* counts submissions */
+    uint64_t epoch;            /* counts the events after which every entry must be checked again; never 0 */
+    uint64_t relinks;          /* counts links to tables that were there before and may need a sync */
+    uint64_t hash_keys[2];     /* random, so that a guest cannot choose frames that share a bucket */
 } xd_shadow;
 
-/* Returns an empty set of shadow tables, or NULL without memory. The other two must outlive it. */
+/*
+ * Returns an empty set of shadow tables, or NULL without memory. The other two must outlive it. The keys of the hash are
+ * random numbers of the kernel's.
+ */
 xd_shadow *xd_shadow_new(xd_frames *frames, xd_counters *counters, uint32_t max_tables);
 void xd_shadow_free(xd_shadow *shadow);
 
@@ -109,8 +120,8 @@ void xd_unlink(xd_shadow *shadow, uint32_t parent, uint32_t child);
 /*
  * Frees tables without references, and the tables below them that lose their last reference by that.
  *
- * gfns: room for `capacity` frames; receives those that have no table any more and are to be unprotected. Returns how
- * many. The caller repeats the call until first_unreferenced is 0.
+ * gfns: room for `capacity` frames; receives those that have no table any more and are to be unprotected. Frees at most
+ * `capacity` tables. Returns how many frames. The caller repeats the call until first_unreferenced is 0.
  */
 uint32_t xd_free_unreferenced(xd_shadow *shadow, uint64_t *gfns, uint32_t capacity);
 
@@ -118,6 +129,9 @@ uint32_t xd_free_unreferenced(xd_shadow *shadow, uint64_t *gfns, uint32_t capaci
  * Starts an epoch: every entry of every table must be checked again. Frames came or went, or IPS changed its meaning.
  */
 void xd_new_epoch(xd_shadow *shadow);
+
+/* Marks all tables of a frame as unread: their guest table changed, and they are updated later. */
+void xd_set_frame_unread(xd_shadow *shadow, uint64_t gfn);
 
 /* Notes that all tables of a frame are unsynced (1) or synced (0). The caller changes the protection of the frame. */
 void xd_set_unsynced(xd_shadow *shadow, uint64_t gfn, int unsynced);

@@ -32,6 +32,10 @@ int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t siz
         if (shadow->tables[number].flags & XD_TABLE_UNSYNCED)
             continue;
         error = xd_leaf_update(shadow, number, offset / 8, (offset + size - 1) / 8, need);
+        if (error == -EAGAIN) {
+            xd_set_frame_unread(shadow, gfn);
+            return XD_STORE_LEAF;
+        }
         if (error)
             return error;
     }

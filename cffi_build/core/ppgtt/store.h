@@ -8,15 +8,19 @@
 enum {
     XD_STORE_UNTRACKED = 0, /* stored to memory; the frame has no shadow table: a late store */
     XD_STORE_DONE = 1,      /* stored to memory; its leaf tables are updated */
-    XD_STORE_DIRECTORY = 2  /* stored to memory; the frame serves as a directory, and the caller updates its tables */
+    XD_STORE_DIRECTORY = 2, /* stored to memory; the frame serves as a directory, and the caller updates its tables */
+    XD_STORE_LEAF = 3       /* stored to memory; the caller updates its leaf tables, for which frames must be queried */
 };
 
 /*
  * Performs one store of a guest CPU that trapped: to guest memory first, then to the leaf tables of that frame.
  *
  * gpa, size: within one frame; 1, 2, 4 or 8 bytes. value: its low `size` bytes.
- * Returns one of the above; -EAGAIN if frames are listed in `need`, and then the caller repeats the call, since storing
- * the same value twice does no harm; or -ENOENT, -EFAULT, -EINVAL as xd_frames_store, and then the store is dropped.
+ * Returns one of the above; -EAGAIN if nothing is stored yet, and frames are listed in `need` that must be queried
+ * before another call; or -ENOENT, -EFAULT, -EINVAL as xd_frames_store, and then the store is dropped.
+ *
+ * A store is performed once: between a query and what follows it, other vCPUs may store to the same place.
+ *
  * Called by ppgtt/tree.py, in the thread that serves the guest, before the request is answered.
  */
 int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t size, xd_need *need);

@@ -10,39 +10,14 @@ static bool must_be_synced(const xd_shadow *shadow, const xd_table *table)
            !(table->kind & XD_KIND_SPLIT) && table->synced_in != shadow->submission;
 }
 
-/* Appends a table to `numbers`, if it must be synced and there is room, and marks it as synced in this submission. */
-static void collect(xd_shadow *shadow, uint32_t number, uint32_t *numbers, uint32_t *count, uint32_t capacity)
+/* Appends a table to `numbers` if it must be synced, and marks it as synced in this submission. */
+static void collect(xd_shadow *shadow, uint32_t number, uint32_t *numbers, uint32_t *count)
 {
     xd_table *table = &shadow->tables[number];
-    if (*count == capacity || !must_be_synced(shadow, table))
+    if (!must_be_synced(shadow, table))
         return;
     table->synced_in = shadow->submission;
     numbers[(*count)++] = number;
-}
-
-/*
- * Collects from a directory down. Only directories are marked as visited: leaf tables are many, most of them need
- * nothing, and looking at one twice costs little.
- */
-static void collect_down(xd_shadow *shadow, uint32_t number, xd_sync_work *work)
-{
-    xd_table *table = &shadow->tables[number];
-    if (table->visited == shadow->walk)
-        return;
-    table->visited = shadow->walk;
-    collect(shadow, number, work->directories, &work->directory_count, work->capacity);
-    const uint64_t *entries = xd_page(shadow, number);
-    bool above_leaves = xd_level(table) == 2;
-    uint64_t same = 0;
-    for (uint32_t i = 0; i < XD_ENTRIES; i++) {
-        if (entries[i] == same || !xd_is_link(entries[i]))
-            continue;
-        same = entries[i];
-        if (above_leaves)
-            collect(shadow, xd_child(same), work->leaves, &work->leaf_count, work->capacity);
-        else
-            collect_down(shadow, xd_child(same), work);
-    }
 }
 
 typedef enum { BELOW, ELSEWHERE, UNCLEAR } place;
@@ -63,32 +38,89 @@ static place place_of(const xd_shadow *shadow, uint32_t number, const uint32_t *
     }
 }
 
+/* Unsynced tables whose way up is followed, at most: more of them are found by a walk down, which can pause. */
+enum { MOST_WAYS_UP = 1024 };
+
 /*
  * Collects the unsynced tables below the roots by following parents up: unsynced tables are few, a space has thousands
- * of tables. Returns false if the way up from one of them does not tell whether it lies below: then the caller walks
- * down.
+ * of tables. Returns false if that does not tell of all of them, or if the list is full.
  */
 static bool collect_up(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_sync_work *work)
 {
+    if (shadow->unsynced_tables > MOST_WAYS_UP)
+        return false;
     for (uint32_t number = shadow->first_unsynced; number; number = shadow->tables[number].next_unsynced) {
         place where = place_of(shadow, number, roots, count);
-        if (where == UNCLEAR)
+        if (where == UNCLEAR || work->leaf_count == XD_SYNC_BATCH)
             return false;
         if (where == BELOW)
-            collect(shadow, number, work->leaves, &work->leaf_count, work->capacity);
+            collect(shadow, number, work->leaves, &work->leaf_count);
     }
     return true;
 }
 
-void xd_sync_collect(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_sync_work *work)
+/* Goes down into a directory, unless the walk was there already. */
+static void enter(xd_shadow *shadow, uint32_t number, xd_sync_work *work)
 {
-    work->directory_count = work->leaf_count = 0;
-    if (!shadow->pending_tables && !shadow->stale_tables && collect_up(shadow, roots, count, work))
+    xd_table *table = &shadow->tables[number];
+    if (table->visited == shadow->walk)
         return;
+    table->visited = shadow->walk;
+    collect(shadow, number, work->directories, &work->directory_count);
+    work->path[work->depth++] = (xd_sync_place){.number = number};
+}
+
+void xd_sync_walk(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_sync_work *work)
+{
     shadow->walk++;
-    for (uint32_t i = 0; i < count; i++)
-        if (roots[i])
-            collect_down(shadow, roots[i], work);
+    work->depth = work->next_root = 0;
+    for (uint32_t i = 0; i < 4; i++)
+        work->roots[i] = i < count ? roots[i] : 0;
+    work->relinks = shadow->relinks;
+    work->collected = 0;
+}
+
+/*
+ * Only directories are marked as visited: leaf tables are many, most of them need nothing, and looking at one twice
+ * costs little. A table on the path that was freed between two calls has another mark, or none: the walk leaves it.
+ */
+int xd_sync_collect(xd_shadow *shadow, xd_sync_work *work)
+{
+    enum { MOST_LOOKS = 128 * XD_ENTRIES };
+    uint32_t looks = 0;
+    work->directory_count = work->leaf_count = 0;
+    while (work->directory_count < XD_SYNC_BATCH && work->leaf_count < XD_SYNC_BATCH && looks < MOST_LOOKS) {
+        if (!work->depth) {
+            if (work->next_root == 4)
+                break;
+            uint32_t root = work->roots[work->next_root++];
+            if (root && shadow->tables[root].kind)
+                enter(shadow, root, work);
+            continue;
+        }
+        xd_sync_place *here = &work->path[work->depth - 1];
+        const xd_table *table = &shadow->tables[here->number];
+        if (here->next == XD_ENTRIES || table->visited != shadow->walk) {
+            work->depth--;
+            continue;
+        }
+        const uint64_t *entries = xd_page(shadow, here->number);
+        bool above_leaves = xd_level(table) == 2;
+        uint64_t same = here->next ? entries[here->next - 1] : 0;
+        for (; here->next < XD_ENTRIES && work->leaf_count < XD_SYNC_BATCH; looks++) {
+            uint64_t entry = entries[here->next++];
+            if (entry == same || !xd_is_link(entry))
+                continue;
+            same = entry;
+            if (!above_leaves) {
+                enter(shadow, xd_child(entry), work);
+                break;
+            }
+            collect(shadow, xd_child(entry), work->leaves, &work->leaf_count);
+        }
+    }
+    work->collected += work->directory_count + work->leaf_count;
+    return !work->depth && work->next_root == 4;
 }
 
 int xd_sync_begin_leaves(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
@@ -102,9 +134,13 @@ int xd_sync_begin_leaves(xd_shadow *shadow, const uint64_t *gpas, const uint32_t
         if (gpas[i] && (!roots[i] || xd_frames_state(shadow->frames, gpas[i] >> XD_FRAME_SHIFT) != XD_FRAME_RAM))
             return -1;
     shadow->submission++;
-    xd_sync_collect(shadow, roots, count, work);
-    if (work->leaf_count == work->capacity)
-        return -1;
+    work->directory_count = work->leaf_count = 0;
+    if (!collect_up(shadow, roots, count, work)) {
+        shadow->submission++; /* what was collected on the way up is collected again */
+        xd_sync_walk(shadow, roots, count, work);
+        if (!xd_sync_collect(shadow, work))
+            return -1;
+    }
     if (!work->leaf_count)
         xd_sync_end_leaves(shadow, work);
     return (int)work->leaf_count;

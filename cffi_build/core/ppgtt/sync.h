@@ -6,32 +6,52 @@
 /*
  * Which tables of an address space must be synced at a submission, and how unsynced ones are resynced.
  *
- * A full sync (ppgtt/engine.py) repeats: collect the tables that need it; update the directories; resync and update the
- * leaf tables; until nothing is left. Most submissions find that nothing happened but stores to unsynced leaf tables.
- * These take the short way: xd_sync_begin_leaves, resync and update the leaf tables, xd_sync_end_leaves.
+ * A full sync (ppgtt/engine.py) repeats: collect some tables that need it; update the directories; resync and update the
+ * leaf tables; until a walk through all tables finds nothing. Requests are served between these steps. Most submissions
+ * find that nothing happened but stores to unsynced leaf tables. These take the short way: xd_sync_begin_leaves, resync
+ * and update the leaf tables, xd_sync_end_leaves.
+ *
+ * One sync is made at a time: the marks of a walk and of a submission are kept in the tables.
  */
+enum { XD_SYNC_BATCH = 512, XD_SYNC_LEVELS = 4 };
 
-/* The tables that a submission must sync. The caller owns the arrays. */
+/* How far a walk came in a directory: the next entry to look at. */
+typedef struct xd_sync_place {
+    uint32_t number;
+    uint32_t next;
+} xd_sync_place;
+
+/* The tables that a submission must sync next, and the walk that collects them. */
 typedef struct xd_sync_work {
-    uint32_t *directories; /* parents before children */
-    uint32_t *leaves;
+    uint32_t directories[XD_SYNC_BATCH]; /* parents before children */
+    uint32_t leaves[XD_SYNC_BATCH];
     uint32_t directory_count;
     uint32_t leaf_count;
-    uint32_t capacity; /* numbers that each array has room for */
-    uint32_t padding;
-    uint64_t started;  /* xd_now() when xd_sync_begin_leaves was called */
+    uint32_t roots[4];                   /* of the space; 0: no more */
+    uint32_t next_root;
+    uint32_t depth;                      /* of `path` */
+    xd_sync_place path[XD_SYNC_LEVELS];  /* from a root down to where the walk is */
+    uint64_t relinks;                    /* shadow->relinks when the walk began */
+    uint64_t collected;                  /* tables that the walk collected */
+    uint64_t started;                    /* xd_now() when xd_sync_begin_leaves was called */
 } xd_sync_work;
 
 /*
- * Collects the tables below `roots` that are unsynced, stale or have pending entries, and that this submission
- * (shadow->submission) has not collected yet. What exceeds the capacity is found by another call.
- *
- * roots: `count` numbers of root tables, 0 for none. Called by ppgtt/engine.py.
+ * Begins a walk from the `count` roots down: numbers of root tables, 0 for none. Called by ppgtt/engine.py.
  */
-void xd_sync_collect(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_sync_work *work);
+void xd_sync_walk(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_sync_work *work);
+/*
+ * Goes on with the walk: collects tables that are unsynced, stale or have pending entries, and that this submission
+ * (shadow->submission) has not collected yet, until a list is full or some thousand entries were looked at.
+ *
+ * Returns 1 if the walk is at its end, else 0. Tables may come and go between two calls: a table that is moved to where
+ * the walk was already is missed, and then shadow->relinks has grown, and the caller walks once more. Called by
+ * ppgtt/engine.py.
+ */
+int xd_sync_collect(xd_shadow *shadow, xd_sync_work *work);
 
 /*
- * Begins a submission that has only leaf tables to sync.
+ * Begins a submission that has only leaf tables to sync, and fewer than XD_SYNC_BATCH.
  *
  * gpas: the `count` root addresses of the space, 0 for none; roots: the numbers of their tables.
  * Returns how many leaf tables, in work->leaves, must be resynced and updated before xd_sync_end_leaves is called; 0 if

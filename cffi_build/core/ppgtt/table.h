@@ -5,7 +5,7 @@
  * Inline access to shadow tables and their entries; shadow.h has the layout. For C files only: cffi does not read this
  * header. `number` is that of a table in use.
  */
-#include "entry_bits.h"
+#include "entry_masks.h"
 #include "shadow.h"
 
 #include <stdbool.h>
@@ -52,6 +52,23 @@ static inline void xd_set_checked(xd_shadow *shadow, xd_table *table)
 {
     shadow->stale_tables -= table->epoch != shadow->epoch;
     table->epoch = shadow->epoch;
+    table->flags &= (uint8_t)~XD_TABLE_UNREAD;
+}
+
+/* Notes that the table's entries were not all checked: the next sync does that, unless somebody does it before. */
+static inline void xd_set_unread(xd_shadow *shadow, xd_table *table)
+{
+    shadow->stale_tables += table->epoch == shadow->epoch;
+    table->epoch = 0;
+    table->flags |= XD_TABLE_UNREAD;
+}
+
+/* A hash of a frame, 30 bits, of which a guest cannot choose frames that collide: it does not know the two numbers. */
+static inline uint32_t xd_hash(const xd_shadow *shadow, uint64_t gfn)
+{
+    uint64_t hash = (gfn ^ shadow->hash_keys[0]) * shadow->hash_keys[1];
+    hash = (hash ^ hash >> 32) * 0x9e3779b97f4a7c15u;
+    return (uint32_t)(hash >> 34);
 }
 
 #endif

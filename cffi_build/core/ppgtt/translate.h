@@ -9,7 +9,7 @@
  * effect. Decision: a host that can tell machine frames puts its look-up into xd_gpu_leaf, and leaf.c must then stop to
  * mask whole lines with XD_LEAF_BITS. Cost: none today; eight entries at a time are masked and none is translated.
  */
-#include "entry.h"
+#include "entry_bits.h"
 
 #include <stdint.h>
 

@@ -87,31 +87,54 @@ class Guest:
         _xl("unpause", self.program)
 
     def save(self, image: Path, order: int) -> None:
-        """Have it saved to a file, which ends it; `order` tells its program to suspend.
-
-        A PVH guest is asked by a node of the store, where we answer for it.
-        """
-        node = f"/local/domain/{self.domid}/control/shutdown"
-        with subprocess.Popen(["xl", "save", self.program, str(image)]) as xl:
-            try:
-                wait_until(
-                    "xl to ask the guest",
-                    _TOOL_SECONDS,
-                    lambda: run("xenstore-read", node).strip() == "suspend",
-                    lambda: processor_seconds(xl.pid),
-                )
-                run("xenstore-write", node, "")
-                self.order(order)
-                self.close()
-                status = wait_exit(xl, "xl save", _TOOL_SECONDS)
-                require(status == 0, f"xl save ended with status {status}")
-            finally:
-                xl.kill()
+        """Have it saved to a file, which ends it; `order` tells its program to suspend."""
+        self._suspended_by(order, "xl", "save", self.program, str(image))
 
     def restore(self, image: Path) -> None:
         """Restore it from a file, paused, as another domain."""
         _xl("restore", "-p", str(image))
         self.attach()
+
+    def migrate(self, order: int) -> None:
+        """Have it migrated to another domain of this host, which then runs; `order` tells its program to suspend."""
+        self._suspended_by(order, *self.migration())
+        self.attach()
+
+    def migration(self, receiver: str = "exec xl migrate-receive") -> list[str]:
+        """The command that migrates it to what reads the input of `receiver`, a command of the shell."""
+        return ["xl", "migrate", "-s", "", self.program, receiver]
+
+    def _suspended_by(self, order: int, *words: str) -> None:
+        """Run a command that has the guest suspended, which ends this domain.
+
+        xl asks a PVH guest by a node of the store, where we answer for it.
+        """
+        node = f"/local/domain/{self.domid}/control/shutdown"
+        name = " ".join(words[:2])
+        # Two events: one at once, and one for the change.
+        watch = ["xenstore-watch", "-n", "2", node]
+        with (
+            subprocess.Popen(watch, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as change,
+            subprocess.Popen(words, stdin=subprocess.DEVNULL) as xl,
+        ):
+            try:
+                wait_until(
+                    "xl to ask the guest",
+                    _TOOL_SECONDS,
+                    lambda: change.poll() is not None or xl.poll() is not None,
+                    lambda: processor_seconds(xl.pid),
+                )
+                require(xl.poll() is None, f"{name} ended before it asked the guest to suspend")
+                require(run("xenstore-read", node).strip() == "suspend", f"{name} asked something else of the guest")
+                run("xenstore-write", node, "")
+                self.leave(0)  # the same checkpoint comes each time
+                self.order(order)
+                self.close()
+                status = wait_exit(xl, name, _TOOL_SECONDS)
+                require(status == 0, f"{name} ended with status {status}")
+            finally:
+                change.kill()
+                xl.kill()
 
     def close(self) -> None:
         """Let its memory go: a domain stays half-dead while anything of it is mapped."""

@@ -61,6 +61,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--patch", type=Path, metavar="FILE", help="break the project with it first, to see a scenario fail"
     )
+    parser.add_argument(
+        "--hypervisor", type=Path, metavar="FILE", help="boot this build of the same Xen version in place of Debian's"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the run's disks and console log even if it passes")
     return parser.parse_args()
 
@@ -89,6 +92,8 @@ def _run(options: argparse.Namespace, release: Release, progress: Progress) -> I
     packages.require(progress)
     emulator_words = qemu.command(progress)
     base = image.dom0(release, progress)
+    if options.hypervisor:
+        base = image.with_hypervisor(base, options.hypervisor)
     tree = image.build_tree(release, progress)
     runs = cache.directory() / "runs"
     runs.mkdir(exist_ok=True)

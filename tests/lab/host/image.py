@@ -2,7 +2,7 @@
 
 import gzip
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import cache, command, mirror
@@ -55,6 +55,13 @@ def dom0(release: Release, progress: Progress) -> Dom0Image:
 
     path = cache.entry(f"dom0-{release.suite}", inputs, build)
     return Dom0Image(path / "xen.elf", path / "vmlinuz", path / "initrd", path / "disk.img")
+
+
+def with_hypervisor(base: Dom0Image, file: Path) -> Dom0Image:
+    """The same with another hypervisor, an ELF file as Xen's build leaves it (xen/xen-syms is not one)."""
+    if not file.is_file():
+        raise LabError(f"{file}: there is no such hypervisor")
+    return replace(base, xen=file)
 
 
 def build_tree(release: Release, progress: Progress) -> Path:

@@ -14,5 +14,5 @@ CPUS = 1
 
 def run() -> dict[str, int | float | str]:
     """The scenario, in dom0: what it needs is only there."""
-    figures: dict[str, int | float | str] = importlib.import_module("conformance.lab").run()
+    figures: dict[str, int | float | str] = importlib.import_module("conformance.lab").run_table()
     return figures

@@ -63,7 +63,7 @@ def report(findings: list[Finding]) -> Iterator[str]:
 
 
 @click.command("check")
-@click.option("--domid", type=Domid(), help="Also look at this domain.")
+@click.option("-d", "--domid", type=Domid(), help="Also look at this domain.")
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),

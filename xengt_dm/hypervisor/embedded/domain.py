@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Self
 from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded.errors import VcpuStoppedError
 from xengt_dm.hypervisor.embedded.interrupts import Interrupts, Msi
-from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, Flavour, P2mType, compile_rules
+from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, Flavour, P2mType
 from xengt_dm.hypervisor.embedded.port import EmbeddedPort
+from xengt_dm.hypervisor.embedded.rules import compile_rules
+from xengt_dm.hypervisor.embedded.shadow_paging import Paging, can_have
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
 from xengt_dm.units import CData
 
@@ -43,7 +45,8 @@ class EmbeddedDomain:
     ``unlocked_looks`` widens a race that only Xen before 4.9 has to every flavour: a type may then change between the
     hardware's look at a store and the emulator's. ``rep_stores`` has every store be one of ``rep stos``; without it
     none is, as in the programs of demo and replay. See :mod:`xengt_dm.traps.state`. ``local_apics``: whether the
-    guest has enabled the local APICs of its vCPUs.
+    guest has enabled the local APICs of its vCPUs. ``paging``: how Xen translates the guest's addresses, ``hap`` or
+    ``shadow`` (``hap=0`` in the domain's xl file); ValueError for another word.
     """
 
     def __init__(
@@ -56,8 +59,10 @@ class EmbeddedDomain:
         unlocked_looks: bool | None = None,
         rep_stores: bool = False,
         local_apics: bool = True,
+        paging: str = Paging.HAP,
     ) -> None:
         self.flavour: Flavour = FLAVOURS[flavour]
+        self.paging = Paging(paging)
         self.ram_frames = ram_frames
         self.vcpu_count = vcpus
         self.domid = domid
@@ -65,10 +70,10 @@ class EmbeddedDomain:
         #: Device models that have the domain open.
         self.ports: list[EmbeddedPort] = []
         self.interrupts = Interrupts(vcpus, local_apics)
-        rules = compile_rules(self.flavour)
+        rules = compile_rules(self.flavour, self.paging)
         if unlocked_looks is not None:
             rules.unlocked_looks = unlocked_looks
-        rules.rep_stores = rep_stores
+        rules.rep_stores = rep_stores and self.flavour.emulates_again
         handle = lib.xd_emb_new(domid, ram_frames, vcpus, rules)
         if handle == ffi.NULL:
             raise MemoryError(f"a domain of {ram_frames} frames and {vcpus} vCPUs")
@@ -208,7 +213,12 @@ class EmbeddedDomain:
         return P2mType(lib.xd_emb_type(self._handle, gfn))
 
     def set_type(self, gfn: int, count: int, p2m_type: P2mType) -> None:
-        """Put frames into a state by fiat, as the toolstack, paging or sharing would."""
+        """Put frames into a state by fiat, as the toolstack, paging or sharing would.
+
+        ValueError if there are no such frames, or if no frame of a guest with this paging can have the type.
+        """
+        if not can_have(self.flavour, self.paging, p2m_type):
+            raise ValueError(f"no frame of a guest on shadow paging is {p2m_type.name.lower()}")
         if lib.xd_emb_set_type(self._handle, gfn, count, p2m_type):
             raise ValueError(f"no frames {gfn}..{gfn + count - 1}")
 

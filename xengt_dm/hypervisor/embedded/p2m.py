@@ -10,9 +10,9 @@ from __future__ import annotations
 import enum
 import errno
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from xengt_dm._embedded import ffi, lib
+from xengt_dm._embedded import lib
 from xengt_dm.hypervisor.port import MemType
 
 
@@ -48,7 +48,8 @@ class Look(enum.IntEnum):
     OWNER = lib.XD_LOOK_OWNER
     SETTLE = lib.XD_LOOK_SETTLE
     RETRY = lib.XD_LOOK_RETRY
-    FAULT = lib.XD_LOOK_FAULT
+    CRASH = lib.XD_LOOK_CRASH
+    PAGE_FAULT = lib.XD_LOOK_PAGE_FAULT
 
 
 T = P2mType
@@ -160,21 +161,30 @@ class Flavour:
     newest_first: bool
     #: A server can be the default, for what no range claims.
     default_server: bool
+    #: A store is emulated a second time when its request is answered. Else the first time was all: the request is sent,
+    #: and the instruction counts as done.
+    emulates_again: bool
     source: str
 
 
 #: Each column's change: claim ca2b511d3f (4.9), unlocked_looks d909cb9999 (4.9), straddle 3bdec530a5 (4.12) and the
 #: multi-cycle rework of 4.6, looks_again 3bdec530a5, 522a2f3c5c (4.13, 4.12.1) and 672894a11f (4.20, 4.19.2,
-#: 4.18.5), newest_first 97a5a3e301 (4.11), default_server 2c257bd69a (4.12), trap c858e932c1 (4.7).
+#: 4.18.5), newest_first 97a5a3e301 (4.11), default_server 2c257bd69a (4.12), trap c858e932c1 (4.7), emulates_again
+#: 8ac5da305f (4.6, half a year after the series): before, hvmemul_do_io left a write in the state HVMIO_dispatched and
+#: returned X86EMUL_OKAY, so the instruction was over.
 FLAVOURS: Final = {
     flavour.name: flavour
     for flavour in (
-        Flavour("v7", "b4986813c5", _WRITE_DM, False, True, _ALIGNED, _NEVER, True, True, "[PATCH v7 2/2], Xen 4.6"),
-        Flavour("4.7", "RELEASE-4.7.0", None, False, True, _IO, _NEVER, True, True, "c858e932c1"),
-        Flavour("4.9", "RELEASE-4.9.0", _IOREQ, True, False, _IO, _NEVER, True, True, "ca2b511d3f"),
-        Flavour("4.12", "RELEASE-4.12.0", _IOREQ, True, False, _SPLIT, _ALWAYS, False, False, "d7bff2bc00"),
-        Flavour("4.17", "stable-4.17", _IOREQ, True, False, _SPLIT, _NEVER, False, False, "stable-4.17"),
-        Flavour("4.20", "stable-4.20", _IOREQ, True, False, _SPLIT, _FIRST, False, False, "stable-4.20; 672894a11f"),
+        Flavour(
+            "v7", "b4986813c5", _WRITE_DM, False, True, _ALIGNED, _NEVER, True, True, False, "[PATCH v7 2/2], Xen 4.6"
+        ),
+        Flavour("4.7", "RELEASE-4.7.0", None, False, True, _IO, _NEVER, True, True, True, "c858e932c1"),
+        Flavour("4.9", "RELEASE-4.9.0", _IOREQ, True, False, _IO, _NEVER, True, True, True, "ca2b511d3f"),
+        Flavour("4.12", "RELEASE-4.12.0", _IOREQ, True, False, _SPLIT, _ALWAYS, False, False, True, "d7bff2bc00"),
+        Flavour("4.17", "stable-4.17", _IOREQ, True, False, _SPLIT, _NEVER, False, False, True, "stable-4.17"),
+        Flavour(
+            "4.20", "stable-4.20", _IOREQ, True, False, _SPLIT, _FIRST, False, False, True, "stable-4.20; 672894a11f"
+        ),
     )
 }
 
@@ -206,7 +216,7 @@ def _only(*types: P2mType) -> Types:
 _HAP = "hvm.c hvm_hap_nested_page_fault"
 _COPY = "hvm.c hvm_translate_get_page, __hvm_copy"
 _MAP = "mm.c mod_l1_entry, p2m.h get_page_from_gfn"
-D, X, V, C, S, R, F = Look.DIRECT, Look.DISCARD, Look.DEVICE, Look.OWNER, Look.SETTLE, Look.RETRY, Look.FAULT
+D, X, V, C, S, R, F = Look.DIRECT, Look.DISCARD, Look.DEVICE, Look.OWNER, Look.SETTLE, Look.RETRY, Look.CRASH
 
 #: Columns: hardware store and load, the emulator's copy to and from memory, its I/O when there is no memory to copy.
 LOOKS: Final = (
@@ -333,43 +343,3 @@ def why_unusable(flavour: Flavour) -> str:
     if look(flavour, P2mType.IOREQ_SERVER).copy_store is Look.DIRECT:
         return f"the emulator of Xen {flavour.name} stores to trapped pages unseen (rep stos, movs); {remedy}"
     return ""
-
-
-#: xen/include/xen/ioreq.h MAX_NR_IOREQ_SERVERS; before 97a5a3e301 (4.11) there was no limit, and 8 is this one's.
-MAX_SERVERS: Final = 8
-#: MAX_NR_IO_RANGES: xen/common/ioreq.c; before, xen/include/asm-x86/hvm/domain.h.
-MAX_RANGES: Final = 256
-
-
-def compile_rules(flavour: Flavour) -> Any:
-    """The tables as ``xd_emb_rules *``, which is what C consults."""
-    rules = ffi.new("xd_emb_rules *")
-    targets = {
-        MemType.RAM_RW: T.RAM_RW,
-        MemType.RAM_RO: T.RAM_RO,
-        MemType.MMIO_DM: T.MMIO_DM,
-        MemType.MMIO_WRITE_DM: T.IOREQ_SERVER,
-        MemType.IOREQ_SERVER: T.IOREQ_SERVER,
-    }
-    for new, target in targets.items():
-        rules.change_to[new] = target
-    for old in P2mType:
-        for new in MemType:
-            rules.change_errno[old][new] = change(flavour, old, new).errno
-        row = look(flavour, old)
-        rules.store[old] = row.store
-        rules.load[old] = row.load
-        rules.copy_store[old] = row.copy_store
-        rules.copy_load[old] = row.copy_load
-        rules.io_store[old] = row.io_store
-        rules.io_load[old] = row.io_load
-        rules.map_errno[old] = row.map_errno
-    rules.max_servers = MAX_SERVERS
-    rules.max_ranges = MAX_RANGES
-    rules.has_claim = flavour.claim
-    rules.unlocked_looks = flavour.unlocked_looks
-    rules.straddle = flavour.straddle
-    rules.looks_again = flavour.looks_again
-    rules.newest_first = flavour.newest_first
-    rules.has_default_server = flavour.default_server
-    return rules

@@ -9,7 +9,7 @@ from xengt_dm._embedded import ffi, lib
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded.errors import check
 from xengt_dm.hypervisor.embedded.p2m import Again, why_unusable
-from xengt_dm.hypervisor.port import MemType, WriteTrap
+from xengt_dm.hypervisor.port import NEEDS_HAP, MemType, WriteTrap
 from xengt_dm.units import CData
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class EmbeddedPort:
 
     @property
     def retype_in_flight_is_fatal(self) -> bool:
-        return self._domain.rep_stores or self._domain.flavour.looks_again is not Again.NEVER
+        flavour = self._domain.flavour
+        return flavour.emulates_again and (self._domain.rep_stores or flavour.looks_again is not Again.NEVER)
 
     @property
     def frame_limit(self) -> int:
@@ -162,13 +163,16 @@ class EmbeddedPort:
         self._check("xendevicemodel_unmap_io_range_from_ioreq_server", rc)
 
     def claim_writes(self, server: int) -> None:
-        self._claim(server, _ACCESS_WRITE)
+        self.map_mem_type(server, MemType.IOREQ_SERVER, _ACCESS_WRITE)
 
     def release_writes(self, server: int) -> None:
-        self._claim(server, 0)
+        self.map_mem_type(server, MemType.IOREQ_SERVER, 0)
 
-    def _claim(self, server: int, flags: int) -> None:
-        rc = lib.xd_emb_claim(self._handle, server, MemType.IOREQ_SERVER, flags)
+    def map_mem_type(self, server: int, mem_type: int, flags: int) -> None:
+        """The hypercall behind :meth:`claim_writes` and :meth:`release_writes`, with any arguments."""
+        rc = lib.xd_emb_claim(self._handle, server, mem_type, flags)
+        if rc == -errno.EOPNOTSUPP and self._domain.flavour.claim:
+            raise HostError("xendevicemodel_map_mem_type_to_ioreq_server", self.domid, -rc, NEEDS_HAP)
         self._check("xendevicemodel_map_mem_type_to_ioreq_server", rc)
 
     def set_mem_types(self, mem_type: MemType, gfns: CData, count: int, errors: CData) -> int:

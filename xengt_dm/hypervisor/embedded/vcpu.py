@@ -1,4 +1,8 @@
-"""A vCPU of the embedded hypervisor: the instructions that a guest program can execute."""
+"""A vCPU of the embedded hypervisor: the instructions that a guest program can execute, as Python methods.
+
+The vCPU is simulated in C: ``cffi_build/embedded/vcpu_run.c`` executes one operation after the other, ``vcpu_insn.c``
+what one instruction does to memory, ``vcpu_repeat.c`` and ``vcpu_rmw.c`` the repeated and the read-modify-write ones.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +135,7 @@ class Vcpu:
         self._one(lib.XD_OP_ADD, gfn, count=count)
 
     def run(self, ops: CData, count: int) -> int:
-        """Execute an array ``xd_emb_op[count]``, in one go; see cffi_build/embedded/run.h.
+        """Execute an array ``xd_emb_op[count]``, in one go; see cffi_build/embedded/vcpu_run.h.
 
         Returns how many were finished.
         """

@@ -29,6 +29,7 @@ from errno import (
 from typing import Final
 
 from xengt_dm.errors import CallError, DomainGoneError, HostError
+from xengt_dm.hypervisor.port import NEEDS_HAP
 
 _OPEN: Final = {
     ENOENT: "no such device node: this is not a Xen control domain, or its module is not loaded (modprobe xen-privcmd "
@@ -79,14 +80,14 @@ MEANINGS: Final[dict[str, dict[int, str]]] = {
     },
     # xen/arch/x86/mm/p2m.c p2m_set_ioreq_server, xen/arch/x86/hvm/dm.c
     "xendevicemodel_map_mem_type_to_ioreq_server": {
-        EOPNOTSUPP: "the domain runs on shadow paging: write trapping needs HAP (hap=1, and a CPU with EPT or NPT)",
+        EOPNOTSUPP: NEEDS_HAP,
         EBUSY: "another ioreq server claims the type, or pages of a former claim were never reset to ram_rw",
         EINVAL: "the claim belongs to another ioreq server, or Xen does not know this type or access",
         ENOMEM: "Xen ran out of memory on its walk over the domain's pages",
     },
     # xen/arch/x86/hvm/dm.c set_mem_type, allow_p2m_type_change
     "xendevicemodel_set_mem_type": {
-        EOPNOTSUPP: "the domain runs on shadow paging: write trapping needs HAP",
+        EOPNOTSUPP: NEEDS_HAP,
         EINVAL: "there is no such frame, or no server claims the type, or the frame's present type does not allow this "
         "change (ioreq_server is only reached from ram_rw, and only left to it)",
         EAGAIN: "the page is paged out, or shared and cannot be unshared",

@@ -1,6 +1,6 @@
 #ifndef XD_EMB_REPEAT_H
 #define XD_EMB_REPEAT_H
-#include "run.h"
+#include "vcpu_run.h"
 #include "state.h"
 
 /* Repeated instructions on memory, and what they share with string I/O. The vCPU's own thread. */

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from xengt_dm.errors import DomainGoneError, HostError
-from xengt_dm.hypervisor.retry import BestEffort, retry_once
+from xengt_dm.hypervisor.best_effort import BestEffort, retry_once
 
 
 class Steps:

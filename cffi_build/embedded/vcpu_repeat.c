@@ -6,9 +6,9 @@
  * d7bff2bc00) it does one element as a plain store, and the guest faults again at the next. Bulk or not cannot be told
  * apart otherwise, so here memory is done by the element, too.
  */
-#include "repeat.h"
+#include "vcpu_repeat.h"
 
-#include "insn.h"
+#include "vcpu_insn.h"
 #include "memory.h"
 #include "phases.h"
 #include "requests.h"

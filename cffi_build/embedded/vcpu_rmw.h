@@ -1,6 +1,6 @@
 #ifndef XD_EMB_RMW_H
 #define XD_EMB_RMW_H
-#include "run.h"
+#include "vcpu_run.h"
 #include "state.h"
 
 /*

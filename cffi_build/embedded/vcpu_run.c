@@ -1,11 +1,11 @@
-#include "run.h"
+#include "vcpu_run.h"
 
 #include "hypercall.h"
-#include "insn.h"
+#include "vcpu_insn.h"
 #include "phases.h"
 #include "ports.h"
-#include "repeat.h"
-#include "rmw.h"
+#include "vcpu_repeat.h"
+#include "vcpu_rmw.h"
 #include "wait.h"
 
 #include <string.h>

@@ -1,4 +1,4 @@
-"""The syntax of xl's domain configurations, read as Xen's own library reads them.
+"""Parses xl's domain configurations, as Xen's own library does. What the settings mean: :mod:`.xl_options`.
 
 The grammar, from tools/libs/util/libxlu_cfg_l.l, libxlu_cfg_y.y and libxlu_cfg.c, the same in Xen 4.15 to 4.21:
 
@@ -16,8 +16,8 @@ Corners of the library that are followed here, because xl acts on them:
   last assigned with ``+=`` is no number.
 * A comment at the end of the file needs a newline. A carriage return is an error. So is any other byte that starts no
   token, unless it is the very last one of the file, which is ignored.
-* An escape of three octal digits in a string stands for nothing: its digits are read as decimal, at least two of them
-  are wanted after the first, and no character comes of it. ``\\x`` is always an error.
+* An escape of three octal digits in a string adds no character to the string. The library reads the digits as decimal
+  and wants at least two of them after the first. ``\\x`` is always an error.
 * One error anywhere makes the whole file invalid, and a NUL in a string ends xl.
 """
 
@@ -91,15 +91,15 @@ class _Token(NamedTuple):
 
 
 class _WrongError(Exception):
-    """What is wrong, at the token that is the argument."""
+    """The file is wrong at ``token``; the message says what is wrong."""
 
     def __init__(self, token: _Token, what: str) -> None:
         super().__init__(what)
         self.token = token
 
 
-def read_settings(data: bytes, file: str) -> dict[str, Setting]:
-    """The settings of a file, in the order of their last assignments. ``file`` is for messages.
+def parse_config(data: bytes, file: str) -> dict[str, Setting]:
+    """Parses a file. Returns its settings by name, in the order of their last assignments. ``file`` is for messages.
 
     Raises ConfigError, with file and line, where xl refuses the file.
     """
@@ -133,7 +133,7 @@ def read_settings(data: bytes, file: str) -> dict[str, Setting]:
 
 
 def as_number(setting: Setting) -> int | None:
-    """The number that xl makes of a setting; None where it makes none, as of ``09``, ``1 `` and all that was added."""
+    """Returns the number that xl reads in a setting; None if it reads none, as in ``09``, ``1 `` and after ``+=``."""
     if setting.added or not isinstance(setting.value, Atom):
         return None
     match = _LONG.fullmatch(setting.value.text)
@@ -162,7 +162,7 @@ def _assign(settings: dict[str, Setting], name: _Token, value: Value, sign: _Tok
 
 
 def _tokens(data: bytes) -> Iterator[_Token]:
-    """The tokens, the last of which is the ``end``. Raises _WrongError for bytes that are none."""
+    """Yields the tokens; the last one is ``end``. Raises _WrongError for bytes that are no token."""
     line = 1
     at = 0
     while True:
@@ -194,7 +194,7 @@ def _not_a_token(token: _Token) -> str:
 
 
 def _value(tokens: Iterator[_Token]) -> Value:
-    """A value, with the lists in it, without recursion."""
+    """Reads a value with the lists in it. Without recursion, because lists may be nested thousands deep."""
     open_lists: list[List] = []
     stack = _ParserStack()
     while True:
@@ -234,7 +234,7 @@ def _wrong_in_list(token: _Token, inner: List, expected: str) -> _WrongError:
 
 
 def _in_list(tokens: Iterator[_Token], stack: _ParserStack, above: int) -> _Token:
-    """The next token that is no newline. ``above``: states that the parser has on top of the list before it."""
+    """Returns the next token that is no newline. ``above``: how many states xl's parser then has above the list."""
     token = next(tokens)
     stack.check(above, token)
     while token.kind == "newline":
@@ -244,20 +244,20 @@ def _in_list(tokens: Iterator[_Token], stack: _ParserStack, above: int) -> _Toke
 
 
 class _ParserStack:
-    """How many states the library's parser has on its stack: the one thing that bounds how deep lists are nested."""
+    """How many states the library's parser has on its stack. Nothing else limits how deep lists may be nested."""
 
     def __init__(self) -> None:
         self._depth = 4  # the initial state, the statements before, the name, its "="
         self._outer: list[int] = []
 
     def open(self, token: _Token) -> None:
-        """ "[" and the newlines after it; later the list's content and its "]" come above them."""
+        """Pushes "[" and the newlines after it; the list's content and its "]" come above them later."""
         self.check(4, token)
         self._outer.append(self._depth)
         self._depth += 2
 
     def comma(self) -> None:
-        """ "[", newlines, the values so far, ",", newlines."""
+        """Has on the stack: "[", newlines, the values so far, ",", newlines."""
         self._depth = self._outer[-1] + 5
 
     def close(self) -> None:

@@ -40,10 +40,16 @@ typedef struct emb_access {
     bool memory_first;   /* before 4.12: memory is tried before requests, even in the page at fault */
 } emb_access;
 
+/* What emb_begin says of an access; negative: -errno. */
+enum {
+    EMB_BY_EMULATOR = 0, /* the emulator must do it; the vCPU is in XEN, with p2m held where the rules say so (a->locked) */
+    EMB_BY_GUEST = 1,    /* it may be done on memory; the vCPU is in GUEST */
+    EMB_BY_SHADOW = 2    /* a store to a read-only page, for the emulator of shadow paging; the vCPU is in XEN */
+};
+
 /*
- * Begin an instruction: enter the guest and look. Returns 1 if the access may be done on memory, with the vCPU in
- * GUEST; 0 if the emulator must do it, with the vCPU in XEN and p2m held where the rules say so (a->locked); or -errno.
- * *generation receives what emb_sleep_until_bumped wants if the emulator then says EMB_RETRY.
+ * Begin an instruction: enter the guest and look. Returns EMB_BY_*, or -errno. *generation receives what
+ * emb_sleep_until_bumped wants if an emulator then says EMB_RETRY.
  */
 int emb_begin(emb_access *a, uint64_t gpa, uint32_t size, uint32_t *generation);
 

@@ -13,13 +13,14 @@
  * server with a range there or to nobody; or into memory past everybody, see mapped() and look_again(). We do as Xen
  * does: this is what a device model has to be safe against.
  */
-#include "insn.h"
+#include "vcpu_insn.h"
 
 #include "claim.h"
 #include "memory.h"
 #include "p2m.h"
 #include "phases.h"
 #include "requests.h"
+#include "shadow_paging.h"
 #include "wait.h"
 
 #include <string.h>
@@ -128,7 +129,7 @@ static int copy_part(emb_access *a, emb_part *p)
         return EMB_DONE;
     case XD_LOOK_RETRY:
         return EMB_RETRY;
-    case XD_LOOK_FAULT:
+    case XD_LOOK_PAGE_FAULT:
         return -EFAULT;
     default:
         return NEEDS_IO;
@@ -303,22 +304,26 @@ int emb_begin(emb_access *a, uint64_t gpa, uint32_t size, uint32_t *generation)
             return rc;
         uint32_t look = hardware_look(a, table);
         if (look == XD_LOOK_DIRECT)
-            return 1;
+            return EMB_BY_GUEST;
         emb_leave(v, XD_PHASE_XEN);
         if (look == XD_LOOK_SETTLE) {
             emb_settle(d, a->parts[a->fault_part].gpa >> EMB_SHIFT);
         } else if (look == XD_LOOK_RETRY) {
             emb_sleep_until_bumped(v, *generation);
-        } else if (look == XD_LOOK_FAULT) {
+        } else if (look == XD_LOOK_PAGE_FAULT) {
+            return -EFAULT;
+        } else if (look == XD_LOOK_DISCARD && d->rules.shadow_paging && !a->after_input) {
+            return EMB_BY_SHADOW;
+        } else if (look == XD_LOOK_CRASH) {
             xd_emb_crash(d, "an access to a frame that has no place in the guest");
             return emb_why_stopped(d);
         } else if (d->rules.unlocked_looks) {
-            return 0;
+            return EMB_BY_EMULATOR;
         } else {
             pthread_mutex_lock(&d->p2m);
             a->locked = true;
             if (hardware_look(a, table) == look)
-                return 0;
+                return EMB_BY_EMULATOR;
             /* The type changed before the lock was had: the fault was spurious, the guest tries again. */
             emb_unlock(a);
         }
@@ -335,12 +340,12 @@ __attribute__((always_inline)) static inline int run_access(emb_access *a, uint6
         int rc = emb_begin(a, gpa, size, &generation);
         if (rc < 0)
             return rc;
-        if (rc == 1) {
+        if (rc == EMB_BY_GUEST) {
             for (uint32_t i = 0; i < a->nr_parts; i++)
                 memory(a, &a->parts[i]);
             return 0;
         }
-        rc = emb_emulate(a);
+        rc = rc == EMB_BY_SHADOW ? emb_shadow_store(a) : emb_emulate(a);
         if (rc != EMB_RETRY)
             return rc;
         emb_sleep_until_bumped(v, generation);

@@ -1,9 +1,10 @@
 /* Read-modify-write instructions. */
-#include "rmw.h"
+#include "vcpu_rmw.h"
 
-#include "insn.h"
+#include "vcpu_insn.h"
 #include "memory.h"
 #include "phases.h"
+#include "shadow_paging.h"
 #include "wait.h"
 
 /* Returns what the instruction leaves where it found `old`. */
@@ -125,6 +126,25 @@ static int rmw_emulated(emb_vcpu *v, emb_access *a, xd_emb_op *op)
     return rc;
 }
 
+/* The emulator of shadow paging reads and then writes, also what it drops (hvm_shadow_emulator_ops has no rmw). */
+static int rmw_by_shadow(const emb_access *a, xd_emb_op *op)
+{
+    uint64_t old = 0;
+    int rc = emb_shadow_load(a, (uint8_t *)&old);
+    bool store = stores(op, old);
+    if (rc == EMB_DONE && store) {
+        uint64_t value = result_of(op, old);
+        emb_access write = *a;
+        write.bytes = (uint8_t *)&value;
+        rc = emb_shadow_store(&write);
+    }
+    if (rc == EMB_DONE) {
+        op->result = old;
+        op->stored = store;
+    }
+    return rc;
+}
+
 int emb_rmw(emb_vcpu *v, xd_emb_op *op)
 {
     xd_emb *d = v->domain;
@@ -135,15 +155,19 @@ int emb_rmw(emb_vcpu *v, xd_emb_op *op)
         int rc = emb_begin(&a, op->gpa, op->size, &generation);
         if (rc < 0)
             return rc;
-        if (rc == 1) {
+        if (rc == EMB_BY_GUEST) {
             bool stored;
             op->result = rmw_memory(d, op, &stored);
             op->stored = stored;
             return 0;
         }
-        if (rmw_discarded(&a, op))
-            return 0;
-        rc = rmw_emulated(v, &a, op);
+        if (rc == EMB_BY_SHADOW) {
+            rc = rmw_by_shadow(&a, op);
+        } else {
+            if (rmw_discarded(&a, op))
+                return 0;
+            rc = rmw_emulated(v, &a, op);
+        }
         if (rc != EMB_RETRY)
             return rc;
         emb_sleep_until_bumped(v, generation);

@@ -1,0 +1,18 @@
+#ifndef XD_DECIMAL_H
+#define XD_DECIMAL_H
+#include <stdint.h>
+
+/* Writes a decimal number at `to`, which has room for 20 bytes. Returns the end of it. */
+static inline char *xd_decimal(char *to, uint64_t value)
+{
+    char digits[20];
+    unsigned count = 0;
+    do
+        digits[count++] = (char)('0' + value % 10);
+    while (value /= 10);
+    while (count)
+        *to++ = digits[--count];
+    return to;
+}
+
+#endif

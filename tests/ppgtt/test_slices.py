@@ -1,0 +1,341 @@
+"""Work in slices: other requests are served between two slices, and nobody sees a half of anything.
+
+The interleavings are drawn by Hypothesis; a slice is what a piece of work does from one yield to the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.engine_bench import EngineBench
+from tests.support.examples import examples
+from tests.support.lockstep import Lockstep, Side, key_of
+from tests.support.tables import ENTRIES, FRAME, pte
+from xengt_dm._core import ffi, lib
+from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.ppgtt.leaves import SLICE
+from xengt_dm.ppgtt.space import Mode
+from xengt_dm.steps import Steps
+
+#: Frames 1..15 are tables, and may serve at any level; those from 512 on are data in two chunks of their own.
+TABLES = range(1, 16)
+FRAMES = 3 * 512
+DATA = [20, 21, 600, 601, 1100]
+SPACES = [(Mode.L4, (0x1000,)), (Mode.L4, (0x2000,)), (Mode.L3, (0x3000, 0x4000, 0, 0x3000))]
+VCPUS = 3
+
+entries = st.one_of(st.sampled_from([0, *map(pte, TABLES)]), st.sampled_from([*map(pte, DATA), pte(512) | 0x80]))
+vcpus, nothing = st.integers(0, VCPUS - 1), st.just(0)
+events = st.one_of(
+    st.tuples(st.just("store"), vcpus, st.sampled_from(TABLES), st.sampled_from([0, 1, 63, 64, 511]), entries),
+    st.tuples(st.sampled_from(["create", "destroy", "submit"]), vcpus, st.integers(0, 2), nothing, nothing),
+    st.tuples(st.sampled_from(["remove", "add"]), nothing, st.sampled_from([5, 9, 20, 600, 1100]), nothing, nothing),
+    st.tuples(st.just("slice"), vcpus, st.integers(1, 12), nothing, nothing),
+)
+Event = tuple[str, int, int, int, int]
+
+
+class Interleaving:
+    """One engine, and the work that each vCPU waits for."""
+
+    def __init__(self, sync: Sync, max_tables: int) -> None:
+        self.lockstep = Lockstep(FRAMES, 8, max_tables)
+        self.side: Side = next(side for side in self.lockstep.sides if side.sync is sync)
+        self.guest, self.engine = self.side.guest, self.side.engine.steps
+        self.work: dict[int, Steps[object]] = {}
+        for parent, child in ((1, 3), (2, 3), (3, 5), (4, 9), (5, 9), (6, 10), (7, 11)):
+            self.guest.put(parent, 0, pte(child))
+            self.guest.put(parent, 64, pte(parent + 4))
+
+    def begin(self, vcpu: int, outcome: Steps[object] | object) -> None:
+        if isinstance(outcome, Iterator):
+            self.work[vcpu] = outcome
+            self.slices(vcpu, 1)
+
+    def slices(self, vcpu: int, count: int) -> None:
+        """Do some slices of what a vCPU waits for."""
+        for _ in range(count):
+            if vcpu in self.work:
+                try:
+                    next(self.work[vcpu])
+                except StopIteration:
+                    del self.work[vcpu]
+                self.nobody_sees_a_half()
+
+    def nobody_sees_a_half(self) -> None:
+        assert not self.engine.shadow.first_unreferenced
+        for space in self.engine.spaces:
+            found = self.side.engine.audit(space)
+            assert (found.mismatches, found.overdue) == (0, 0), key_of(space)
+
+    def event(self, what: str, vcpu: int, which: int, slot: int, entry: int) -> None:
+        if what == "slice" or vcpu in self.work:
+            self.slices(vcpu, which if what == "slice" else 1)
+        elif what == "store":
+            if which in self.guest.protected:
+                self.begin(vcpu, self.engine.store(which * FRAME + 8 * slot, 8, entry))
+            elif which not in self.guest.holes:
+                self.guest.put(which, slot, entry)
+        elif what == "remove" and which not in self.guest.holes:
+            self.guest.remove(which)
+            self.engine.frames_changed()
+        elif what == "add":
+            self.guest.add(which)
+        elif what == "create":
+            self.begin(vcpu, self.engine.create_space(*SPACES[which]))
+        elif what == "destroy":
+            self.begin(vcpu, self.engine.destroy_space(*SPACES[which]))
+        elif what == "submit":
+            self.begin(vcpu, self.engine.submit(*SPACES[which]))
+
+    def finish(self) -> None:
+        """Let everybody end, a slice each in turn; then all must be as if it had been done in one go."""
+        turns = 0
+        while self.work:
+            for vcpu in list(self.work):
+                self.slices(vcpu, 1)
+            turns += 1
+            assert turns < 20_000
+        self.side.check()
+        for space in self.engine.spaces:
+            key = key_of(space)
+            self.side.engine.submit(*key)
+            self.lockstep.judge(self.side, key, self.engine.mappings(space))
+        self.side.check()
+        self.side.end()
+
+
+@pytest.mark.parametrize("sync", Sync)
+@examples(150)
+@given(max_tables=st.sampled_from([3, 6, 1024, 4096]), done=st.lists(events, max_size=40))
+def test_whatever_is_done_between_slices(
+    sync: Sync, max_tables: int, done: list[tuple[str, int, int, int, int]]
+) -> None:
+    run = Interleaving(sync, max_tables)
+    for event in done:
+        run.event(*event)
+    run.finish()
+
+
+@dataclasses.dataclass
+class Slice:
+    types: int = 0
+    mapped: int = 0
+
+
+class CountingGuest(EngineBench):
+    """Counts the changes of types and the mapped frames of each slice."""
+
+    def __init__(self, frames: int, **options: Any) -> None:
+        super().__init__(frames, **options)
+        self.slice = Slice()
+
+    def map_frames(self, first_gfn: int, count: int, errors: object, address: int = 0) -> int:
+        self.slice.mapped += count
+        return super().map_frames(first_gfn, count, errors, address)
+
+    def protect(self, gfns, count, errors):  # type: ignore[no-untyped-def]
+        self.slice.types += count
+        return super().protect(gfns, count, errors)
+
+    def unprotect(self, gfns, count):  # type: ignore[no-untyped-def]
+        self.slice.types += count
+        return super().unprotect(gfns, count)
+
+    def verify(self, gfns, count):  # type: ignore[no-untyped-def]
+        self.slice.types += count
+        super().verify(gfns, count)
+
+    def slices_of(self, work: Steps[object] | object) -> list[Slice]:
+        slices: list[Slice] = []
+        while isinstance(work, Iterator):
+            self.slice = Slice()
+            ended = next(work, self) is self
+            slices.append(self.slice)
+            if ended:
+                break
+        return slices
+
+
+#: A space of 3 directories and 1500 leaf tables, and a leaf that names 512 chunks.
+FIRST_LEAF = 8
+LEAVES = 1500
+SCATTERED = FIRST_LEAF + LEAVES
+
+
+def large(sync: Sync = Sync.STRICT) -> tuple[CountingGuest, Any]:
+    guest = CountingGuest(600 * 512, backed=SCATTERED + 1)
+    guest.put(1, 0, pte(2))
+    for n in range(3):
+        guest.put(2, n, pte(3 + n))
+        for slot in range(500):
+            guest.put(3 + n, slot, pte(FIRST_LEAF + 500 * n + slot))
+    for slot in range(ENTRIES):
+        guest.put(SCATTERED, slot, pte(512 * (slot + 10)))
+    return guest, guest.make_engine(sync=sync, max_tables=4096).steps
+
+
+def assert_bounded(slices: list[Slice]) -> None:
+    for each in slices:
+        assert each.types <= SLICE
+        assert each.mapped <= 512
+        assert not (each.types and each.mapped)
+
+
+def test_slices_are_bounded_by_types_changed_and_frames_mapped() -> None:
+    guest, engine = large()
+    space = (Mode.L4, (0x1000,))
+    assert_bounded(guest.slices_of(engine.create_space(*space)))
+    assert engine.counters.tables == 1 + 1 + 3 + LEAVES
+    assert_bounded(guest.slices_of(engine.store(3 * FRAME + 8 * 510, 8, pte(SCATTERED))))
+    assert engine.frames.mapped_chunks > 512
+    engine.frames_changed()
+    assert_bounded(guest.slices_of(engine.submit(*space)))
+    assert_bounded(guest.slices_of(engine.quiesce()))
+    assert (guest.protected, engine.frames.mapped_chunks) == (set(), 0)
+    assert_bounded(guest.slices_of(engine.resume()))
+    assert engine.counters.tables == 1 + 1 + 3 + LEAVES + 1
+    assert_bounded(guest.slices_of(engine.store(1 * FRAME, 8, 0)))
+    assert engine.counters.tables == 1
+    assert_bounded(guest.slices_of(engine.destroy_space(*space)))
+    engine.close()
+
+
+def test_a_sync_of_many_unsynced_tables_is_bounded() -> None:
+    guest, engine = large(Sync.RELAXED)
+    space = (Mode.L4, (0x1000,))
+    for _ in engine.create_space(*space):
+        pass
+    for leaf in range(LEAVES):
+        engine.store((FIRST_LEAF + leaf) * FRAME, 8, pte(20))
+    assert len(guest.unsynced_frames) == LEAVES
+    assert_bounded(guest.slices_of(engine.submit(*space)))
+    assert not guest.unsynced_frames
+    for leaf in range(LEAVES):
+        engine.store((FIRST_LEAF + leaf) * FRAME, 8, pte(21))
+    assert_bounded(guest.slices_of(engine.set_sync_mode(Sync.STRICT)))
+    assert not guest.unsynced_frames
+    engine.close()
+
+
+def test_an_audit_is_done_in_slices() -> None:
+    _, engine = large()
+    for _ in engine.create_space(Mode.L4, (0x1000,)):
+        pass
+    assert sum(1 for _ in engine.audit(engine.spaces[0])) > 4
+    engine.close()
+
+
+def test_a_small_change_does_not_wait_for_a_large_one() -> None:
+    """While a tree of 1500 tables is linked or freed, another vCPU's store to a directory takes a slice or two."""
+    guest, engine = large()
+    for _ in engine.create_space(Mode.L4, (0x1000,)):
+        pass
+    for entry in (0, pte(2)):
+        large_work = engine.store(1 * FRAME, 8, entry)
+        next(large_work)
+        next(large_work)
+        small = 0
+        if 3 in guest.protected:
+            small = len(guest.slices_of(engine.store(3 * FRAME + 8 * 511, 8, pte(FIRST_LEAF))))
+        assert small <= 10
+        assert sum(1 for _ in large_work) > 10
+    engine.close()
+
+
+def test_a_space_that_ends_while_it_is_shadowed() -> None:
+    guest, engine = large()
+    key = (Mode.L4, (0x1000,))
+    creation = engine.create_space(*key)
+    for _ in range(12):
+        next(creation)
+    for _ in engine.destroy_space(*key):
+        pass
+    assert sum(1 for _ in creation) < 100  # it creates no more, and frees what there is
+    assert (guest.protected, engine.shadow.live, engine.check()) == (set(), 0, [])
+    engine.close()
+
+
+def test_spaces_are_capped() -> None:
+    guest = EngineBench()
+    counters = ffi.new("xd_counters *")
+    engine = guest.make_engine().steps.__class__(guest, guest, counters, frame_limit=guest.frames, max_spaces=2)
+    for root in (0x1000, 0x2000, 0x3000, 0x1000):
+        for _ in engine.create_space(Mode.L4, (root,)):
+            pass
+    assert (counters.spaces, counters.refused_spaces) == (2, 1)
+    for _ in engine.submit(Mode.L4, (0x3000,)):  # it is still shadowed for the submission
+        pass
+    for _ in engine.destroy_space(Mode.L4, (0x3000,)):
+        pass
+    assert counters.ignored_notifications == 1
+    engine.close()
+
+
+def test_mapped_memory_is_bounded() -> None:
+    """Chunks are unmapped for others; what is known of their frames stays, and a table in one is read all the same."""
+    guest = CountingGuest(600 * 512, backed=512)
+    guest.put(1, 0, pte(2))
+    guest.put(2, 0, pte(3))
+    guest.put(3, 0, pte(4))
+    for slot in range(ENTRIES):
+        guest.put(4, slot, pte(512 * (slot + 10)))
+    counters = ffi.new("xd_counters *")
+    engine = guest.make_engine().steps.__class__(guest, guest, counters, frame_limit=guest.frames, max_mapped_chunks=16)
+    for _ in engine.create_space(Mode.L4, (0x1000,)):
+        pass
+    assert engine.frames.mapped_chunks == 16
+    (space,) = engine.spaces
+    assert len(engine.mappings(space)) == ENTRIES
+    guest.slices_of(engine.store(4 * FRAME, 8, pte(7)))
+    assert engine.mappings(space)[0].gpa == 7 * FRAME
+    engine.close()
+
+
+def test_clocks_do_not_wrap() -> None:
+    """A hole stays a hole after 2^32 invalidations; an epoch, a submission and a walk are told from those before."""
+    guest = EngineBench(2048, backed=64)
+    guest.holes = set(range(1024, 1536))
+    for parent in (1, 2, 3):
+        guest.put(parent, 0, pte(parent + 1))
+    for slot in range(ENTRIES):
+        guest.put(4, slot, pte(1024 + slot))
+    engine = guest.make_engine(max_tables=64)
+    engine.create_space(Mode.L4, (0x1000,))
+    (space,) = engine.spaces
+    frames, shadow = engine.frames.pointer, engine.shadow
+    for value in (0xFFFFFFFE, 0xFFFFFFFF):
+        frames.clock = value
+        shadow.epoch = shadow.submission = shadow.walk = value
+        engine.frames_changed()
+        engine.submit(Mode.L4, (0x1000,))
+        assert not engine.mappings(space)
+        engine.store(4 * FRAME, 8, pte(1700))
+        assert len(engine.mappings(space)) == 1
+        engine.store(4 * FRAME, 8, pte(1024))
+        assert not engine.mappings(space)
+    engine.close()
+
+
+@pytest.mark.parametrize("present", [0, 1, 511, 512])
+def test_what_is_known_of_a_chunk_as_a_whole(present: int) -> None:
+    """The same as of its frames one by one, in constant time."""
+    guest = EngineBench(1024, backed=16)
+    guest.holes = set(range(512 + present, 1024))
+    frames = guest.make_engine().frames
+    assert lib.xd_chunk_state(frames.pointer, 1) == lib.XD_CHUNK_UNKNOWN
+    frames.query(1)
+    want = {0: lib.XD_CHUNK_NO_RAM, 512: lib.XD_CHUNK_ALL_RAM}.get(present, lib.XD_CHUNK_SOME_RAM)
+    assert lib.xd_chunk_state(frames.pointer, 1) == want
+    frames.invalidate_holes()
+    assert lib.xd_chunk_state(frames.pointer, 1) == (want if present == 512 else lib.XD_CHUNK_UNKNOWN)
+    frames.query(1)
+    frames.invalidate()
+    assert lib.xd_chunk_state(frames.pointer, 1) == lib.XD_CHUNK_UNKNOWN
+    assert lib.xd_chunk_state(frames.pointer, 2) == lib.XD_CHUNK_NO_RAM

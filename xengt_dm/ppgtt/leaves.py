@@ -1,0 +1,147 @@
+"""Leaf tables: they are read, checked again, and in relaxed mode the guest may store to them unseen until a sync.
+
+An update of a leaf table needs to know of each frame that an entry names whether it is RAM. What is not known is
+queried, a chunk a slice (:mod:`xengt_dm.steps`), and until then the table is unread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from xengt_dm._core import ffi, lib
+from xengt_dm.ppgtt.guest_frames import RAM, GuestFrames, take_chunks
+from xengt_dm.ppgtt.ports import Observer, Protector
+from xengt_dm.steps import Steps
+from xengt_dm.units import CData
+
+ENTRIES: int = lib.XD_ENTRIES
+LEVEL_MASK: int = lib.XD_LEVEL_MASK
+SPLIT: int = lib.XD_KIND_SPLIT
+UNSYNCED: int = lib.XD_TABLE_UNSYNCED
+#: What one slice handles at most: entries of a directory, and so tables that are created; frames that are protected or
+#: resynced.
+SLICE = 64
+
+
+class LeafTables:
+    """The leaf tables among the shadow tables of ``shadow``, an ``xd_shadow *``.
+
+    Methods raise :class:`~xengt_dm.errors.CallError` as the protector and the mapper of the frames do, and nothing
+    because of the guest.
+    """
+
+    def __init__(self, shadow: CData, frames: GuestFrames, protector: Protector, counters: CData) -> None:
+        self.pointer = shadow
+        self.observer: Observer | None = None
+        self._frames = frames
+        self._protector = protector
+        self._counters = counters
+        # Memory of one slice; nothing is kept in it across a yield.
+        self._need: CData = ffi.new("xd_need *")
+        self._numbers: CData = ffi.new("uint32_t[]", ENTRIES)
+        self._gfns: CData = ffi.new("uint64_t[]", SLICE)
+        self._errors: CData = ffi.new("int[]", SLICE)
+        self._others: CData = ffi.new("uint32_t[]", SLICE)
+        self._other_count: CData = ffi.new("uint32_t *")
+        self._page: CData = ffi.new("uint64_t[]", ENTRIES)
+
+    def update(self, numbers: Sequence[int]) -> Steps[None]:
+        """Update leaf tables, at most ENTRIES, from the guest's pages. Those that are freed meanwhile are skipped."""
+        self._numbers[0 : len(numbers)] = numbers
+        yield from self.read(*self.try_update(self._numbers, len(numbers)))
+
+    def read(self, unread: list[int], chunks: Collection[int]) -> Steps[None]:
+        """Query the chunks that leaf tables lack, and update these tables."""
+        since = self._frames.holes_clock
+        while unread:
+            yield
+            yield from self._frames.query_all(chunks)
+            self._numbers[0 : len(unread)] = unread
+            with self._frames.holes_since(since):
+                unread, chunks = self.try_update(self._numbers, len(unread))
+
+    def try_update(self, numbers: CData, count: int) -> tuple[list[int], Collection[int]]:
+        """Update ``count`` leaf tables; ``numbers`` is ``uint32_t *``. Overwrites it.
+
+        Returns the tables that could not be updated, and the chunks that must be queried for them.
+        """
+        if self.observer is not None:
+            self.show_pages(self.observer, numbers, count)
+        self._need.count = 0
+        left = lib.xd_leaf_update_many(self.pointer, numbers, count, self._need)
+        if not left:
+            return [], ()
+        return ffi.unpack(numbers, left), take_chunks(self._need)
+
+    def show_pages(self, observer: Observer, numbers: CData, count: int) -> None:
+        """Tell the observer what the pages of some tables say now."""
+        tables = [self.pointer.tables[numbers[i]] for i in range(count)]
+        for gfn in dict.fromkeys(table.gfn for table in tables if table.kind and not table.kind & SPLIT):
+            if self._frames.state(gfn) == RAM and not lib.xd_frames_read_page(self._frames.pointer, gfn, self._page):
+                observer.table_read(gfn, self._page)
+
+    # Leaf tables that the guest may store to unseen (relaxed mode)
+
+    def unsync(self, gfn: int) -> bool:
+        """Unprotect a frame until its tables are resynced, if it serves as leaf tables only and is protected.
+
+        Returns whether it is unprotected now.
+        """
+        shadow = self.pointer
+        number = lib.xd_first_of_frame(shadow, gfn)
+        first = shadow.tables[number]
+        if not number or first.kind & LEVEL_MASK != 1 or first.flags & UNSYNCED:
+            return False
+        if not self._protector.unsync(gfn):
+            return False
+        lib.xd_set_unsynced(shadow, gfn, 1)
+        self._counters.opened_pages += 1
+        self._counters.protected_pages -= 1
+        return True
+
+    def resync(self, leaves: CData, count: int) -> Steps[None]:
+        """Write-protect the unsynced ones among these leaf tables again, then update all of them; SLICE at a time.
+
+        ``leaves`` is ``uint32_t *`` and is overwritten.
+        """
+        for start in range(0, count, SLICE):
+            if start:
+                yield
+            unread, chunks = self.resync_now(leaves + start, min(SLICE, count - start))
+            if unread:
+                yield from self.read(unread, chunks)
+
+    def resync_now(self, leaves: CData, count: int) -> tuple[list[int], Collection[int]]:
+        """The same for at most SLICE leaf tables, at once. Returns as :meth:`try_update`."""
+        shadow = self.pointer
+        unread: list[int] = []
+        chunks: Collection[int] = ()
+        if shadow.unsynced_tables:
+            frames = lib.xd_resync_begin(shadow, leaves, count, self._gfns, self._others, self._other_count)
+            if frames:
+                self._protector.resync(self._gfns, frames, self._errors)
+                lib.xd_resync_end(shadow, self._gfns, self._errors, frames)
+                if self._other_count[0]:
+                    unread, chunks = self.try_update(self._others, self._other_count[0])
+        left, lacking = self.try_update(leaves, count)
+        return [*unread, *left], {*chunks, *lacking}
+
+    def verify(self, numbers: Sequence[int]) -> Steps[None]:
+        """Have the frames of these tables write-protected again if the guest replaced them meanwhile."""
+        tables = self.pointer.tables
+        gfns = list({tables[each].gfn for each in numbers if not tables[each].flags & UNSYNCED})
+        for start in range(0, len(gfns), SLICE):
+            if start:
+                yield
+            some = gfns[start : start + SLICE]
+            self._protector.verify(ffi.new("uint64_t[]", some), len(some))
+
+    def tell_all(self) -> Steps[None]:
+        """Tell the observer what the page of each table says now; SLICE tables a slice."""
+        number = 1
+        while number <= self.pointer.used and self.observer is not None:
+            for i in range(SLICE):
+                self._numbers[i] = number + i
+            self.show_pages(self.observer, self._numbers, min(SLICE, self.pointer.used + 1 - number))
+            number += SLICE
+            yield

@@ -1,0 +1,37 @@
+"""Work in slices, so that nobody waits for the whole of it.
+
+Facts: one store of a guest can link a tree of 65,000 page tables, which takes seconds. Other vCPUs, signals and the
+operator are served by the same thread. What follows: such work is a generator that yields after each *slice*: at most
+64 changes of p2m types, or 512 mapped frames, or about half a millisecond. Whoever runs it looks at the ioreq slots
+after each slice, as :meth:`xengt_dm.ioreq.loop.ServeLoop.run` does. :func:`complete` is for where nobody else waits.
+
+At each yield the shadow tables are consistent, and everything else may change until the work goes on: frames, tables,
+spaces. So a piece of work keeps nothing across a yield but table numbers that it holds a reference to. Work may be
+closed at a yield, and then does not go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import TypeVar
+
+_T = TypeVar("_T")
+
+#: Work that ends with a value.
+Steps = Generator[None, None, _T]
+
+
+def complete(steps: Steps[_T]) -> _T:
+    """Run work to its end. Returns its value, and raises what it raises."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value: _T = end.value
+            return value
+
+
+def in_order(work: Iterable[Steps[object]]) -> Steps[None]:
+    """Pieces of work, one after the other."""
+    for each in work:
+        yield from each

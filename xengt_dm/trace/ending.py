@@ -1,0 +1,44 @@
+"""Why a recording ends by itself, and how its trace says so."""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from xengt_dm.trace.events import Dump
+
+
+class End(enum.Enum):
+    """A bound that was reached, or what cannot be written to any more."""
+
+    SIZE = "size"
+    DURATION = "duration"
+    QUEUE = "queue"
+    HOLES = "holes"
+    FILE = "file"
+
+    @property
+    def mark(self) -> Dump:
+        """The last event of a trace that was cut for this reason. Every version of the format allows it."""
+        return Dump(f"cut: {self.value}")
+
+
+#: What people are told.
+REASONS: Final = {
+    End.SIZE: "the trace has the size that is allowed",
+    End.DURATION: "the time that is allowed is over",
+    End.QUEUE: "the file takes the events more slowly than the guest causes them",
+    End.HOLES: "the domain has holes in too many places",
+    End.FILE: "the file cannot be written",
+}
+
+
+class EndedError(Exception):
+    """A recording ends by itself. ``detail`` is a sentence for people; ``error`` is the file's, if there is one."""
+
+    def __init__(self, end: End, error: OSError | None = None) -> None:
+        self.end = end
+        self.error = error
+        why = "" if error is None else f": {error.strerror or error}"
+        self.detail = REASONS[end] + why
+        super().__init__(self.detail)
