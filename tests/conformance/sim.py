@@ -31,6 +31,8 @@ class SimSide:
         self._stack = contextlib.ExitStack()
         self._next_frame = 8
         self._outcomes: dict[int, Outcome] = {}
+        #: vCPUs that were told something and have not said how it ended.
+        self._running: set[int] = set()
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self._sim)
@@ -91,8 +93,8 @@ class SimSide:
 
     def condition(self, expected: str) -> str:
         if expected == "crashed":
-            for vcpu in range(VCPUS):
-                self._toolstack.ask("wait_phase", vcpu=vcpu, phase=lib.XD_PHASE_OUT, seconds=_PATIENCE)
+            while self._running and self._done.poll(_PATIENCE):
+                self.take_done()
         state = self._toolstack.state()
         if state["crash_reason"]:
             return "crashed"
@@ -102,12 +104,14 @@ class SimSide:
 
     def start(self, vcpu: int, op: Op) -> None:
         self._outcomes.pop(vcpu, None)
+        self._running.add(vcpu)
         name, *args = _words(op)
         self._vcpus[vcpu].begin(vcpu, name, *args)
 
     def take_done(self) -> None:
         for fd, _ in self._done.poll(0):
             vcpu = next(i for i, console in enumerate(self._vcpus) if console.socket.fileno() == fd)
+            self._running.discard(vcpu)
             outcome = _outcome(self._vcpus[vcpu])
             if outcome is not None:
                 self._outcomes[vcpu] = outcome
