@@ -42,7 +42,7 @@ def _ending_blocked() -> Iterator[None]:
     type=click.Path(path_type=Path, file_okay=False),
     help="Where the sim has its sockets.  [default: xengt-dm-sim in $XDG_RUNTIME_DIR, or in /run]",
 )
-@click.option("--domid", type=Domid(), default=1, show_default=True, help="The domain's id.")
+@click.option("-d", "--domid", type=Domid(), default=1, show_default=True, help="The domain's id.")
 @click.option(
     "--guest",
     type=click.Choice(list(GUESTS)),
@@ -89,7 +89,7 @@ def command(
 ) -> None:
     """Run a domain of the embedded hypervisor until SIGTERM, for daemons of other processes to serve.
 
-    `run --sim DIR --domid N` serves it as it would serve a domain of Xen. The domain and its vCPUs go on when that
+    `run --sim` serves it as it would serve a domain of Xen. The domain and its vCPUs go on when that
     daemon ends, and wait for the next one where they have to. Prints one line when the domain can be served.
 
     Exit status: 1 if the guest found its memory wrong.
