@@ -27,6 +27,7 @@ HEADERS = (
     "events.h",
     "wait.h",
     "vcpu_run.h",
+    "sim_share.h",
 )
 
 

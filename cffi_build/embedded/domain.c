@@ -1,6 +1,8 @@
 /* The domain of the embedded hypervisor: how it is made, and how it ends. */
 #define _GNU_SOURCE
 #include "phases.h"
+#include "servers.h"
+#include "sim_share.h"
 #include "state.h"
 
 #include <stdlib.h>
@@ -40,7 +42,7 @@ xd_emb *xd_emb_new(uint32_t domid, uint64_t frames, uint32_t vcpus, const xd_emb
     pthread_cond_init(&d->gate_cond, &monotonic);
     pthread_condattr_destroy(&monotonic);
 
-    d->ram_fd = memfd_create("xengt-dm guest", MFD_CLOEXEC);
+    d->ram_fd = memfd_create("xengt-dm guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     d->void_fd = memfd_create("xengt-dm void", MFD_CLOEXEC);
     uint64_t bytes = frames << EMB_SHIFT;
     if (d->ram_fd >= 0 && ftruncate(d->ram_fd, (off_t)bytes) == 0) {
@@ -60,6 +62,7 @@ xd_emb *xd_emb_new(uint32_t domid, uint64_t frames, uint32_t vcpus, const xd_emb
         v->domain = d;
         v->id = i;
         v->held_at = -1;
+        v->wake_fd = -1;
         pthread_mutex_init(&v->exec, NULL);
     }
     return d;
@@ -71,9 +74,9 @@ void xd_emb_free(xd_emb *d)
         pthread_mutex_destroy(&d->vcpus[i].exec);
     for (emb_page *page = d->pages, *next; page; page = next) {
         next = page->next;
-        free(page->memory);
-        free(page);
+        emb_free_page(page);
     }
+    emb_unshare(d);
     if (d->ram)
         munmap(d->ram, d->frames << EMB_SHIFT);
     if (d->window)

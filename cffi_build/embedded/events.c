@@ -1,11 +1,13 @@
 #include "events.h"
 
 #include "calls.h"
+#include "sim_share.h"
 #include "state.h"
 #include "wait.h"
 
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum { EMB_WORDS = EMB_MAX_PORTS / 64 };
@@ -17,6 +19,8 @@ struct xd_emb_events {
     uint32_t next_port;
     uint64_t bound[EMB_WORDS], fired[EMB_WORDS], masked[EMB_WORDS], latched[EMB_WORDS];
     uint32_t remote[EMB_MAX_PORTS];
+    xd_emb_shared_port *shared; /* of a device model in another process, else NULL */
+    int shared_fd;
 };
 
 static bool test_bit(const uint64_t *words, int port)
@@ -34,14 +38,7 @@ static void clear_bit(uint64_t *words, int port)
     words[port / 64] &= ~(1ull << (port % 64));
 }
 
-/* An eventfd of 64 bits neither fills nor runs dry here, so neither call can fail but for EINTR, which it has not. */
-static void set_fd(int fd)
-{
-    uint64_t one = 1;
-    if (write(fd, &one, sizeof(one)) != sizeof(one))
-        abort();
-}
-
+/* An eventfd of 64 bits does not run dry here, so this cannot fail but for EINTR, which it has not. */
 static void reset_fd(int fd)
 {
     uint64_t value;
@@ -51,6 +48,11 @@ static void reset_fd(int fd)
 
 static void fire(xd_emb_events *events, int port)
 {
+    if (events->shared) {
+        __atomic_store_n(&events->shared[port].raised, events->shared[port].raised + 1, __ATOMIC_SEQ_CST);
+        emb_ring(events->fd);
+        return;
+    }
     if (test_bit(events->masked, port)) {
         set_bit(events->latched, port);
         return;
@@ -58,7 +60,14 @@ static void fire(xd_emb_events *events, int port)
     set_bit(events->masked, port);
     set_bit(events->fired, port);
     if (events->readable++ == 0)
-        set_fd(events->fd);
+        emb_ring(events->fd);
+}
+
+/* Tell a device model in another process whether its notifies reach the domain. */
+static void set_connected(xd_emb_events *events, int port, uint32_t connected)
+{
+    if (events->shared)
+        __atomic_store_n(&events->shared[port].connected, connected, __ATOMIC_SEQ_CST);
 }
 
 static void unfire(xd_emb_events *events, int port)
@@ -86,8 +95,10 @@ void emb_channel_free(xd_emb *d, uint32_t port)
 {
     pthread_mutex_lock(&d->channels_lock);
     emb_channel *channel = &d->channels[port];
-    if (channel->events)
+    if (channel->events) {
         channel->events->remote[channel->local] = 0;
+        set_connected(channel->events, channel->local, 0);
+    }
     *channel = (emb_channel){ .exists = false };
     pthread_mutex_unlock(&d->channels_lock);
 }
@@ -126,6 +137,7 @@ static void unbind(xd_emb_events *events, int port)
     if (remote)
         events->domain->channels[remote].events = NULL;
     events->remote[port] = 0;
+    set_connected(events, port, 0);
     if (test_bit(events->fired, port))
         unfire(events, port);
     clear_bit(events->bound, port);
@@ -142,7 +154,17 @@ void xd_emb_events_free(xd_emb_events *events)
             unbind(events, port);
     pthread_mutex_unlock(&d->channels_lock);
     close(events->fd);
+    if (events->shared) {
+        munmap(events->shared, EMB_MAX_PORTS * sizeof(*events->shared));
+        close(events->shared_fd);
+    }
     free(events);
+}
+
+int xd_emb_events_share(xd_emb_events *events)
+{
+    events->shared = emb_new_shared("xengt-dm events", EMB_MAX_PORTS * sizeof(*events->shared), &events->shared_fd);
+    return events->shared ? events->shared_fd : -ENOMEM;
 }
 
 int xd_emb_events_fd(const xd_emb_events *events)
@@ -173,6 +195,7 @@ int xd_emb_events_bind(xd_emb_events *events, uint32_t remote_port)
             events->remote[rc] = remote_port;
             channel->events = events;
             channel->local = rc;
+            set_connected(events, rc, 1);
             /* Xen cannot know what was missed while nobody was bound, and so raises the event once. */
             fire(events, rc);
         }
@@ -201,6 +224,16 @@ int xd_emb_events_unbind(xd_emb_events *events, int port)
     }
     pthread_mutex_unlock(&d->channels_lock);
     return rc;
+}
+
+int xd_emb_events_wake_fd(xd_emb_events *events, int port)
+{
+    xd_emb *d = events->domain;
+    pthread_mutex_lock(&d->channels_lock);
+    uint32_t remote = is_bound(events, port) ? events->remote[port] : 0;
+    int fd = remote ? d->vcpus[d->channels[remote].vcpu].wake_fd : -ENOTCONN;
+    pthread_mutex_unlock(&d->channels_lock);
+    return fd;
 }
 
 int xd_emb_events_notify(xd_emb_events *events, int port)

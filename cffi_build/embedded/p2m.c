@@ -2,6 +2,7 @@
 #include "p2m.h"
 
 #include "calls.h"
+#include "sim_share.h"
 #include "state.h"
 
 #include <fcntl.h>
@@ -118,7 +119,7 @@ void emb_settle(xd_emb *d, uint64_t gfn)
 
 /*
  * Frames go: guest_remove_page, p2m_remove_entry. Their content goes with them: what a device model still has mapped
- * reads zero. Returns 1 if any of them was there, so that device models must be told; 0 if none was.
+ * reads zero; of a shared domain it is the old frame, as on Xen. Returns 1 if any of them was there, so that device models must be told; 0 if none was.
  */
 int emb_remove(xd_emb *d, uint64_t gfn, uint64_t count)
 {
@@ -131,8 +132,12 @@ int emb_remove(xd_emb *d, uint64_t gfn, uint64_t count)
         emb_change_type(d, i, XD_P2M_MMIO_DM);
     }
     emb_types_changed(d);
-    int rc = !count ? 0 : fallocate(d->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(gfn << EMB_SHIFT),
-                                    (off_t)(count << EMB_SHIFT));
+    int rc = 0;
+    if (d->share)
+        rc = emb_share_remove(d, gfn, count);
+    else if (count && fallocate(d->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(gfn << EMB_SHIFT),
+                                (off_t)(count << EMB_SHIFT)))
+        rc = -errno;
     pthread_mutex_unlock(&d->p2m);
-    return rc ? -errno : there;
+    return rc ? rc : there;
 }

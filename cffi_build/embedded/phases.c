@@ -1,6 +1,7 @@
 #include "phases.h"
 
 #include "p2m.h"
+#include "sim_share.h"
 #include "state.h"
 #include "wait.h"
 
@@ -164,6 +165,7 @@ static uint32_t phase_of(const emb_vcpu *v)
         return XD_PHASE_HELD;
     uint32_t phase = __atomic_load_n(&v->where, __ATOMIC_SEQ_CST) & EMB_PHASE_MASK;
     bool event = __atomic_load_n(&v->wake, __ATOMIC_SEQ_CST) != __atomic_load_n(&v->looked, __ATOMIC_SEQ_CST);
+    event |= v->wake_fd >= 0 && emb_rings(v->wake_fd);
     return phase == XD_PHASE_BLOCKED && event ? (uint32_t)XD_PHASE_XEN : phase;
 }
 

@@ -48,7 +48,7 @@ static int post_locked(emb_vcpu *v, uint32_t id, const xd_ioreq *request)
 int emb_post(emb_vcpu *v, uint32_t id, const xd_ioreq *request)
 {
     xd_emb *d = v->domain;
-    v->posted_at = __atomic_load_n(&v->wake, __ATOMIC_SEQ_CST);
+    v->posted_at = emb_events_so_far(v);
     pthread_mutex_lock(&d->servers_lock);
     int rc = post_locked(v, id, request);
     pthread_mutex_unlock(&d->servers_lock);
@@ -63,7 +63,7 @@ int emb_post_invalidate(emb_vcpu *v)
     xd_emb *d = v->domain;
     xd_ioreq request = { .size = 4, .data = ~0ull, .type = XD_IOREQ_INVALIDATE };
     int rc = 0;
-    v->posted_at = __atomic_load_n(&v->wake, __ATOMIC_SEQ_CST);
+    v->posted_at = emb_events_so_far(v);
     pthread_mutex_lock(&d->servers_lock);
     for (int id = (int)d->rules.max_servers - 1; id >= 0 && rc != -ENOTRECOVERABLE; id--) {
         if (!d->servers[id].exists || !d->servers[id].enabled)

@@ -3,25 +3,34 @@
 
 #include "calls.h"
 #include "p2m.h"
+#include "sim_share.h"
 #include "slot_page.h"
 #include "state.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 static emb_page *new_page(xd_emb *d)
 {
     emb_page *page = calloc(1, sizeof(*page));
-    void *memory = aligned_alloc(EMB_FRAME, EMB_FRAME);
-    if (!page || !memory) {
+    int fd;
+    void *memory = page ? emb_new_shared("xengt-dm slots", EMB_FRAME, &fd) : NULL;
+    if (!memory) {
         free(page);
-        free(memory);
         return NULL;
     }
-    memset(memory, 0, EMB_FRAME);
-    *page = (emb_page){ .memory = memory, .next = d->pages, .refs = 1 };
+    *page = (emb_page){ .memory = memory, .fd = fd, .next = d->pages, .refs = 1 };
     d->pages = page;
     return page;
+}
+
+void emb_free_page(emb_page *page)
+{
+    munmap(page->memory, EMB_FRAME);
+    close(page->fd);
+    free(page);
 }
 
 static void put_page_locked(xd_emb *d, emb_page *page)
@@ -32,8 +41,7 @@ static void put_page_locked(xd_emb *d, emb_page *page)
     while (*link != page)
         link = &(*link)->next;
     *link = page->next;
-    free(page->memory);
-    free(page);
+    emb_free_page(page);
 }
 
 void emb_put_page(xd_emb *d, emb_page *page)

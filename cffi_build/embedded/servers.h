@@ -39,6 +39,9 @@ typedef struct emb_page emb_page;
 /* Returns the server of an id, or NULL. The caller holds servers_lock for as long as it uses the server. */
 emb_server *emb_find_server(xd_emb *d, uint32_t id);
 
+/* Free a page of slots that is in no list. */
+void emb_free_page(emb_page *page);
+
 /* Drop a reference to a page of slots, and free it with the last. Takes servers_lock. */
 void emb_put_page(xd_emb *d, emb_page *page);
 #endif

@@ -27,7 +27,8 @@ enum { EMB_PHASE_MASK = 7, EMB_TRANSLATION = 8 };
 
 /* A page of slots. It outlives its server for as long as somebody has it mapped or a vCPU waits on it. */
 struct emb_page {
-    void *memory;
+    void *memory; /* of the file `fd`, which other processes may have mapped, too */
+    int fd;
     struct emb_page *next;
     uint32_t refs; /* the server, each mapping, each pending request */
 };
@@ -72,6 +73,7 @@ struct emb_vcpu {
     bool dropped;        /* some part of the present instruction fell to the null handler */
     bool discarded;      /* some part of it met read-only memory */
     uint32_t luck, waits; /* of the spin before a sleep, see wait.c */
+    int wake_fd;          /* of a shared domain: the eventfd by which it is woken; else -1 */
     pthread_mutex_t exec; /* held while operations run */
     _Alignas(64) uint32_t where; /* atomic: EMB_PHASE_MASK, EMB_TRANSLATION */
     _Alignas(64) uint32_t wake;  /* atomic, futex: events to this vCPU */
@@ -84,6 +86,7 @@ struct xd_emb {
     uint64_t frames;
     xd_emb_rules rules;
     int ram_fd;      /* guest memory */
+    struct emb_share *share; /* of a shared domain (sim_share.h), else NULL */
     int void_fd;     /* an empty file: touching a page of it is SIGBUS */
     uint8_t *ram;    /* guest memory as the vCPUs see it */
     uint8_t *window; /* as a device model does: separate, so that pages may vanish from it alone */

@@ -9,11 +9,13 @@
 
 #include "phases.h"
 #include "servers.h"
+#include "sim_share.h"
 #include "slot_access.h"
 #include "slot_page.h"
 #include "state.h"
 
 #include <linux/futex.h>
+#include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -27,8 +29,43 @@ void xd_emb_set_spin(xd_emb *d, uint32_t turns)
     __atomic_store_n(&d->spin, turns, __ATOMIC_RELAXED);
 }
 
+/*
+ * Facts: device models in other processes write the eventfd, and nothing else of a vCPU; phases.c tells by it, or by
+ * `wake`, whether a vCPU has an event to look after. What follows: the vCPU counts in `wake` before it empties the
+ * eventfd, so that the event is in one of them at any time.
+ */
+static void take_bell(emb_vcpu *v)
+{
+    uint64_t value;
+    __atomic_fetch_add(&v->wake, 1, __ATOMIC_SEQ_CST);
+    if (read(v->wake_fd, &value, sizeof(value)) != sizeof(value))
+        return; /* a device model emptied it, which costs it a wake-up */
+}
+
+static uint32_t await_bell(emb_vcpu *v)
+{
+    struct pollfd bell = { .fd = v->wake_fd, .events = POLLIN };
+    if (!emb_rings(v->wake_fd))
+        emb_count(v->domain, XD_EMB_SLEEPS);
+    while (poll(&bell, 1, -1) <= 0)
+        ;
+    take_bell(v);
+    return __atomic_load_n(&v->wake, __ATOMIC_SEQ_CST);
+}
+
+uint32_t emb_events_so_far(emb_vcpu *v)
+{
+    if (v->wake_fd >= 0 && emb_rings(v->wake_fd))
+        take_bell(v);
+    return __atomic_load_n(&v->wake, __ATOMIC_SEQ_CST);
+}
+
 void emb_wake(emb_vcpu *v)
 {
+    if (v->wake_fd >= 0) {
+        emb_ring(v->wake_fd);
+        return;
+    }
     __atomic_fetch_add(&v->wake, 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&v->asleep, __ATOMIC_SEQ_CST))
         syscall(SYS_futex, &v->wake, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
@@ -61,6 +98,8 @@ static uint32_t await_event(emb_vcpu *v, uint32_t seen)
 {
     xd_emb *d = v->domain;
     uint32_t now;
+    if (v->wake_fd >= 0)
+        return await_bell(v);
     if (spin(v, seen, &now))
         return now;
     emb_count(d, XD_EMB_SLEEPS);

@@ -12,6 +12,9 @@ void xd_emb_set_spin(xd_emb *domain, uint32_t turns);
 #ifndef XD_CFFI
 typedef struct emb_vcpu emb_vcpu;
 
+/* Returns v->wake, which counts the events that came by now. The vCPU's own thread. */
+uint32_t emb_events_so_far(emb_vcpu *v);
+
 /* Tell a vCPU that an event came for it. Any thread. */
 void emb_wake(emb_vcpu *v);
 

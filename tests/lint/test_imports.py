@@ -66,6 +66,7 @@ RULES = {
     ),
     "hypervisor": Rule(f"xenstore _core _xen _embedded {COMMON}", "cffi", why="knows no room above it"),
     "hypervisor.port": Rule(COMMON, "", effects=False, why="Protocols only"),
+    "hypervisor.sim": Rule(f"hypervisor.port _core {COMMON}", "", why="is all that `run --sim` has of the simulator"),
     "hypervisor.embedded": Rule(f"hypervisor.port _embedded {COMMON}", "", why="must run where there is no Xen"),
     "xenstore": Rule(COMMON, "", why="a protocol and its client"),
     "config": Rule("vgpu.registers errors printable", "", why="what can be set must not depend on what is set"),
@@ -104,8 +105,9 @@ ONLY = {
     # So `run` on Xen loads no line of it.
     "xengt_dm._embedded": ("hypervisor.embedded", "sim"),
     "xengt_dm.hypervisor.xen": ("hypervisor.xen", "daemon", "cli"),
-    "xengt_dm.hypervisor.embedded": ("hypervisor.embedded", "sim", "cli.demo", "cli.replay"),
-    "xengt_dm.sim": ("sim", "cli.demo", "cli.replay"),
+    "xengt_dm.hypervisor.embedded": ("hypervisor.embedded", "sim", "cli.demo", "cli.replay", "cli.sim"),
+    "xengt_dm.hypervisor.sim": ("hypervisor.sim", "sim", "cli.run"),
+    "xengt_dm.sim": ("sim", "cli.demo", "cli.replay", "cli.sim"),
     "prometheus_client": ("stats.exporter",),
     "click": ("cli",),
 }
@@ -238,6 +240,8 @@ def test_a_broken_rule_is_seen(tmp_path: Path) -> None:
     assert complaint("hypervisor.xen.port", Import("xengt_dm._embedded", 1))
     assert complaint("daemon.main", Import("xengt_dm.hypervisor.embedded", 1))
     assert complaint("cli.run", Import("xengt_dm.sim.demo", 1))
+    assert complaint("hypervisor.sim.port", Import("xengt_dm._embedded", 1))
+    assert complaint("daemon.main", Import("xengt_dm.hypervisor.sim.port", 1))
     assert complaint("stats.page", Import("prometheus_client", 1))
     assert complaint("ioreq.server", Import("xengt_dm.hypervisor.port", 1)) is None
     assert complaint("ioreq.loop", Import("xengt_dm.traps.claim", 1))

@@ -62,6 +62,7 @@ _USES_DEPENDENCIES = (
     "log",
     "run_dir",
     "service",
+    "sim",
     "stats",
     "traps",
     "vgpu",
@@ -78,7 +79,7 @@ _FLOOR = [
     "tests/embedded/test_life.py",
 ]
 #: Under the sanitizers all takes several times as long, so only what drives the C through its corners runs there.
-_LOOKS_AT_C = ["tests/core", "tests/ppgtt", "tests/embedded", "tests/ioreq", "tests/fuzz", "tests/trace"]
+_LOOKS_AT_C = ["tests/core", "tests/ppgtt", "tests/embedded", "tests/ioreq", "tests/fuzz", "tests/sim", "tests/trace"]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "cffi_build/": ("core", "embedded", "xen"),
     "xengt_dm/hypervisor/embedded/": ("embedded",),
     "xengt_dm/hypervisor/xen/": ("xen",),
+    "xengt_dm/hypervisor/sim/": ("sim",),
     "xengt_dm/hypervisor/": ("embedded", "xen"),
     "tests/fakexen/": ("xen",),
     "tests/traces/": ("trace",),

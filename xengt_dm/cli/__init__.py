@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "watch": "Start and stop instances as domains come and go.",
     "reap": "Clean up after a daemon that died.",
     "demo": "Run a guest on the embedded hypervisor, without Xen.",
+    "sim": "Run a domain without Xen, for `run --sim`.",
     "config": "Show and check the configuration.",
     "check": "Report what this host has and lacks for `run`.",
     "replay": "Run a trace on the embedded hypervisor.",

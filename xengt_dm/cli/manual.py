@@ -17,8 +17,8 @@ MANUAL: Final = "xengt-dm"
 #: The meaning of each exit status, for scripts.
 STATUSES: Final = {
     ExitCode.OK: "Success.",
-    ExitCode.DIFFERS: "An audit found that a shadow differs from the guest's tables, or the guest of `demo` found its "
-    "memory wrong.",
+    ExitCode.DIFFERS: "An audit found that a shadow differs from the guest's tables, or the guest of `demo` or `sim` "
+    "found its memory wrong.",
     ExitCode.USAGE: "Wrong use: an unknown option or argument, or a wrong value.",
     ExitCode.DATA: "Bad data: a file that is not a valid trace, or an address space that is not live.",
     ExitCode.NO_DOMAIN: "There is no such domain, or it ended before it was served.",

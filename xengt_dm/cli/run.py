@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from xengt_dm.cli.client import run_dir_option
-from xengt_dm.cli.options import config_dir_option, name_of, set_option, settings_of, uuid_of
+from xengt_dm.cli.options import check_name, config_dir_option, name_of, set_option, settings_of, uuid_of
 from xengt_dm.cli.types import Domid
 from xengt_dm.config.files import Assignment
 from xengt_dm.config.keys import KEYS, Key, show
@@ -20,6 +20,7 @@ from xengt_dm.daemon.main import run
 from xengt_dm.daemon.recording import open_trace_file
 from xengt_dm.daemon.reload import Running
 from xengt_dm.errors import UsageError
+from xengt_dm.hypervisor.port import DomainPort
 from xengt_dm.log import log
 from xengt_dm.run_dir.directory import open_directory
 from xengt_dm.service import limits, sandbox
@@ -60,6 +61,12 @@ def _short_options(function: Any) -> Any:
     metavar="NAME",
     help="The domain's name, which selects its configuration file. Default: the name in xenstore.",
 )
+@click.option(
+    "--sim",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Serve a domain of `xengt-dm sim --dir DIR` instead of one of Xen.",
+)
 @click.option("--record", metavar="FILE", help="Record what the guest does, for `replay`; gzip if FILE ends in .gz.")
 @_short_options
 @set_option
@@ -68,6 +75,7 @@ def _short_options(function: Any) -> Any:
 def command(
     domid: int,
     name: str | None,
+    sim: Path | None,
     record: str | None,
     sets: tuple[str, ...],
     config_dir: Path,
@@ -79,23 +87,41 @@ def command(
     After SIGTERM the domain continues without traps. Must be started in the control domain as root. It then restricts
     itself to the domain and becomes a user that exists for this domain alone. Options override the domain's
     configuration file, which overrides the host's; see xengt-dm.toml(5). On SIGHUP the files are read again.
+
+    With --sim neither Xen nor root is needed, and the daemon stays the user that started it.
     """
-    uuid = uuid_of(domid)
-    options = [*settings_of(own_settings(sets, uuid)), *_from_short(short)]
-    name = name_of(config_dir, domid, name)
+    uuid = uuid_of(domid) if sim is None else None
+    sets = own_settings(sets, uuid) if sim is None else sets
+    options = [*settings_of(sets), *_from_short(short)]
+    name = name_of(config_dir, domid, name) if sim is None else _checked(config_dir, name)
     config = load(config_dir, name, options)
     log.configure(domid=domid, level=config.string("log.level"))
     log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)
     limits.check(config)
-    # Imported here, because the Xen libraries may be missing and then the error is about that.
-    from xengt_dm.hypervisor.xen.port import XenPort
-
     running = Running(config, lambda: load(config_dir, name, options))
     limit = config.integer("domain.frame_limit") or None
-    with closing(Notifier()) as notifier, closing(XenPort(domid, frame_limit=limit, restrict=True)) as port:
+    with closing(Notifier()) as notifier, ExitStack() as stack:
+        port: DomainPort
+        if sim is None:
+            # Imported here, because the Xen libraries may be missing and then the error is about that.
+            from xengt_dm.hypervisor.xen.port import XenPort
+
+            port = stack.enter_context(closing(XenPort(domid, frame_limit=limit, restrict=True)))
+        else:
+            from xengt_dm.hypervisor.sim.port import SimPort
+
+            port = sim_port = stack.enter_context(closing(SimPort(sim, domid, frame_limit=limit)))
+            uuid = sim_port.uuid
         file = None if record is None else open_trace_file(record)
-        sandbox.enter(domid, open_directory(base, domid))
+        if sim is None:  # one of a sim has no power over another domain, and the sim is this user's
+            sandbox.enter(domid, open_directory(base, domid))
         run(port, running, base, notifier, file, uuid)
+
+
+def _checked(config_dir: Path, name: str | None) -> str | None:
+    if name is not None:
+        check_name(config_dir, name)
+    return name
 
 
 def _from_short(short: dict[str, str | None]) -> Iterator[Assignment]:

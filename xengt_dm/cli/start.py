@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,11 +13,20 @@ from xengt_dm.cli.client import domid_option, run_dir_option
 from xengt_dm.control.client import NotRunningError, ask
 from xengt_dm.errors import HostError
 
+if TYPE_CHECKING:
+    from xengt_dm.service import instances
+
 
 @click.command("start")
 @domid_option
 @run_dir_option
-def command(domid: int, base: Path) -> None:
+@click.option(
+    "--sim",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Serve a domain of `xengt-dm sim --dir DIR`, by a process whose log is in DIR.",
+)
+def command(domid: int, base: Path, sim: Path | None) -> None:
     """Start the instance of a domain in the background and wait until it serves.
 
     Where systemd runs, the instance is a unit and its log is in the journal. Elsewhere it is a process whose log is in
@@ -26,9 +37,21 @@ def command(domid: int, base: Path) -> None:
     try:
         ask(base, domid, "status")
     except NotRunningError:
-        _check_launch(domid)
-        instances.starter().start(domid)
+        if sim is not None:
+            _spawner(sim, base).start(domid)
+        else:
+            _check_launch(domid)
+            instances.starter().start(domid)
     click.echo(f"domain {domid} is served")
+
+
+def _spawner(sim: Path, base: Path) -> instances.Spawner:
+    """What starts instances on the domains of a sim; the options of a launch on Xen are not for them."""
+    from xengt_dm.service import instances
+
+    directory = sim.absolute()
+    command = [sys.executable, "-m", "xengt_dm", "run", "--sim", str(directory), "--run-dir", str(base.absolute())]
+    return instances.Spawner(command, launch=directory / "launch", logs=directory)
 
 
 def _check_launch(domid: int) -> None:

@@ -1,7 +1,8 @@
 """The hypervisor port: one domain, as its device model sees it.
 
-Two sides implement it: :mod:`xengt_dm.hypervisor.xen.port` on Xen's stable libraries, and
-:mod:`xengt_dm.hypervisor.embedded`, an in-process hypervisor. Nothing above this port knows which one it has.
+Three sides implement it: :mod:`xengt_dm.hypervisor.xen.port` on Xen's stable libraries,
+:mod:`xengt_dm.hypervisor.embedded`, an in-process hypervisor, and :mod:`xengt_dm.hypervisor.sim`, the same in another
+process. Nothing above this port knows which one it has.
 
 Every call raises :class:`~xengt_dm.errors.HostError` when the hypervisor refuses it, and
 :class:`~xengt_dm.errors.DomainGoneError` when the domain is no more. Frames are gfn of 4 KiB, addresses are guest

@@ -163,13 +163,14 @@ class EmbeddedPort:
         self._check("xendevicemodel_unmap_io_range_from_ioreq_server", rc)
 
     def claim_writes(self, server: int) -> None:
-        self._claim(server, _ACCESS_WRITE)
+        self.map_mem_type(server, MemType.IOREQ_SERVER, _ACCESS_WRITE)
 
     def release_writes(self, server: int) -> None:
-        self._claim(server, 0)
+        self.map_mem_type(server, MemType.IOREQ_SERVER, 0)
 
-    def _claim(self, server: int, flags: int) -> None:
-        rc = lib.xd_emb_claim(self._handle, server, MemType.IOREQ_SERVER, flags)
+    def map_mem_type(self, server: int, mem_type: int, flags: int) -> None:
+        """The hypercall behind :meth:`claim_writes` and :meth:`release_writes`, with any arguments."""
+        rc = lib.xd_emb_claim(self._handle, server, mem_type, flags)
         if rc == -errno.EOPNOTSUPP and self._domain.flavour.claim:
             raise HostError("xendevicemodel_map_mem_type_to_ioreq_server", self.domid, -rc, NEEDS_HAP)
         self._check("xendevicemodel_map_mem_type_to_ioreq_server", rc)
