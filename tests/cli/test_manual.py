@@ -42,7 +42,7 @@ def test_every_request_and_escape_is_meant(name: str) -> None:
 
 def test_every_command_and_option_is_there() -> None:
     text = plain(page("xengt-dm.8"))
-    context = click.Context(main, info_name="xengt-dm")
+    context = click.Context(main, info_name="xengt-dm", **main.context_settings)
     for name in COMMANDS:
         assert f'.SS "xengt-dm {name}' in text
         each = main.get_command(context, name)

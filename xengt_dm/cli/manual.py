@@ -64,7 +64,7 @@ def _program() -> Iterator[str]:
         "over its control socket, or do not need a daemon."
     )
     yield roff.heading("commands")
-    context = click.Context(main, info_name="xengt-dm")
+    context = click.Context(main, info_name="xengt-dm", **main.context_settings)
     for name in COMMANDS:
         each = main.get_command(context, name)
         assert each is not None
