@@ -260,7 +260,8 @@ class ShadowTree:
                 yield
             if self._is_pointless(number):
                 return
-            yield from self._update_slice(number, first, first + SLICE - 1, change, created, seen=first > 0)
+            if not (yield from self._update_slice(number, first, first + SLICE - 1, change, created, seen=first > 0)):
+                break
         lib.xd_directory_checked(shadow, number, epoch)
 
     def _is_pointless(self, number: int) -> bool:
@@ -277,11 +278,12 @@ class ShadowTree:
         *,
         only_reclaim: bool = False,
         seen: bool = False,
-    ) -> Steps[None]:
+    ) -> Steps[bool]:
         """Update entries of a directory, at most SLICE. Appends to ``created`` the directories that they name anew.
 
         With ``only_reclaim``, make room for all tables that the entries name, any number of them, and do no more.
-        ``seen``: the observer has seen the guest's page, and every store to it since.
+        ``seen``: the observer has seen the guest's page, and every store to it since. Returns False if there is no more
+        to do for this table: its page is gone and it maps nothing, or nothing leads to it.
         """
         attempt = _Attempt(number, first, last, created, self._frames.holes_clock, seen or only_reclaim)
         while not self._try_slice(attempt, change, only_reclaim):
@@ -291,10 +293,11 @@ class ShadowTree:
             elif not (yield from self._reclaim(attempt.needed, change)):
                 attempt.without_room = True
             if self._is_pointless(number):
-                return
+                return False
         yield from self._free_unreferenced()
         if attempt.unread:
             yield from self.leaves.read(attempt.unread, attempt.chunks)
+        return not attempt.gone
 
     def _try_slice(self, attempt: _Attempt, change: Change, only_reclaim: bool) -> bool:
         """Update entries of a directory if all is there that it takes.
@@ -313,6 +316,7 @@ class ShadowTree:
             if result:
                 self._counters.vanished_pages += 1
                 lib.xd_directory_clear(shadow, number)
+                attempt.gone = True
                 return True
             if self.observer is not None and not attempt.seen:
                 attempt.seen = True
@@ -387,5 +391,7 @@ class _Attempt:
     needed: int = 0
     #: No room can be made: leave out what finds none.
     without_room: bool = False
+    #: The guest's page is gone.
+    gone: bool = False
     #: Leaf tables that are linked and could not be read yet.
     unread: list[int] = field(default_factory=list)
