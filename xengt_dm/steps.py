@@ -23,12 +23,18 @@ Steps = Generator[None, None, _T]
 
 def complete(steps: Steps[_T]) -> _T:
     """Run work to its end. Returns its value, and raises what it raises."""
-    while True:
-        try:
+    try:
+        while True:
             next(steps)
-        except StopIteration as end:
-            value: _T = end.value
-            return value
+    except StopIteration as end:
+        value: _T = end.value
+        return value
+
+
+def finish(steps: Steps[object] | None) -> None:
+    """Run what is left of work, if anything is."""
+    if steps is not None:
+        complete(steps)
 
 
 def in_order(work: Iterable[Steps[object]]) -> Steps[None]:

@@ -32,5 +32,5 @@ class _Changes:
 
     def _change(self) -> None:
         for gpa, entry in self._entries:
-            self._engine.store(gpa, 8, 0)
-            self._engine.store(gpa, 8, entry)
+            self._guest.store(self._engine, gpa, 0)
+            self._guest.store(self._engine, gpa, entry)

@@ -31,7 +31,7 @@ def run(quick: bool) -> Iterator[Figure]:
 
     def submit(count: int) -> float:
         for i in range(count):
-            engine.store((guest.first_leaf + i) * FRAME, 8, int(guest.leaf(i)[0]))
+            guest.store(engine, (guest.first_leaf + i) * FRAME, int(guest.leaf(i)[0]))
         library.touch_pages(reference.FFI.cast("uint64_t *", guest.leaf(0) + ENTRIES - 1), count, ENTRIES, CHANGE)
         seconds = cpu(partial(guest.submit, engine))
         assert not engine.shadow.unsynced_tables

@@ -11,10 +11,10 @@ import random
 from tests.support.core_bench import CHUNK
 from tests.support.engine_bench import EngineBench
 from tests.support.tables import ENTRIES, FRAME, address, pte
-from tests.support.whole_engine import WholeEngine
 from xengt_dm._core import ffi
-from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.steps import complete, finish
 from xengt_dm.units import CData
 
 
@@ -62,21 +62,26 @@ class Guest(EngineBench):
         gfn, slot = self.first_directory + index // ENTRIES, index % ENTRIES
         return address(gfn, slot), pte(self.first_leaf + index)
 
-    def engine(self, *, sync: Sync = Sync.STRICT) -> WholeEngine:
+    def engine(self, *, sync: Sync = Sync.STRICT) -> Engine:
         """An engine that knows which frames are RAM; it was told when it first saw each 2 MiB."""
-        engine = self.make_engine(sync=sync, max_tables=self.leaves + self.first_leaf + 1)
+        engine = self.make_engine(sync=sync, max_tables=self.leaves + self.first_leaf + 1).steps
         for chunk in range(self.frames // CHUNK):
             engine.frames.query(chunk)
         return engine
 
-    def create(self, engine: WholeEngine) -> None:
-        engine.create_space(Mode.L4, (self.ROOT * FRAME,))
+    def create(self, engine: Engine) -> None:
+        complete(engine.create_space(Mode.L4, (self.ROOT * FRAME,)))
 
-    def destroy(self, engine: WholeEngine) -> None:
-        engine.destroy_space(Mode.L4, (self.ROOT * FRAME,))
+    def destroy(self, engine: Engine) -> None:
+        complete(engine.destroy_space(Mode.L4, (self.ROOT * FRAME,)))
 
-    def submit(self, engine: WholeEngine) -> None:
-        engine.submit(Mode.L4, (self.ROOT * FRAME,))
+    def submit(self, engine: Engine) -> None:
+        finish(engine.submit(Mode.L4, (self.ROOT * FRAME,)))
+
+    def store(self, engine: Engine, gpa: int, value: int) -> None:
+        outcome = engine.store(gpa, 8, value)
+        if not isinstance(outcome, int):
+            complete(outcome)
 
     # FrameMapper
 

@@ -24,7 +24,7 @@ from xengt_dm.instance import WRITE_TRAPS, Settings, TrapsMaker, open_instance
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
-from xengt_dm.steps import complete
+from xengt_dm.steps import complete, finish
 from xengt_dm.traps import claim
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import barrier
@@ -97,7 +97,7 @@ def explore(
                 looks += 1
                 assert looks < 10_000, f"nothing happens any more (seed {seed})"
                 if rng.random() < 0.3:
-                    complete(instance.engine.submit(Mode.L4, roots))
+                    finish(instance.engine.submit(Mode.L4, roots))
                 if rng.random() < 0.3:
                     instance.traps.drop_guard_ranges()
                 serve_all(instance.loop)

@@ -21,7 +21,7 @@ from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.leaves import SLICE
 from xengt_dm.ppgtt.space import Mode
-from xengt_dm.steps import Steps, complete
+from xengt_dm.steps import Steps, complete, finish
 
 #: Frames 1..15 are tables, and may serve at any level; those from 512 on are data in two chunks of their own.
 TABLES = range(1, 16)
@@ -262,7 +262,7 @@ def test_a_directory_that_waits_for_a_query_is_left_out_by_audits() -> None:
     assert (found.mismatches, found.unsynced) == (0, 1)
     guest.holes.update(range(550 * 512, 551 * 512))
     store.close()  # and then a sync sees to it
-    complete(engine.submit(Mode.L4, (0x1000,)))
+    finish(engine.submit(Mode.L4, (0x1000,)))
     assert complete(engine.audit(space)) == (0, 0, 0)
     engine.close()
 
@@ -306,8 +306,7 @@ def test_spaces_are_capped() -> None:
         for _ in engine.create_space(Mode.L4, (root,)):
             pass
     assert (counters.spaces, counters.refused_spaces) == (2, 1)
-    for _ in engine.submit(Mode.L4, (0x3000,)):  # it is still shadowed for the submission
-        pass
+    finish(engine.submit(Mode.L4, (0x3000,)))  # it is still shadowed for the submission
     for _ in engine.destroy_space(Mode.L4, (0x3000,)):
         pass
     assert counters.ignored_notifications == 1

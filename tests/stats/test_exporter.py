@@ -31,7 +31,7 @@ from xengt_dm.stats import exporter
 from xengt_dm.stats.page import PageProblem, StatsPage
 from xengt_dm.stats.reader import LIMITS, read_host
 from xengt_dm.stats.table import METRICS, Kind
-from xengt_dm.steps import complete
+from xengt_dm.steps import finish
 
 PROGRAM = [sys.executable, "-m", "xengt_dm", "exporter"]
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -108,7 +108,7 @@ def test_a_submission_is_timed(tmp_path: Path) -> None:
         machine.run(busy)
         (space,) = machine.instance.engine.spaces
         before = value(scrape(tmp_path), "xengt_submission_sync_seconds_count", domid="5")
-        complete(machine.instance.engine.submit(space.mode, space.roots))
+        finish(machine.instance.engine.submit(space.mode, space.roots))
         found = scrape(tmp_path)
     assert before is not None
     assert value(found, "xengt_submission_sync_seconds_count", domid="5") == before + 1

@@ -22,7 +22,7 @@ from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort
 from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
-from xengt_dm.steps import complete
+from xengt_dm.steps import complete, finish
 from xengt_dm.units import CData
 from xengt_dm.vgpu import registers as reg
 
@@ -183,7 +183,7 @@ def _in_the_middle(guest: Guest) -> None:
 
 def _submit(instance: Instance) -> None:
     for space in instance.engine.spaces:
-        complete(instance.engine.submit(Mode.L4, space.roots))
+        finish(instance.engine.submit(Mode.L4, space.roots))
 
 
 def _look(instance: Instance) -> None:

@@ -223,18 +223,19 @@ class Engine:
         self.frames.invalidate()
         lib.xd_new_epoch(self.shadow)
 
-    def submit(self, mode: Mode, roots: tuple[int, ...]) -> Steps[None]:
-        """The GPU is about to execute with this space; at the end of the steps, the shadow says what the guest's does.
+    def submit(self, mode: Mode, roots: tuple[int, ...]) -> Steps[object] | None:
+        """The GPU is about to execute with this space; afterwards the shadow says what the guest's tables say.
 
-        "What the guest's does" is as of the beginning: what a vCPU stores meanwhile may be in it or not.
+        Returns None if that is done, or steps that do it. "What the guest's tables say" is as of the beginning: what a
+        vCPU stores meanwhile may be in it or not.
         """
         if self._observer is not None:
             self._observer.submitted(mode, roots)
         space = self._spaces.get(roots)
-        if space is not None and space.mode is mode:
-            yield from self.sync(space)
-        else:
-            yield from self._with_space(mode, roots)
+        if space is None or space.mode is not mode:
+            return self._with_space(mode, roots)
+        self._spaces.submitted(space)
+        return None if self._syncer.sync_at_once(space) else self._syncer.sync_in_slices(space)
 
     def sync(self, space: Space) -> Steps[Synced]:
         """Sync a space now, as a submission does, and count it as one.

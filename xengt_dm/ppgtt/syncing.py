@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.guest_frames import GuestFrames
-from xengt_dm.ppgtt.leaves import LEVEL_MASK
+from xengt_dm.ppgtt.leaves import LEVEL_MASK, SLICE
 from xengt_dm.ppgtt.ports import Protector
 from xengt_dm.ppgtt.space import LiveSpaces, Space
 from xengt_dm.ppgtt.tree import Change, ShadowTree
@@ -52,6 +52,25 @@ class Syncer:
         """Whether there was a trap gap since the last sync: stores may have gone unseen."""
         return self._protector.gaps != self._gaps
 
+    def sync_at_once(self, space: Space) -> bool:
+        """Sync a live space if that is a slice's work: it has nothing but a few leaf tables to sync, or nothing at all.
+
+        Returns False if there may be more to do. What was done by then is not wrong.
+        """
+        if self._syncing:
+            return False
+        if self.has_gap:
+            self._notice_gaps()
+        leaves = lib.xd_sync_begin_leaves(self._shadow, space.gpas, space.numbers, space.count, self._work)
+        if not leaves:
+            return True
+        if not 0 < leaves <= SLICE:
+            return False
+        unread, _ = self._tree.leaves.resync_now(self._work.leaves, leaves)
+        if self.has_gap:
+            self._notice_gaps()
+        return not unread and not lib.xd_sync_end_leaves(self._shadow, self._work)
+
     def sync(self, space: Space) -> Steps[Synced]:
         """Sync a space now, as a submission does, and count it as one.
 
@@ -60,13 +79,15 @@ class Syncer:
         if self._spaces.get(space.roots) is not space:
             return Synced()
         self._spaces.submitted(space)
-        if self.has_gap:
-            self._notice_gaps()
+        if self.sync_at_once(space):
+            return Synced()
+        return (yield from self.sync_in_slices(space))
+
+    def sync_in_slices(self, space: Space) -> Steps[Synced]:
+        """The same for a space for which :meth:`sync_at_once` returned False."""
         if not self._syncing:
             leaves = lib.xd_sync_begin_leaves(self._shadow, space.gpas, space.numbers, space.count, self._work)
-            if not leaves:
-                return Synced()
-            if leaves > 0 and (yield from self._sync_leaves(leaves)):
+            if not leaves or (leaves > 0 and (yield from self._sync_leaves(leaves))):
                 return Synced()
         return (yield from self.sync_counted(space))
 

@@ -44,11 +44,9 @@ FREE_SLICE = 32
 
 @dataclass(slots=True)
 class Change:
-    """One structural change, and what it came to: a space that is shadowed or synced, or a store to a directory.
+    """One structural change, and what it came to: a space that is shadowed or synced, or a store to a directory."""
 
-    ``keep``: the space that it is made for, which keeps its shadow when room is made; None if any space may lose it.
-    """
-
+    #: The space that it is made for, which keeps its shadow when room is made; None if any space may lose it.
     keep: Space | None = None
     #: Frames of tables that could not be write-protected, so that nothing is mapped through them.
     refused: set[int] = field(default_factory=set)
@@ -242,18 +240,20 @@ class ShadowTree:
                     yield from self.update_directory(child, level - 1, change)
                 finally:
                     lib.xd_unref(shadow, child)
-                yield from self._free_unreferenced()
+                if shadow.first_unreferenced:
+                    yield from self._free_unreferenced()
         finally:
             for child in created:
                 lib.xd_unref(shadow, child)
             lib.xd_unref(shadow, number)
-        yield from self._free_unreferenced()
+        if shadow.first_unreferenced:
+            yield from self._free_unreferenced()
 
     def _update_whole(self, number: int, change: Change, created: list[int]) -> Steps[None]:
         """Update all entries of a directory. Appends to ``created`` the directories that they name anew."""
         shadow = self.pointer
         epoch = shadow.epoch
-        if self.room < 2 * ENTRIES:
+        if self.room < ENTRIES:
             yield from self._update_slice(number, 0, LAST, change, created, only_reclaim=True)
         for first in range(0, ENTRIES, SLICE):
             if first:
@@ -286,7 +286,8 @@ class ShadowTree:
         to do for this table: its page is gone and it maps nothing, or nothing leads to it.
         """
         attempt = _Attempt(number, first, last, created, self._frames.holes_clock, seen or only_reclaim)
-        while not self._try_slice(attempt, change, only_reclaim):
+        done = self._try_slice(attempt, change, only_reclaim)
+        while not done:
             lib.xd_set_frame_unread(self.pointer, self.pointer.tables[number].gfn)
             if attempt.chunks:
                 yield from self._frames.query_all(attempt.chunks)
@@ -294,7 +295,10 @@ class ShadowTree:
                 attempt.without_room = True
             if self._is_pointless(number):
                 return False
-        yield from self._free_unreferenced()
+            with self._frames.holes_since(attempt.holes_since):
+                done = self._try_slice(attempt, change, only_reclaim)
+        if self.pointer.first_unreferenced:
+            yield from self._free_unreferenced()
         if attempt.unread:
             yield from self.leaves.read(attempt.unread, attempt.chunks)
         return not attempt.gone
@@ -308,41 +312,40 @@ class ShadowTree:
         shadow, missing, need = self.pointer, self._missing, self._need
         number, first, last = attempt.number, attempt.first, attempt.last
         attempt.chunks = ()
-        with self._frames.holes_since(attempt.holes_since):
-            result = lib.xd_directory_read(shadow, number, self._entries)
-            if result == -errno.EAGAIN:
-                attempt.chunks = (shadow.tables[number].gfn // CHUNK_FRAMES,)
-                return False
-            if result:
-                self._counters.vanished_pages += 1
-                lib.xd_directory_clear(shadow, number)
-                attempt.gone = True
-                return True
-            if self.observer is not None and not attempt.seen:
-                attempt.seen = True
-                self.observer.table_read(shadow.tables[number].gfn, self._entries)
-            need.count = 0
-            count = lib.xd_directory_missing(
-                shadow, number, self._entries, first, last, missing, self._splits, self._shared, need
-            )
-            if count == -errno.EAGAIN:
-                attempt.chunks = take_chunks(need)
-                return False
-            attempt.needed = count + self._splits[0]
-            if attempt.needed > self.room and not attempt.without_room:
-                return False
-            if only_reclaim:
-                return True
-            if count:
-                self._create_tables(count, change, self._shared[0])
-                if missing[0].kind & LEVEL_MASK > 1:
-                    self._keep_created(count, attempt.created)
-                else:
-                    attempt.unread, attempt.chunks = self.leaves.try_update(self._numbers, count)
-            need.count = 0
-            lib.xd_directory_link(shadow, number, self._entries, first, last, missing, count, need)
-            lib.xd_unref_tables(shadow, missing, count)
+        result = lib.xd_directory_read(shadow, number, self._entries)
+        if result == -errno.EAGAIN:
+            attempt.chunks = (shadow.tables[number].gfn // CHUNK_FRAMES,)
+            return False
+        if result:
+            self._counters.vanished_pages += 1
+            lib.xd_directory_clear(shadow, number)
+            attempt.gone = True
             return True
+        if self.observer is not None and not attempt.seen:
+            attempt.seen = True
+            self.observer.table_read(shadow.tables[number].gfn, self._entries)
+        need.count = 0
+        count = lib.xd_directory_missing(
+            shadow, number, self._entries, first, last, missing, self._splits, self._shared, need
+        )
+        if count == -errno.EAGAIN:
+            attempt.chunks = take_chunks(need)
+            return False
+        attempt.needed = count + self._splits[0]
+        if attempt.needed > self.room and not attempt.without_room:
+            return False
+        if only_reclaim:
+            return True
+        if count:
+            self._create_tables(count, change, self._shared[0])
+            if missing[0].kind & LEVEL_MASK > 1:
+                self._keep_created(count, attempt.created)
+            else:
+                attempt.unread, attempt.chunks = self.leaves.try_update(self._numbers, count)
+        need.count = 0
+        lib.xd_directory_link(shadow, number, self._entries, first, last, missing, count, need)
+        lib.xd_unref_tables(shadow, missing, count)
+        return True
 
     def _keep_created(self, count: int, created: list[int]) -> None:
         for i in range(count):

@@ -24,7 +24,7 @@ from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.sim.ending import Ending, ending_in_order
 from xengt_dm.stats.counters import read_counters
-from xengt_dm.steps import complete
+from xengt_dm.steps import complete, finish
 from xengt_dm.trace.events import Add, Dump, Event, Fill, GpuStore, Header, Mmio, Remove, Root, Store, Submit
 from xengt_dm.trace.read import frame_limit, vcpu_count
 from xengt_dm.units import CData
@@ -124,7 +124,7 @@ class Player:
                 await self._add(0, lib.XD_OP_ADD, gfn, 0, 0, count)
             case Submit(mode, root):
                 await self.flush()
-                complete(engine.submit(Mode(mode), _roots(root)))
+                finish(engine.submit(Mode(mode), _roots(root)))
             case GpuStore(mode, root, va, value):
                 await self.flush()
                 complete(engine.gpu_store(Mode(mode), _roots(root), va, value))
