@@ -177,7 +177,7 @@ def complaint(module: str, found: Import) -> str | None:
     top = found.name.partition(".")[0]
     inner = found.name.removeprefix(PACKAGE).removeprefix(".")
     for name, owners in ONLY.items():
-        if within(found.name, name) and not module.startswith(owners):
+        if within(found.name, name) and not any(within(module, owner) for owner in owners):
             return f"only {', '.join(owners)} may import {name}"
     for above, rule in RULES.items():
         if not within(module, above):

@@ -6,9 +6,10 @@
 /*
  * Chunks of guest frames that a function must know about before it can go on.
  *
- * The functions of leaf.h, directory.h and store.h do not know of each frame whether it is RAM (frames.h). For an entry
- * whose frame is XD_FRAME_UNKNOWN they write a shadow entry that maps nothing, list the frame's chunk here, and return
- * -EAGAIN. The caller queries the listed chunks (xd_frames_record), sets `count` to 0, and calls the function again.
+ * The functions of leaf.h, directory.h and guest_store.h do not know of each frame whether it is RAM (frames.h). For an
+ * entry whose frame is XD_FRAME_UNKNOWN they write a shadow entry that maps nothing, list the frame's chunk here, and
+ * tell the caller, who queries the listed chunks (xd_frames_record), sets `count` to 0, and goes on as the function's
+ * comment says.
  */
 typedef struct xd_need {
     uint32_t count;   /* chunks listed; the caller sets it to 0 */
