@@ -20,6 +20,9 @@ import pytest
 from tests.support.xenstored import Daemon, same
 from xengt_dm.xenstore import Message
 
+#: Processes that are interrupted at drawn moments take seconds.
+pytestmark = pytest.mark.slow
+
 #: From the signal to the end of the process; alone it takes well under a second.
 PATIENCE = 60.0
 AT_ONCE = 4

@@ -111,6 +111,7 @@ class Interleaving:
         self.side.end()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sync", Sync)
 @examples(150)
 @given(max_tables=st.sampled_from([3, 6, 1024, 4096]), done=st.lists(events, max_size=40))
