@@ -12,8 +12,8 @@ closed at a yield, and then does not go on.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
-from typing import TypeVar
+from collections.abc import Generator, Iterable, Iterator
+from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 
@@ -21,14 +21,24 @@ _T = TypeVar("_T")
 Steps = Generator[None, None, _T]
 
 
+class Slices(Generic[_T]):
+    """The slices of a piece of work, to iterate over; after the last one, ``value`` is the value of the work."""
+
+    value: _T
+
+    def __init__(self, steps: Steps[_T]) -> None:
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[None]:
+        self.value = yield from self._steps
+
+
 def complete(steps: Steps[_T]) -> _T:
     """Run work to its end. Returns its value, and raises what it raises."""
-    try:
-        while True:
-            next(steps)
-    except StopIteration as end:
-        value: _T = end.value
-        return value
+    slices = Slices(steps)
+    for _ in slices:
+        pass
+    return slices.value
 
 
 def finish(steps: Steps[object] | None) -> None:

@@ -18,7 +18,7 @@ from xengt_dm.ppgtt.engine import Engine
 from xengt_dm.ppgtt.read import Audit
 from xengt_dm.ppgtt.space import Space
 from xengt_dm.stats.counters import read_counters
-from xengt_dm.steps import Steps, complete
+from xengt_dm.steps import Slices, Steps, complete
 
 #: Runs that one dump on the control socket lists, over all spaces; what no longer fits is truncated. About 90 MiB.
 DUMP_RUNS: Final = 1 << 21
@@ -46,13 +46,10 @@ def audit_spaces(engine: Engine) -> int:
 
 def in_slices(work: Steps[_T]) -> Generator[Pause, None, _T]:
     """Work among the elements of a lazy list, with a pause after each slice. Returns its value."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            value: _T = end.value
-            return value
+    slices = Slices(work)
+    for _ in slices:
         yield Pause.PAUSE
+    return slices.value
 
 
 def live(engine: Engine) -> Iterator[Space]:

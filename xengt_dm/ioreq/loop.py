@@ -27,7 +27,7 @@ from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.ioreq.bus import REFUSED, Answer, Bus
 from xengt_dm.ioreq.request import Request
 from xengt_dm.ioreq.server import IoreqServer
-from xengt_dm.steps import Steps, complete
+from xengt_dm.steps import Slices, Steps, complete
 from xengt_dm.units import CData
 
 _T = TypeVar("_T")
@@ -143,16 +143,13 @@ class ServeLoop:
         """
         try:
             turn = lib.xd_now() + TURN_NANOSECONDS
-            while True:
-                try:
-                    next(work)
-                except StopIteration as end:
-                    value: _T = end.value
-                    return value
+            slices = Slices(work)
+            for _ in slices:
                 self._look()
                 if lib.xd_now() >= turn:
                     await trio.lowlevel.checkpoint()
                     turn = lib.xd_now() + TURN_NANOSECONDS
+            return slices.value
         finally:
             work.close()
 
@@ -265,13 +262,10 @@ class ServeLoop:
 
     def complete(self, work: Steps[_T]) -> _T:
         """Runs work to its end, and answers everything after each slice. Returns its value, raises what it raises."""
-        while True:
-            try:
-                next(work)
-            except StopIteration as end:
-                value: _T = end.value
-                return value
+        slices = Slices(work)
+        for _ in slices:
             self.answer_all()
+        return slices.value
 
     def answer_all(self) -> None:
         """Answer everything, in whatever state; also what cannot be handled, since no vCPU may wait on.
