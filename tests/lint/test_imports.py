@@ -105,7 +105,14 @@ ONLY = {
     # So `run` on Xen loads no line of it.
     "xengt_dm._embedded": ("hypervisor.embedded", "sim"),
     "xengt_dm.hypervisor.xen": ("hypervisor.xen", "daemon", "cli"),
-    "xengt_dm.hypervisor.embedded": ("hypervisor.embedded", "sim", "cli.demo", "cli.replay", "cli.sim"),
+    "xengt_dm.hypervisor.embedded": (
+        "hypervisor.embedded",
+        "sim",
+        "cli.demo",
+        "cli.guest_options",
+        "cli.replay",
+        "cli.sim",
+    ),
     "xengt_dm.hypervisor.sim": ("hypervisor.sim", "sim", "cli.run"),
     "xengt_dm.sim": ("sim", "cli.demo", "cli.replay", "cli.sim"),
     "prometheus_client": ("stats.exporter",),

@@ -1,10 +1,13 @@
-"""Where daemons have their run directories."""
+"""Where daemons have their run directories, and a sim for the tests of a module."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.sim import SimProcess
 
 
 @pytest.fixture
@@ -12,3 +15,10 @@ def base(tmp_path: Path) -> Path:
     path = tmp_path / "run"
     path.mkdir()
     return path
+
+
+@pytest.fixture(scope="module")
+def scripted_sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimProcess]:
+    with SimProcess(tmp_path_factory.mktemp("sim"), "--guest", "scripted", "--frames", "64") as sim:
+        yield sim
+        assert sim.end() == (0, "")

@@ -13,16 +13,9 @@ from tests.support.sim import Console, ConsoleError, SimProcess
 from xengt_dm.sim.console import ACTIONS
 
 
-@pytest.fixture(scope="module")
-def sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimProcess]:
-    with SimProcess(tmp_path_factory.mktemp("sim"), "--guest", "scripted", "--frames", "64") as sim:
-        yield sim
-        assert sim.end() == (0, "")
-
-
 @pytest.fixture
-def console(sim: SimProcess) -> Iterator[Console]:
-    with sim.console() as console:
+def console(scripted_sim: SimProcess) -> Iterator[Console]:
+    with scripted_sim.console() as console:
         yield console
 
 

@@ -33,20 +33,13 @@ from xengt_dm.hypervisor.sim.messages import (
 from xengt_dm.sim.listener import MOST_CONNECTIONS
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimProcess]:
-    with SimProcess(tmp_path_factory.mktemp("sim"), "--guest", "scripted", "--frames", "64") as sim:
-        yield sim
-        assert sim.end() == (0, "")
-
-
 @pytest.fixture
-def sim(shared: SimProcess) -> Iterator[SimProcess]:
+def sim(scripted_sim: SimProcess) -> Iterator[SimProcess]:
     """With no server, before the test and after it, and nobody that serves."""
-    yield shared
-    with shared.console() as console:
+    yield scripted_sim
+    with scripted_sim.console() as console:
         assert console.state()["device_models"] == 0
-    port = shared.port()
+    port = scripted_sim.port()
     for server in range(8):
         if port.server_exists(server):
             port.destroy_server(server)

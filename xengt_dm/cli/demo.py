@@ -7,9 +7,9 @@ import sys
 
 import click
 
+from xengt_dm.cli.guest_options import xen_options
 from xengt_dm.cli.types import Integer, Seconds
 from xengt_dm.errors import ExitCode
-from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
 from xengt_dm.hypervisor.embedded.shadow_paging import Paging
 from xengt_dm.sim.demo import GuestFault, Result, demo
 
@@ -19,22 +19,7 @@ from xengt_dm.sim.demo import GuestFault, Result, demo
 @click.option(
     "--seconds", type=Seconds(min=0, max=3600), default=2.0, show_default=True, help="How long the guest runs."
 )
-@click.option(
-    "--xen",
-    "flavour",
-    type=click.Choice(list(FLAVOURS)),
-    default="4.17",
-    show_default=True,
-    help="Behave like this Xen.",
-)
-@click.option(
-    "--paging",
-    type=click.Choice([each.value for each in Paging]),
-    default=Paging.HAP.value,
-    show_default=True,
-    help="How Xen translates the guest's addresses: by HAP, or by shadow paging (hap=0), which since Xen 4.9 no device "
-    "model can trap stores with.",
-)
+@xen_options
 @click.option("--seed", type=Integer(min=0), default=1, show_default=True, help="Seed of the guest's random choices.")
 @click.pass_context
 def command(ctx: click.Context, as_json: bool, seconds: float, flavour: str, paging: str, seed: int) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
+from xengt_dm.cli.guest_options import xen_options
 from xengt_dm.cli.types import Domid, Integer
 from xengt_dm.errors import ExitCode
-from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
 from xengt_dm.hypervisor.embedded.shadow_paging import Paging
 from xengt_dm.sim.process import SimSettings, open_sim
 from xengt_dm.sim.programs import GUESTS
@@ -50,22 +50,7 @@ def _ending_blocked() -> Iterator[None]:
     show_default=True,
     help="What the vCPUs do: nothing; write page tables for ever; or what a test tells them on the console.",
 )
-@click.option(
-    "--xen",
-    "flavour",
-    type=click.Choice(list(FLAVOURS)),
-    default="4.17",
-    show_default=True,
-    help="Behave like this Xen.",
-)
-@click.option(
-    "--paging",
-    type=click.Choice([each.value for each in Paging]),
-    default=Paging.HAP.value,
-    show_default=True,
-    help="How Xen translates the guest's addresses: by HAP, or by shadow paging (hap=0), which since Xen 4.9 no device "
-    "model can trap stores with.",
-)
+@xen_options
 @click.option(
     "--frames", type=Integer(1, 1 << 22), default=16384, show_default=True, help="The domain's memory, in 4 KiB."
 )

@@ -138,6 +138,17 @@ class AddressSpace:
         self._vcpu.fill(table * PAGE_SIZE, ENTRIES, 0x5A5A5A5A5A5A5A5A)
         self._pages.give_back(table)
 
+    def rebind(self, rng: random.Random, count: int, pages: int, ram_frames: int) -> None:
+        """Binds ``count`` buffers of ``pages`` pages anywhere in RAM, each in place of another, and unbinds some."""
+        slots = rng.sample(range(ENTRIES), count)
+        live = self.believed[self.directory]
+        for slot in slots:
+            if live[slot] & 0xFFF == TABLE:
+                self.unmap(slot)
+            self.map_range(slot, [rng.randrange(ram_frames) for _ in range(pages)])
+        self.clear_range(slots[0], rng.randrange(ENTRIES // 2), ENTRIES // 4)
+        self.unmap(slots[1])
+
     def check(self) -> None:
         """Reads every table back. Raises GuestFault if an entry differs from what was stored."""
         for gfn, entries in self.believed.items():
@@ -210,9 +221,9 @@ class Guest:
                 raise GuestFault("no virtual GPU answers at PVINFO")
             space.announce(reg.Notification.PPGTT_L4_CREATE)
             for _ in range(self.ROUNDS):
-                self._round(space, rng)
+                space.rebind(rng, self.SLOTS, self.PAGES_A_SLOT, RAM_FRAMES)
             while time.monotonic() < end:
-                self._round(space, rng)
+                space.rebind(rng, self.SLOTS, self.PAGES_A_SLOT, RAM_FRAMES)
             space.check()
             self.live.append(space)
         finally:
@@ -226,16 +237,6 @@ class Guest:
         self._ready.abort()
         self.go_on.set()
         self.resting.release(self.VCPUS)
-
-    def _round(self, space: AddressSpace, rng: random.Random) -> None:
-        slots = rng.sample(range(ENTRIES), self.SLOTS)
-        live = space.believed[space.directory]
-        for slot in slots:
-            if live[slot] & 0xFFF == TABLE:
-                space.unmap(slot)
-            space.map_range(slot, [rng.randrange(RAM_FRAMES) for _ in range(self.PAGES_A_SLOT)])
-        space.clear_range(slots[0], rng.randrange(ENTRIES // 2), ENTRIES // 4)
-        space.unmap(slots[1])
 
 
 @dataclass(frozen=True, slots=True)

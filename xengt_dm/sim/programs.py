@@ -13,7 +13,7 @@ from xengt_dm.errors import UsageError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.hypervisor.embedded.errors import VcpuStoppedError
 from xengt_dm.instance import DEFAULT_BAR0
-from xengt_dm.sim.demo import ENTRIES, TABLE, AddressSpace, GuestFault, Pages, Scratch
+from xengt_dm.sim.demo import AddressSpace, GuestFault, Pages, Scratch
 from xengt_dm.units import PAGE_SIZE
 from xengt_dm.vgpu import registers as reg
 
@@ -131,7 +131,7 @@ class Stores:
         space = AddressSpace(vcpu, self._pages[vcpu.index], self._scratch, self._lock)
         space.announce(reg.Notification.PPGTT_L4_CREATE)
         for _ in range(self.ROUNDS):
-            self._round(space, rng)
+            space.rebind(rng, self.SLOTS, self.PAGES_A_SLOT, self._domain.ram_frames)
             space.check()
             self._balloon(vcpu, rng)
             with self._changed:
@@ -141,16 +141,6 @@ class Stores:
         space.free()
         with self._changed:
             self._spaces += 1
-
-    def _round(self, space: AddressSpace, rng: random.Random) -> None:
-        slots = rng.sample(range(ENTRIES), self.SLOTS)
-        live = space.believed[space.directory]
-        for slot in slots:
-            if live[slot] & 0xFFF == TABLE:
-                space.unmap(slot)
-            space.map_range(slot, [rng.randrange(self._domain.ram_frames) for _ in range(self.PAGES_A_SLOT)])
-        space.clear_range(slots[0], rng.randrange(ENTRIES // 2), ENTRIES // 4)
-        space.unmap(slots[1])
 
     def _balloon(self, vcpu: Vcpu, rng: random.Random) -> None:
         """Give frames back, have them again, and see that they are the guest's own once more."""
