@@ -52,7 +52,7 @@ def test_magic() -> None:
 def test_a_state_that_was_created_is_valid_and_zero() -> None:
     state, buffer = made()
     layout = state.layout
-    assert struct.unpack_from("<6Q16sQ", buffer) == (MAGIC, VERSION, layout.size, 64, 3, 7, UUID, NO_SERVER)
+    assert struct.unpack_from("<QI4x4Q16sQ", buffer) == (MAGIC, VERSION, layout.size, 64, 3, 7, UUID, NO_SERVER)
     assert State(memoryview(buffer)).header == state.header
     assert sum(buffer[HEADER_SIZE:]) == 0
 

@@ -10,8 +10,8 @@ from xengt_dm.state.layout import MAGIC, VERSION, WORD, Capacities, Layout
 from xengt_dm.state.life import Life
 from xengt_dm.units import PAGE_SIZE
 
-#: The words of :class:`Header`; magic, version and size stay where they are in every version.
-_HEADER: Final = struct.Struct("<6Q16sQ")
+#: The fields of :class:`Header`, each in a word or two; magic and version stay where they are in every version.
+_HEADER: Final = struct.Struct("<QI4x4Q16sQ")
 HEADER_SIZE: Final = _HEADER.size
 _SERVER_WORD: Final = HEADER_SIZE // WORD - 1
 #: In place of the id of a server: none yet.
