@@ -34,6 +34,8 @@ from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES
+from xengt_dm.state.buffer import State
+from xengt_dm.state.layout import Capacities, Layout
 from xengt_dm.stats.page import StatsPage
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import guard_range, search_ram
@@ -42,7 +44,7 @@ from xengt_dm.traps.write_traps import WriteTraps
 from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE
 from xengt_dm.vgpu.device import Vgpu
 from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
-from xengt_dm.vgpu.state import SIZE, DeviceState
+from xengt_dm.vgpu.state import DeviceState
 
 DEFAULT_BAR0 = int(KEYS["device.bar0_gpa"].default)
 DEFAULT_MAX_TABLES = int(KEYS["shadow.max_tables"].default)
@@ -214,7 +216,7 @@ def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps:
     )
     device = Vgpu(
         engine,
-        DeviceState.create(_fresh_memory()),
+        DeviceState(private_state(Capacities(port.frame_limit, settings.max_spaces)).device),
         generation=settings.generation,
         vgt_id=port.domid + 1,
         graphics=settings.graphics,
@@ -226,12 +228,12 @@ def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps:
     return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats)
 
 
-def _fresh_memory() -> memoryview:
-    """Zeros for the state of a device; private and in small pages, so that an untouched page costs nothing."""
-    memory = mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def private_state(capacities: Capacities) -> State:
+    """A fresh state that no successor finds; in small pages, so that an untouched page costs nothing."""
+    memory = mmap.mmap(-1, Layout(capacities).size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel without huge pages
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return memoryview(memory)
+    return State.create(memoryview(memory), capacities)
 
 
 def start(server: IoreqServer, bars: Mapping[Bar, int]) -> None:
