@@ -37,6 +37,7 @@ from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES
 from xengt_dm.state.buffer import State
 from xengt_dm.state.layout import Capacities, Layout
 from xengt_dm.stats.page import StatsPage
+from xengt_dm.steps import complete
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import guard_range, search_ram
 from xengt_dm.traps.ranges import RangeTraps
@@ -136,11 +137,13 @@ class Instance:
 
     async def _quiesce(self) -> None:
         await self.loop.run(self.engine.quiesce())
+        await self.loop.run(self.traps.unprotect_adopted())
         with trio.move_on_after(ROUNDS_SECONDS):
             while not self.traps.unprotect_deferred():  # noqa: ASYNC110 - no event tells that a store is over
                 await trio.sleep(ROUND_SECONDS)
         self.traps.drop_guard_ranges()
         self.server.release_claim()
+        self.traps.claim_released()
 
     async def resume(self) -> bool:
         """Claim again, and shadow the spaces that are live by now; the end of :meth:`quiesce`.
@@ -273,8 +276,9 @@ def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int]) -> No
         _have_answers_taken(server)
         server.enable()  # a barrier: the instructions of those answers are over
     server.claim_again()
+    traps.claim_released()
     traps.protect_in_flight()
-    traps.unprotect_deferred()
+    complete(traps.unprotect_adopted())
 
     # The device's ranges, if they are not what the predecessor had.
     wanted = [bar.range_at(address) for bar, address in bars.items()]
@@ -324,13 +328,17 @@ def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine
             if server.slots.all_taken():
                 return
 
+    def release_claim() -> None:
+        server.release_claim()
+        traps.claim_released()
+
     attempt = BestEffort()
     attempt(engine.abandon)  # what is under way ends early; its stores to guest memory are performed
     attempt(traps.refuse_new)
     attempt(unprotect)  # as stores to the frames end, for a second at most
     attempt(traps.unprotect_by_force)  # then whatever is left
     attempt(drop_guard_ranges)
-    attempt(server.release_claim)
+    attempt(release_claim)
     attempt(server.disable)  # from here on nothing new comes
     attempt(loop.answer_all)
     attempt(have_answers_taken)
