@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.loop import ROUND_SECONDS, ROUNDS_SECONDS, ServeLoop
-from xengt_dm.ioreq.ranges import NoRangeRecord, RangeKind, RangeRecord
+from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind, RangeRecord
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Engine, Sync
@@ -239,17 +239,23 @@ def private_state(capacities: Capacities) -> State:
     return State.create(memoryview(memory), capacities)
 
 
-def start(server: IoreqServer, bars: Mapping[Bar, int]) -> None:
-    """Have Xen send requests to a server that we made. ``bars``: the gpa of each. Raises CallError."""
+def start(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[Range] = ()) -> None:
+    """Have Xen send requests to a server that we made. ``bars``: the gpa of each. Raises CallError.
+
+    ``fixed``: what the device has besides BARs and never moves, such as a PCI function; the bus has these ranges.
+    """
     server.enable()  # Xen writes the numbers of the vCPUs' channels into the slots
     server.claim()
     for bar, address in bars.items():
         bar.map(address)
+    for each in fixed:
+        server.add_range(each)
     server.channels.bind(range(server.slots.vcpus))
 
 
-def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int]) -> None:
-    """Take over the server of a predecessor that died, with what waits in its slots. ``bars``: the gpa of each.
+def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int], fixed: Collection[Range] = ()) -> None:
+    """Take over the server of a predecessor that died, with what waits in its slots. ``bars``, ``fixed``: as in
+    :func:`start`.
 
     Facts: what the predecessor had protected is not on record. Only a release of the claim makes RAM of frames that
     nobody can name, and it must not fall between an answer and the end of the instruction that the answer is for
@@ -281,12 +287,14 @@ def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int]) -> No
     complete(traps.unprotect_adopted())
 
     # The device's ranges, if they are not what the predecessor had.
-    wanted = [bar.range_at(address) for bar, address in bars.items()]
+    wanted = [*fixed, *(bar.range_at(address) for bar, address in bars.items())]
     for each in left:
         if each.kind is not RangeKind.GUARD and each not in wanted:
             server.remove_range(each)
     for bar, address in bars.items():
         bar.map(address)
+    for each in fixed:
+        server.add_range(each)
 
     channels.bind(range(server.slots.vcpus))
     server.owned = True  # from here on we can answer

@@ -118,21 +118,38 @@ class IoreqServer:
     # Ranges
 
     def add_range(self, added: Range) -> None:
-        """Has Xen send accesses to these addresses to this server. The server may have the range from a predecessor."""
-        assert added.kind is RangeKind.MEMORY
-        self.ranges.add(added)
+        """Has Xen send accesses to these addresses to this server. The server may have the range from a predecessor.
+
+        If this fails, a range that was on record before stays there, because Xen may have it.
+        """
+        port = self.port
+        new = self.ranges.add(added)
         try:
-            self.port.map_mmio(self.id, added.first, added.last)
+            match added.kind:
+                case RangeKind.PORT:
+                    port.map_ports(self.id, added.first, added.last)
+                case RangeKind.PCI:
+                    port.map_pci(self.id, added.first)
+                case RangeKind.MEMORY | RangeKind.GUARD:
+                    port.map_mmio(self.id, added.first, added.last)
         except HostError as error:
-            if not (self.adopted and error.errno == errno.EEXIST):
+            if self.adopted and error.errno == errno.EEXIST:
+                return
+            if new:
                 self.ranges.remove(added)
-                raise
+            raise
 
     def remove_range(self, removed: Range) -> None:
         """Undoes :meth:`add_range`. It is no error if the server does not have the range."""
-        assert removed.kind is RangeKind.MEMORY
+        port = self.port
         try:
-            retry_once(self.port.unmap_mmio, self.id, removed.first, removed.last)
+            match removed.kind:
+                case RangeKind.PORT:
+                    retry_once(port.unmap_ports, self.id, removed.first, removed.last)
+                case RangeKind.PCI:
+                    retry_once(port.unmap_pci, self.id, removed.first)
+                case RangeKind.MEMORY | RangeKind.GUARD:
+                    retry_once(port.unmap_mmio, self.id, removed.first, removed.last)
         except HostError as error:
             if error.errno != errno.ENOENT:
                 raise
