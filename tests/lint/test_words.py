@@ -26,7 +26,8 @@ GAP = rf"{W}((?!(import|for|in|if){E})[a-z]+{W}){{0,3}}"
 #: What was opened, closed and adopted.
 A_TABLE = r"((guest|shadow|leaf)[\s_]pages?|tables?|frames?|leaf|leaves|directories|shadows?)"
 #: What may stand between it and "open".
-IS = rf"({W}(that|which|it|they|is|are|was|were|be|been|being|stays?|remains?|left|may|not|still|now|already))+"
+_COPULA = "is|are|was|were|be|been|being|has|have|had|held|kept|stays?|remains?|left|may|not|still|now|already"
+IS = rf"({W}(that|which|it|they|{_COPULA}))+"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ WORDS = (
             rf"{B}max_covers{E}|(?<!\w)_cover{E}",
             rf"{B}(an?|the|no|such|without|whose|as){W}covers?{E}(?!{W}(of|all))",
             rf"{B}(frames?|page|it|they|stays?|kept){W}((is|are|was|were|be|stays?|still|not|no|longer){W})*covered{E}",
-            rf"{B}cover(s|ed|ing){W}((an?|the|its|each|every|this|that|these|those){W})?(frames?|page){E}",
+            rf"{B}cover(s|ed|ing){W}((an?|the|its|each|every|all|this|that|these|those|whole){W}){{0,2}}(frames?|page){E}",
         ),
         (
             *(
