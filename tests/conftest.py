@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,24 +29,3 @@ def pytest_report_header() -> list[str]:
 def checkout() -> Path:
     """The project's root."""
     return Path(__file__).resolve().parents[1]
-
-
-_began = pytest.StashKey[float]()
-
-
-def _cpu_seconds() -> float:
-    """Of this process, and of the programs that it started and waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    item.stash[_began] = _cpu_seconds()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Have the report say what a test took, however busy the machine is. Its users: tests/setup/outcomes.py."""
-    yield
-    item.user_properties.append(("cpu_seconds", round(_cpu_seconds() - item.stash[_began], 2)))

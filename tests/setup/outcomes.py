@@ -19,7 +19,7 @@ class Outcome:
     skipped: int = 0
     seconds: float = 0.0
     why: str = ""
-    #: By file of tests: processor time (tests/conftest.py).
+    #: By file of tests.
     file_seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -41,10 +41,9 @@ def of_report(name: str, report: Path, status: int, *, may_skip: bool = False) -
     outcome = Outcome(name, counts["tests"] - failed - skipped, failed, skipped)
     for case in root.iter("testcase"):
         module = re.match(r"(?:\w+\.)*test_\w+", case.get("classname", ""))
-        took = case.find("properties/property[@name='cpu_seconds']")
-        if module and took is not None:
+        if module:
             file = module[0].replace(".", "/") + ".py"
-            outcome.file_seconds[file] = outcome.file_seconds.get(file, 0.0) + float(took.get("value", "0"))
+            outcome.file_seconds[file] = outcome.file_seconds.get(file, 0.0) + float(case.get("time", "0"))
     if status != 0:
         outcome.why = f"pytest ended with status {status}"
     elif skipped and not may_skip:

@@ -11,17 +11,17 @@ from environments import CHECKOUT
 from reach import Reach
 from rooms import homes, rooms
 
-#: By file of tests: the seconds of processor time that its tests take, those marked slow left out, if these are half a
-#: second or more. `tests/quick --measure` writes it.
+#: By file of tests: the seconds that its tests take one after the other on an idle machine, those marked slow left out,
+#: if these are half a second or more. `tests/quick --measure` writes it.
 SECONDS_FILE = Path(__file__).with_name("seconds.json")
 #: Of a file that is not in there.
 _FEW_SECONDS = 0.2
 #: What two processors do in about 20 seconds. The rooms of what has changed run in any case; from farther away as much
 #: is taken as fits.
 BUDGET_SECONDS = 36.0
-#: What compiling costs of that: an extension module, and a C file under both compilers.
-_EXTENSION_SECONDS = 8.0
-_C_FILE_SECONDS = 0.8
+#: What compiling costs of that: extension modules, and a C file under one compiler.
+_EXTENSION_SECONDS = 6.0
+_C_FILE_SECONDS = 0.4
 
 _COMPILERS = "tests/lint/test_compilers.py"
 #: A change of one of these changes what the compilers are told.
@@ -92,8 +92,9 @@ def touched(
     if any(name.startswith(_SETUP) for name in names):
         whole.append("setup")
     spent = sum(_seconds_of(room, seconds, root) for room in ["lint", *whole])
+    lint = _lint(names, c_files, root)
     if any(name.startswith("cffi_build/") for name in names):
-        spent += _EXTENSION_SECONDS + len(c_files) * _C_FILE_SECONDS
+        spent += _EXTENSION_SECONDS + _C_FILE_SECONDS * sum(_COMPILERS in test for test in lint)
     near: dict[str, tuple[int, int]] = {}
     for name in names:
         for test, distance in reach.tests_of(name).items():
@@ -107,17 +108,23 @@ def touched(
             spent += cost
         else:
             left_out.append(test)
-    lint = tuple(_lint(names, c_files, root))
-    return Selection(lint, tuple(whole), tuple(sorted(taken)), tuple(sorted(left_out)), spent)
+    return Selection(tuple(lint), tuple(whole), tuple(sorted(taken)), tuple(sorted(left_out)), spent)
 
 
 def _lint(names: Iterable[str], c_files: Iterable[str], root: Path) -> list[str]:
-    """Returns all of tests/lint but the compilers, which are run on C files that have changed."""
+    """Returns all of tests/lint, but of the compilers only what concerns C files that have changed.
+
+    These are seen by both compilers. What includes a header that has changed is seen by clang alone: gcc builds it.
+    """
     lint = sorted(path.relative_to(root).as_posix() for path in (root / "tests/lint").glob("test_*.py"))
     if any(name in _COMPILER_FLAGS for name in names):
         return lint
-    kept = [f"{_COMPILERS}::test_no_warning[{file.removeprefix('cffi_build/')}" for file in c_files]
-    tests = [f"{test}-{compiler}]" for test in kept for compiler in ("gcc", "clang")]
+    tests = [
+        f"{_COMPILERS}::test_no_warning[{file.removeprefix('cffi_build/')}-{compiler}]"
+        for file in c_files
+        for compiler in ("gcc", "clang")
+        if compiler == "clang" or file in names
+    ]
     return [*(file for file in lint if file != _COMPILERS), *tests]
 
 

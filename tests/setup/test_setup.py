@@ -100,16 +100,22 @@ def test_what_changes_touch_together(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "compiled"),
     [
-        ("cffi_build/core/ppgtt/leaf.c", ["core/ppgtt/leaf.c"]),
-        ("cffi_build/core/ppgtt/bits.h", ["core/ppgtt/bits.h", "core/ppgtt/leaf.c", "core/ppgtt/leaf.h"]),
+        ("cffi_build/core/ppgtt/leaf.c", ["core/ppgtt/leaf.c-gcc", "core/ppgtt/leaf.c-clang"]),
+        (
+            "cffi_build/core/ppgtt/bits.h",
+            [
+                *("core/ppgtt/bits.h-gcc", "core/ppgtt/bits.h-clang"),
+                *("core/ppgtt/leaf.c-clang", "core/ppgtt/leaf.h-clang"),
+            ],
+        ),
         ("cffi_build/core/ppgtt/gone.c", []),
         ("tests/fakexen/control.h", []),
         ("xengt_dm/ppgtt/engine.py", []),
     ],
 )
 def test_compilers_see_what_has_changed(tree: Path, changed: str, compiled: list[str]) -> None:
-    names = [f"{name}-{compiler}" for name in compiled for compiler in ("gcc", "clang")]
-    expected = [f"tests/lint/test_compilers.py::test_no_warning[{name}]" for name in names]
+    """What includes a header that has changed is seen by one of them."""
+    expected = [f"tests/lint/test_compilers.py::test_no_warning[{name}]" for name in compiled]
     assert [*selection.touched([changed], {}, root=tree).lint] == ["tests/lint/test_text.py", *expected]
 
 
@@ -152,8 +158,7 @@ def test_the_seconds_are_those_of_files_that_are_there(checkout: Path) -> None:
 
 def test_how_long_files_of_tests_took(tmp_path: Path) -> None:
     cases = "".join(
-        f'<testcase classname="tests.{name}" name="test_it" time="9"><properties>'
-        f'<property name="cpu_seconds" value="{seconds}"/></properties></testcase>'
+        f'<testcase classname="tests.{name}" name="test_it" time="{seconds}"/>'
         for name, seconds in [("ppgtt.test_leaf", 1.5), ("ppgtt.test_leaf.TestOne", 2), ("lint.test_text", 0.25)]
     )
     report = tmp_path / "report.xml"
