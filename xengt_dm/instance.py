@@ -28,6 +28,7 @@ from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
+from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.loop import ROUND_SECONDS, ROUNDS_SECONDS, ServeLoop
 from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind, RangeRecord
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach
@@ -182,9 +183,11 @@ def open_instance(
     with _marking_an_orderly_end(StatsPage(directory, port.domid)) as stats:
         make_traps = write_traps[port.write_trap]  # refused here, where Xen does not show every store
         timing = ffi.addressof(stats.counters, "timing")
-        server = attach(port, record or NoIdRecord(), ranges or NoRangeRecord(), timing)
+        state = private_state(Capacities(port.frame_limit, settings.max_spaces))
+        journal = Journal(state.journal, state.words)
+        server = attach(port, record or NoIdRecord(), ranges or NoRangeRecord(), timing, journal)
         try:
-            instance = _wire(server, settings, stats, make_traps)
+            instance = _wire(server, settings, stats, make_traps, state, journal)
         except BaseException:
             server.abandon()
             raise
@@ -202,7 +205,14 @@ def open_instance(
                 leave(server, instance.engine)
 
 
-def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps: TrapsMaker) -> Instance:
+def _wire(
+    server: IoreqServer,
+    settings: Settings,
+    stats: StatsPage,
+    make_traps: TrapsMaker,
+    state: State,
+    journal: Journal,
+) -> Instance:
     """Make the parts. Nothing happens in the hypervisor."""
     port = server.port
     traps = make_traps(port, server.id, server.slots, server.ranges)
@@ -219,15 +229,15 @@ def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps:
     )
     device = Vgpu(
         engine,
-        DeviceState(private_state(Capacities(port.frame_limit, settings.max_spaces)).device),
+        DeviceState(state.device),
         generation=settings.generation,
         vgt_id=port.domid + 1,
         graphics=settings.graphics,
     )
     device.reset()
-    bus = Bus(engine, stats.counters)
+    bus = Bus(engine, stats.counters, journal)
     bar0 = Bar(bus, device, BAR0_SIZE, server)
-    loop = ServeLoop(server, bus, traps, engine, stats.pointer)
+    loop = ServeLoop(server, bus, journal, traps, engine, stats.pointer)
     return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats)
 
 

@@ -24,6 +24,7 @@ from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.best_effort import retry_once
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.channels import Channels
+from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.ranges import Range, RangeKind, RangeRecord
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.units import CData
@@ -172,11 +173,12 @@ class IoreqServer:
         _destroy(self.port, self.id, self._record, self.ranges)
 
 
-def attach(port: DomainPort, record: IdRecord, ranges: RangeRecord, timing: CData) -> IoreqServer:
+def attach(port: DomainPort, record: IdRecord, ranges: RangeRecord, timing: CData, journal: Journal) -> IoreqServer:
     """Returns the predecessor's server if it is on record and still exists, or else a new one, which is not enabled.
 
-    The server's id is on record then, and its slots are mapped. If this fails, no new server is left. ``timing``: see
-    :class:`~xengt_dm.ioreq.slots.Slots`. Raises CallError, and OSError if the id cannot be recorded.
+    The server's id is on record then, and its slots are mapped. If this fails, no new server is left. ``timing``
+    and ``journal``: see :class:`~xengt_dm.ioreq.slots.Slots`. Raises CallError, and OSError if the id cannot be
+    recorded.
     """
     vcpus = port.vcpu_count()
     found = record.read()
@@ -191,7 +193,7 @@ def attach(port: DomainPort, record: IdRecord, ranges: RangeRecord, timing: CDat
         if not adopted:
             _destroy(port, server, record, ranges)
         raise
-    return IoreqServer(port, server, Slots(page, vcpus, timing), record, ranges, adopted=adopted)
+    return IoreqServer(port, server, Slots(page, vcpus, timing, journal.pointer), record, ranges, adopted=adopted)
 
 
 def _destroy(port: DomainPort, server: int, record: IdRecord, ranges: RangeRecord) -> None:
