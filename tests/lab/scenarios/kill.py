@@ -13,6 +13,7 @@ from dom0.compare import compare
 from dom0.daemon import Daemon, ask_at_once
 from dom0.guest import VCPUS, Guest, created
 from dom0.libxen import DeviceModel
+from dom0.zygote import Zygote
 
 GUESTS = ("kill",)
 
@@ -29,12 +30,6 @@ _SEED = 20261128
 _LIFE_SECONDS = 0.5
 _LOOK_SECONDS = 0.002
 _STILL_SECONDS = 0.02
-
-
-def _started(guest: Guest) -> Daemon:
-    daemon = Daemon(guest.domid)
-    daemon.wait_serving()
-    return daemon
 
 
 def _stand_still(guest: Guest) -> None:
@@ -76,10 +71,11 @@ def run() -> dict[str, int | float | str]:
     """The scenario, in dom0."""
     rng = random.Random(_SEED)
     waits = []
-    with created("kill") as guest:
+    with created("kill") as guest, Zygote() as zygote:
         model = DeviceModel(guest.domid)
-        daemon = _started(guest)
+        daemon = Daemon(guest.domid, zygote=zygote)
         try:
+            daemon.wait_serving()
             guest.start()
             guest.reach(_READY, _STEP_SECONDS)
             guest.leave(_READY)
@@ -92,7 +88,7 @@ def run() -> dict[str, int | float | str]:
                 daemon.kill()
                 killed = time.monotonic()
                 require(len(model.servers()) == 1, f"ioreq servers after the kill: {model.servers()}")
-                daemon = Daemon(guest.domid)
+                daemon = Daemon(guest.domid, zygote=zygote)
                 _stand_still(guest)
                 waits.append(_first_answer(guest, daemon) - killed)
                 daemon.wait_serving()
