@@ -149,5 +149,3 @@ def _wait_for_tables(console: Console, tables: int) -> None:
     """Until the shadows are there again, so that each kill finds as many."""
     while tables and console.state()["entries"] < tables:
         time.sleep(0.02)
-
-

@@ -46,7 +46,9 @@ def prepare(console: Console) -> None:
     store(address(LOOSE_L2, 3), pte(LOOSE_L1))
     store(address(LOOSE_L2, 9), pte(LOOSE_OTHER_L1))
     for leaf in (L1, OTHER_L1, LOOSE_L1, LOOSE_OTHER_L1):
-        console.run(0, "store_bytes", address(leaf, 8), b"".join(pte(DATA + n).to_bytes(8, "little") for n in range(8)).hex())
+        console.run(
+            0, "store_bytes", address(leaf, 8), b"".join(pte(DATA + n).to_bytes(8, "little") for n in range(8)).hex()
+        )
     for n, page in enumerate(PDS):
         store(address(page, n), pte(LOOSE_L1))
         store(_PDP0 + 8 * n, page * FRAME)

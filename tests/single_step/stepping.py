@@ -1,7 +1,7 @@
 """In a daemon: kill it after the n-th instruction of _core, or after the n-th line of its Python, of one request.
 
-``arm`` is a command of the control socket that only these daemons have. Counting begins when vCPU 0 has a request in its
-slot, or for ``what`` = a command's steps, when the next command of the operator comes.
+``arm`` is a command of the control socket that only these daemons have. Steps count while vCPU 0 has a request in its
+slot; or, with ``command``, from the next command of the operator on.
 """
 
 from __future__ import annotations
@@ -111,7 +111,12 @@ def _begin(what: str, after: int, state: int) -> None:
         sys.settrace(lines.trace)
         return
     library = ctypes.CDLL(os.environ[LIBRARY])
-    library.step_arm.argtypes = [ctypes.c_size_t] * 2 + [ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_int64]
+    library.step_arm.argtypes = [ctypes.c_size_t] * 2 + [
+        ctypes.c_void_p,
+        ctypes.c_uint,
+        ctypes.c_void_p,
+        ctypes.c_int64,
+    ]
     first, end = _text_of(str(_core.__file__))
     entries = _entries()
     addresses = (ctypes.c_size_t * len(entries))(*entries)

@@ -22,7 +22,7 @@ _RUN_DIRECTORIES = Path("/run/xengt-dm")
 
 
 class Daemon:
-    """A serving daemon for one domain, forked by `zygote` if there is one. Its standard error goes to a file in LOGS."""
+    """A serving daemon for one domain, forked by `zygote` if that is given. What it says goes to a file in LOGS."""
 
     def __init__(self, domid: int, *options: str, zygote: Zygote | None = None) -> None:
         LOGS.mkdir(exist_ok=True)

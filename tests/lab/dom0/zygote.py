@@ -1,7 +1,8 @@
-"""Daemons by fork, where the start of a Python takes an emulated machine half a minute.
+"""Daemons by fork, because the start of a Python takes an emulated machine many seconds.
 
-:class:`Zygote` is the scenario's side. The other side, this file as a program, has imported what `xengt-dm run` needs; of
-each line of its input, a JSON object, it makes a child or tells of one's end, and answers with a line.
+:class:`Zygote` is the scenario's side. The other side is this file as a program, which has imported what `xengt-dm run`
+needs. It reads requests, a JSON object on a line each, and answers each with a line: it forks a daemon and tells its
+pid, or tells the status of one.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 _IMPORTS = (
     "xengt_dm.cli.run",
@@ -61,7 +62,7 @@ class Child:
 class Zygote:
     """The process that forks, as a context."""
 
-    def __enter__(self) -> "Zygote":
+    def __enter__(self) -> Self:
         self._process = subprocess.Popen(
             [sys.executable, "-B", __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
