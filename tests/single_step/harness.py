@@ -166,7 +166,8 @@ class _Domain:
         process = os.pidfd_open(pid)
         try:
             self._console.begin(0, *case.op)
-            readable = select.select([self._console.socket, process], [], [], PATIENCE)[0]
+            watched: list[Any] = [self._console.socket, process]
+            readable = select.select(watched, [], [], PATIENCE)[0]
             if not readable:
                 raise AssertionError(f"{case.name}: neither an answer nor an end")
             if process in readable:

@@ -80,8 +80,8 @@ def install() -> None:
             _next.pop()()
         return answer(*arguments)
 
-    commands._answer = armed
-    commands.COMMANDS = (  # type: ignore[misc]
+    commands._answer = armed  # type: ignore[assignment]
+    commands.COMMANDS = (  # type: ignore[misc,assignment]
         *commands.COMMANDS,
         commands.Command("arm", ("what", "after", "command"), _arm),
     )

@@ -189,4 +189,4 @@ def _asked(name: str) -> Callable[..., Any]:
 def install() -> None:
     """Let the console of a sim ask the storm's guest."""
     for name in ("rest", "go_on", "check_memory", "check_registers", "spaces"):
-        ACTIONS[name] = _asked(name)  # type: ignore[index]
+        ACTIONS[name] = _asked(name)

@@ -32,8 +32,7 @@ class Plan:
     """How a storm goes.
 
     ``flavour``, ``rep_stores``: as options of ``xengt-dm sim``. ``hooks``: of the zygote, besides its own.
-    ``patience``:
-    how many seconds a vCPU may wait.
+    ``patience``: how many seconds a vCPU may wait.
     """
 
     seed: int
