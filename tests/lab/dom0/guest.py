@@ -20,6 +20,7 @@ _MAGIC = 0x42414C58
 _FIELDS = (
     "magic", "size", "checkpoint", "go", "order", "failed", "stores", "traps", "verified", "tables",
     "progress0", "progress1", "root0", "root1", "intents0", "intents1", "wanted",
+    "refs0", "refs1",
 )  # fmt: skip
 _WHY_SIZE = 96
 _MAILBOX_SIZE = 4 * len(_FIELDS) + _WHY_SIZE
