@@ -235,7 +235,7 @@ class Engine:
         if space is None or space.mode is not mode:
             return self._with_space(mode, roots)
         self._spaces.submitted(space)
-        return None if self._syncer.sync_at_once(space) else self._syncer.sync_in_slices(space)
+        return self._syncer.submit(space)
 
     def sync(self, space: Space) -> Steps[Synced]:
         """Sync a space now, as a submission does, and count it as one.

@@ -99,7 +99,9 @@ class TableStores:
             if number and level > 1:
                 yield from self._tree.update_directory(number, level, change, first, last)
             elif number and not shadow.tables[number].flags & UNSYNCED:
-                yield from self._leaves.update([number])
+                rest = self._leaves.update(number)
+                if rest is not None:
+                    yield from rest
 
 
 def _entries_of(gpa: int, size: int) -> tuple[int, int]:

@@ -29,6 +29,8 @@
  * level 4 or 4 of level 2, 0 for a root that has no table.
  * Thread: every function belongs to the thread that serves the guest.
  */
+/* The types of so many frames are changed between two looks at the ioreq slots, at most; see xengt_dm/steps.py. */
+enum { XD_SLICE = 64 };
 enum { XD_PENDING = 2, XD_REFUSED = 4 };
 enum { XD_LEVEL_MASK = 7, XD_KIND_64K = 8, XD_KIND_SPLIT = 16 };
 enum {
