@@ -220,7 +220,7 @@ def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps:
         graphics=settings.graphics,
     )
     device.reset()
-    bus = Bus(engine, stats.counters)
+    bus = Bus(engine.stores, stats.counters)
     bar0 = Bar(bus, device, BAR0_SIZE, server)
     loop = ServeLoop(server, bus, traps, engine, stats.pointer)
     return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats)

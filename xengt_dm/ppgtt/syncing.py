@@ -75,7 +75,7 @@ class Syncer:
                 return None
         elif count > 0:
             steps = self._sync_leaves(space, count)
-            next(steps)  # the list is good for it until another sync begins
+            next(steps)  # claims the list before another sync makes one
             return steps
         return self.sync_counted(space)
 
@@ -94,6 +94,7 @@ class Syncer:
         """Sync a space that has nothing but ``count`` leaf tables to sync, more than SLICE; or all if more turns up."""
         self._syncing = True
         try:
+            yield
             yield from self._tree.leaves.resync(self._work.leaves, count)
             if self.has_gap:
                 self._notice_gaps()
