@@ -232,8 +232,8 @@ class Engine:
 
     # Reading: nothing below changes a table, the order of spaces, or a counter but those of audits
 
-    def mappings(self, space: Space) -> Runs | None:
-        """What a space maps; None if that is more runs than :data:`~xengt_dm.ppgtt.read.MAX_RUNS`."""
+    def mappings(self, space: Space) -> Steps[Runs | None]:
+        """What a space maps, as :meth:`.read.Reader.mappings`; None if it is too much to be listed."""
         return self._reader.mappings(space)
 
     def resolve(self, space: Space, va: int) -> Mapping | None:
