@@ -8,11 +8,14 @@
  * Which tables of an address space must be synced at a submission, and how unsynced ones are resynced.
  *
  * A full sync (ppgtt/syncing.py) repeats: collect some tables that need it; update the directories; resync and update
- * the leaf tables; until a walk through all tables finds nothing. Requests are served between these steps. Most submissions
- * find that nothing happened but stores to unsynced leaf tables. These take the short way: xd_sync_begin_leaves, resync
- * and update the leaf tables, xd_sync_end_leaves; or xd_sync_slice_begin and xd_sync_slice_end, if they are few.
+ * the leaf tables; until a walk through all tables finds nothing. Requests are served between these steps. Most
+ * submissions find that nothing happened but stores to unsynced leaf tables. These take the short way:
+ * xd_sync_begin_leaves, resync and update the leaf tables, xd_sync_end_leaves; or xd_sync_slice_begin and
+ * xd_sync_slice_end, if they are few.
  *
- * One sync is made at a time: the marks of a walk and of a submission are kept in the tables.
+ * work: the walk or submission under way, which the caller keeps from its begin to its end. One sync is made at a time:
+ * the marks of a walk and of a submission are kept in the tables, those of `shadow`. The thread that serves the guest
+ * calls every function here.
  */
 enum { XD_SYNC_BATCH = 512, XD_SYNC_LEVELS = 4 };
 
@@ -38,7 +41,8 @@ typedef struct xd_sync_work {
 } xd_sync_work;
 
 /*
- * Begins a walk from the `count` roots down: numbers of root tables, 0 for none. Called by ppgtt/syncing.py.
+ * Begins a walk from the `count` roots down, whose state is `work`. roots: numbers of root tables, 0 for none. Called
+ * by ppgtt/syncing.py.
  */
 void xd_sync_walk(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_sync_work *work);
 /*
@@ -80,26 +84,26 @@ typedef struct xd_resync {
 /*
  * Begins to resync the unsynced ones among `count` leaf tables: marks all tables of their frames as synced.
  *
- * Lists their frames, which the caller write-protects before it calls xd_resync_finish; and the tables to update: the
- * leaf tables themselves, and the tables of the same frames that this submission has not collected. Returns how many
- * frames. Called by ppgtt/leaves.py.
+ * leaves: their numbers, at most XD_SLICE. Lists in `resync` their frames, which the caller write-protects before it calls
+ * xd_resync_finish, and the tables to update: the leaf tables themselves, and the tables of the same frames that this
+ * submission has not collected. Returns how many frames. Called by ppgtt/leaves.py.
  */
 uint32_t xd_resync_begin(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, xd_resync *resync);
 /*
  * Ends it: marks the frames that could not be protected as unsynced again, counts, and updates the tables.
  *
- * Returns how many tables could not be updated: they are in `numbers`, and the chunks that must be queried for them in
- * `need`. Called by ppgtt/leaves.py.
+ * Returns how many tables could not be updated: they are in resync->numbers, and the chunks that must be queried for them
+ * in resync->need. Called by ppgtt/leaves.py.
  */
 uint32_t xd_resync_finish(xd_shadow *shadow, xd_resync *resync);
 
 /*
- * xd_sync_begin_leaves, and then xd_resync_begin if that returned no more leaf tables than fit in a slice. Returns what
- * xd_sync_begin_leaves does. Called by ppgtt/syncing.py.
+ * Calls xd_sync_begin_leaves with `gpas`, `roots` and `count`, and then xd_resync_begin with `resync` if that returned
+ * no more leaf tables than fit in a slice. Returns what xd_sync_begin_leaves does. Called by ppgtt/syncing.py.
  */
 int xd_sync_slice_begin(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
                         xd_sync_work *work, xd_resync *resync);
-/* xd_resync_finish, and then xd_sync_end_leaves, whose result it returns. Called by ppgtt/syncing.py. */
+/* Calls xd_resync_finish with `resync`, and then xd_sync_end_leaves. Returns what that does. Called by ppgtt/syncing.py. */
 int xd_sync_slice_end(xd_shadow *shadow, const xd_sync_work *work, xd_resync *resync);
 
 #endif

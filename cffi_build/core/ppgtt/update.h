@@ -10,6 +10,9 @@
  *
  * ppgtt/tree.py calls xd_update_begin, write-protects the frames that it returns, and calls xd_update_finish. The steps
  * are those of directory.h, made here in one call for all entries of the slice.
+ *
+ * shadow: all tables of the guest. update: the memory of the slice. The thread that serves the guest calls every
+ * function here.
  */
 
 /* What came of a slice. Above CREATED it lacks something; after all of these but UNREAD_LEAVES, nothing has changed. */
@@ -54,7 +57,10 @@ typedef struct xd_update {
  */
 int xd_update_begin(xd_shadow *shadow, xd_update *update, uint32_t number, uint32_t first, uint32_t last,
                     uint32_t flags);
-/* Creates the table of a root, as CREATED says; it has no xd_update_finish. Called by ppgtt/tree.py. */
+/*
+ * Creates the table of a root, of frame `gfn` and this `kind`. The caller protects its frame, as after CREATED, but
+ * does not call xd_update_finish. Called by ppgtt/tree.py.
+ */
 void xd_update_root(xd_shadow *shadow, xd_update *update, uint64_t gfn, uint32_t kind);
 /* Removes the created tables whose frames have an error in `errors`. Called by ppgtt/tree.py, before it finishes. */
 void xd_update_refused(xd_shadow *shadow, xd_update *update);

@@ -6,7 +6,8 @@
 /*
  * Reading the shadow of an address space as a GPU would. Nothing here changes a table, a counter or a frame's record.
  *
- * roots, level: 1 root of level 4, or 4 roots of level 2; a root 0 maps nothing. va: a GPU address in bytes.
+ * roots, level: 1 root of level 4, or 4 roots of level 2; a root 0 maps nothing. va: a GPU address in bytes. shadow:
+ * all tables of the guest. The thread that serves the guest calls every function here.
  */
 
 /* Consecutive pages with the same attributes: GPU addresses va.. are guest addresses gpa.. */
@@ -25,20 +26,21 @@ typedef struct xd_run {
  */
 typedef struct xd_walker xd_walker;
 
-/* Returns a walk that begins, or NULL without memory. Called by ppgtt/read.py, as all of these. */
+/* Returns a walk that begins, or NULL without memory. Called by ppgtt/read.py. */
 xd_walker *xd_walk_new(const xd_shadow *shadow, const uint32_t *roots, uint32_t level);
+/* Frees a walk, at its end or before; NULL is none. Called by ppgtt/read.py. */
 void xd_walk_free(xd_walker *walker);
 /*
- * Goes on counting, for `looks` entries. Returns 1 at the end, with the number of `runs`; else 0. It takes the time of
- * the distinct tables, however many ways lead to each.
+ * Goes on counting, for `looks` entries. Returns 1 at the end of `walker`, with the number of runs in *runs; else 0. It
+ * takes the time of the distinct tables, however many ways lead to each. Called by ppgtt/read.py.
  */
 int xd_walk_count(xd_walker *walker, uint64_t looks, uint64_t *runs);
 /*
  * Goes on listing, for `looks` entries; to be called once they are counted. Writes runs in order of va; `runs` has room
- * for `capacity`, at least 1. `ended` receives 1 at the end, else 0.
+ * for `capacity`, at least 1. *ended is 1 at the end of `walker`, else 0.
  *
  * Returns how many runs. They may be more than were counted if the guest stored to tables since, so the caller stops
- * when they become too many.
+ * when they become too many. Called by ppgtt/read.py.
  */
 uint32_t xd_walk_list(xd_walker *walker, uint64_t looks, xd_run *runs, uint32_t capacity, int *ended);
 
