@@ -236,7 +236,7 @@ def test_an_audit_is_done_in_slices() -> None:
 
 def test_a_list_of_what_is_mapped_is_made_in_slices() -> None:
     """Also while the guest stores: each table is listed as it was at some moment."""
-    guest, engine = large()
+    _, engine = large()
     complete(engine.create_space(Mode.L4, (0x1000,)))
     (space,) = engine.spaces
     for leaf in range(LEAVES):

@@ -53,9 +53,9 @@ class Syncer:
         return self._protector.gaps != self._gaps
 
     def submit(self, space: Space) -> Steps[Synced] | None:
-        """Sync a live space. Returns None if that is done, or steps that do the rest; the former if it is a slice's work.
+        """Sync a live space. Returns None if that is done, or steps that do the rest.
 
-        That is so if it has nothing to sync but a few leaf tables, or nothing at all.
+        It is done at once if the space has nothing to sync but a few leaf tables, or nothing at all.
         """
         if self._syncing:
             return self.sync_counted(space)

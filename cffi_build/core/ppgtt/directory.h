@@ -27,7 +27,8 @@ typedef struct xd_missing_table {
 } xd_missing_table;
 
 /*
- * Copies the guest's page of directory `number` to `entries`. Returns as xd_frames_read_page. Called by update.c.
+ * Copies the guest's page of directory `number` to `entries`. Returns as xd_frames_read_page. Called by update.c
+ * and ppgtt/tree.py.
  */
 int xd_directory_read(const xd_shadow *shadow, uint32_t number, uint64_t *entries);
 /*
@@ -44,7 +45,7 @@ int xd_directory_missing(xd_shadow *shadow, uint32_t number, const uint64_t *ent
  * permitting.
  *
  * numbers: room for `count`, receives missing[i].number. gfns: room for `count`, receives the frames that must be
- * write-protected before the tables are read. Returns how many frames. Called by update.c and ppgtt/tree.py.
+ * write-protected before the tables are read. Returns how many frames. Called by update.c.
  */
 uint32_t xd_create_tables(xd_shadow *shadow, xd_missing_table *missing, uint32_t count, uint32_t *numbers,
                           uint64_t *gfns);

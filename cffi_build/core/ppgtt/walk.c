@@ -107,7 +107,7 @@ struct xd_walker {
     place path[LEVELS]; /* while listing: from a root down to where the walk is */
     place sums[LEVELS]; /* the tables that are being summarised, each below the one before */
     summary space;
-    xd_run open;     /* the last run that was begun, which may still grow */
+    xd_run last;     /* the last run that was begun, which may still grow */
     uint64_t begun;  /* runs */
     summary summaries[]; /* by number of the table */
 };
@@ -233,19 +233,19 @@ static xd_run run_of(uint64_t va, uint64_t length, edge start)
                     .cache = cache};
 }
 
-/* Adds pages to the open run if they continue it; else they begin a run, and the open one is written to `runs`. */
+/* Adds pages to the last run if they continue it; else they begin a run, and what was the last one is written to `runs`. */
 static void emit(walker *self, uint64_t va, uint64_t length, edge start, xd_run *runs, uint32_t *count)
 {
-    xd_run *open = &self->open;
+    xd_run *last = &self->last;
     xd_run run = run_of(va, length, start);
-    if (self->begun && open->va + open->length == va && open->gpa + open->length == run.gpa &&
-        open->writable == run.writable && open->cache == run.cache) {
-        open->length += length;
+    if (self->begun && last->va + last->length == va && last->gpa + last->length == run.gpa &&
+        last->writable == run.writable && last->cache == run.cache) {
+        last->length += length;
         return;
     }
     if (self->begun++)
-        runs[(*count)++] = *open;
-    *open = run;
+        runs[(*count)++] = *last;
+    *last = run;
 }
 
 /* Goes down into a table that covers the addresses from `va` on. */
@@ -321,7 +321,7 @@ uint32_t xd_walk_list(xd_walker *self, uint64_t looks, xd_run *runs, uint32_t ca
                 self->next_root++;
         } else {
             if (self->begun)
-                runs[count++] = self->open;
+                runs[count++] = self->last;
             *ended = 1;
             break;
         }

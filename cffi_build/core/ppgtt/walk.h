@@ -28,7 +28,7 @@ typedef struct xd_walker xd_walker;
 
 /* Returns a walk that begins, or NULL without memory. Called by ppgtt/read.py. */
 xd_walker *xd_walk_new(const xd_shadow *shadow, const uint32_t *roots, uint32_t level);
-/* Frees a walk, at its end or before; NULL is none. Called by ppgtt/read.py. */
+/* Frees `walker`, at the end of the walk or before; NULL is none. Called by ppgtt/read.py. */
 void xd_walk_free(xd_walker *walker);
 /*
  * Goes on counting, for `looks` entries. Returns 1 at the end of `walker`, with the number of runs in *runs; else 0. It
