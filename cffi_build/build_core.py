@@ -20,6 +20,7 @@ HEADERS = (
     "need.h",
     "leaf.h",
     "directory.h",
+    "update.h",
     "guest_store.h",
     "sync.h",
     "walk.h",

@@ -235,7 +235,7 @@ def _wire(
         graphics=settings.graphics,
     )
     device.reset()
-    bus = Bus(engine, stats.counters, journal)
+    bus = Bus(engine.stores, stats.counters, journal)
     bar0 = Bar(bus, device, BAR0_SIZE, server)
     loop = ServeLoop(server, bus, journal, traps, engine, stats.pointer)
     return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats)

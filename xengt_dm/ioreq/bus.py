@@ -89,7 +89,7 @@ class BusDevice(Protocol):
 
 
 class GuestMemory(Protocol):
-    """The guest's memory with its page tables in it; :class:`xengt_dm.ppgtt.engine.Engine` is one."""
+    """The guest's memory with its page tables in it; :class:`xengt_dm.ppgtt.stores.TableStores`."""
 
     def store(self, gpa: int, size: int, value: int) -> int | Steps[int]:
         """Returns the store's route, an ``xd_route``, or steps that end with it."""
