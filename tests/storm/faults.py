@@ -1,4 +1,4 @@
-"""Faults that a storm must find: each takes out one thing that a successor needs. A daemon's zygote calls one of them."""
+"""Faults that a storm must find: each takes out one thing that a successor needs. A daemon's zygote calls one."""
 
 from __future__ import annotations
 
