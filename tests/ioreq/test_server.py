@@ -14,15 +14,16 @@ import pytest
 from tests.support.device_model import PATIENCE, DeviceModel
 from tests.support.faults import fail_nth, wait_until_blocked
 from xengt_dm._core import ffi, lib
+from xengt_dm.adoption import adopt_without_state
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
-from xengt_dm.instance import adopt, start, stop
+from xengt_dm.instance import start, stop
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Answer, Bus
 from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind
 from xengt_dm.ioreq.request import Request
-from xengt_dm.ioreq.server import IoreqServer, attach
+from xengt_dm.ioreq.server import IoreqServer, attach, left_server
 from xengt_dm.traps.claim import ClaimTraps
 
 BAR = 0xF000_0000
@@ -92,7 +93,9 @@ class Life:
     def attached(self) -> Iterator[ServeLoop]:
         """A server that exists, whose loop :meth:`handle` answers."""
         timing = ffi.addressof(self.stats.counters, "timing")
-        server = self.server = attach(self.port, self.record, NoRangeRecord(), timing)
+        server = self.server = attach(
+            self.port, left_server(self.port, self.record), self.record, NoRangeRecord(), timing
+        )
         self.traps = ClaimTraps(self.port, server.id, server.slots, server.ranges)
         loop = ServeLoop(server, self, self.traps, self, self.stats)  # type: ignore[arg-type]
         try:
@@ -122,7 +125,7 @@ class Life:
         self.record.server = server
         with self.attached() as loop:
             assert self.server.adopted
-            adopt(self.server, self.traps, self.bars())
+            adopt_without_state(self.server, self.traps, self.bars(), None)
             yield loop
 
     def happened(self, *steps: str) -> bool:
