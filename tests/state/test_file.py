@@ -372,6 +372,8 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     made(tmp_path)
+    os.truncate(tmp_path / FILE_NAME, SIZE - PAGE_SIZE)
+    os.truncate(tmp_path / FILE_NAME, SIZE)
     with monkeypatch.context() as context:
         context.setattr(os, "posix_fallocate", full)
         with opened(tmp_path) as file:

@@ -106,15 +106,17 @@ class RangesRegion:
     def start(self, ranges: Iterable[Range]) -> None:
         wanted = set(ranges)
         words = self._words.tolist()
-        self._places, self._free = {}, []
-        for place in range(len(words) - _ENTRY_WORDS, -1, -_ENTRY_WORDS):
-            first, end = words[place : place + _ENTRY_WORDS]
-            found = _range_or_none(first, end)
+        self._places = {}
+        for place in range(0, len(words), _ENTRY_WORDS):
+            if not words[place + 1]:
+                continue
+            found = _range_or_none(words[place], words[place + 1])
             if found in wanted and found not in self._places:
                 self._places[found] = place
             else:
                 self._words[place + 1] = 0
-                self._free.append(place)
+        used = {*self._places.values()}
+        self._free = [place for place in range(len(words) - _ENTRY_WORDS, -1, -_ENTRY_WORDS) if place not in used]
         for each in sorted(wanted - self._places.keys()):
             self.add(each)
 

@@ -35,6 +35,8 @@ from xengt_dm.units import PAGE_SIZE
 
 FILE_NAME: Final = "state"
 _NEW: Final = f"{FILE_NAME}.new"
+#: What st_blocks counts, stat(2).
+_BLOCK: Final = 512
 _LARGEST: Final = Layout(Capacities(MOST_FRAMES, MOST_SPACES)).size
 _KINDS: Final = {
     stat.S_IFLNK: "a symbolic link",
@@ -109,8 +111,9 @@ class StateFile:
         _copied(memory, layout["device"].offset)  # all that successors look at before the device serves
         assert self._locked is not None
         try:
-            # A hole would be SIGBUS on a full file system.
-            _reserve(self._locked, layout)
+            # A hole would be SIGBUS on a full file system. To reserve what is there already takes milliseconds.
+            if os.fstat(self._locked).st_blocks * _BLOCK < sum(region.size for region in layout.reserved()):
+                _reserve(self._locked, layout)
         except OSError as error:
             raise DataError(f"its memory cannot be reserved: {error.strerror}") from error
         return State(memoryview(memory))
