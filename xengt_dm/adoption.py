@@ -106,7 +106,7 @@ def adopt(
     quiesced: bool,
     fixed: Collection[Range] = (),
 ) -> None:
-    """Take over the server of a predecessor whose state is kept. ``bars``: the gpa of each. ``fixed``: its other ranges.
+    """Take over the server of a predecessor whose state is kept. ``bars``: the gpa of each; ``fixed``: other ranges.
 
     ``protected``: the frames that may trap by that state. They still do afterwards, and so do the frames of the
     requests that are not over; what the shadows do not protect again is for
