@@ -55,6 +55,23 @@ def test_a_full_one(tmp_path: Path) -> None:
     assert found[7] == guard(7)
 
 
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        Range(RangeKind.PCI, 0x10, 0x11),
+        Range(RangeKind.PCI, 1 << 32, 1 << 32),
+        Range(RangeKind.PORT, 0xFFFF, 0x10000),
+        Range(RangeKind.MEMORY, 0x2000, 0x1FFF),
+    ],
+    ids=str,
+)
+def test_a_range_that_no_server_has_is_no_record(tmp_path: Path, impossible: Range) -> None:
+    written(tmp_path, BAR0, FUNCTION, PORTS)
+    assert RangesFile(tmp_path).read() == [BAR0, FUNCTION, PORTS]
+    written(tmp_path, BAR0, FUNCTION, PORTS, impossible)
+    assert RangesFile(tmp_path).read() is None
+
+
 @pytest.mark.parametrize("change", ["shorter", "longer", "magic", "kind", "end", "empty", "missing", "link", "pipe"])
 def test_what_is_no_record(tmp_path: Path, change: str) -> None:
     file = written(tmp_path, BAR0)

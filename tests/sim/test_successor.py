@@ -22,7 +22,7 @@ from tests.support.sim_space import (
     left_state,
     live_and_die,
     told,
-    walked,
+    walked_once_rebuilt,
 )
 from tests.support.tables import FRAME, address, pte
 from xengt_dm.cli import main
@@ -40,10 +40,10 @@ def test_the_device_goes_on(sim: SimProcess, console: Console, base: Path) -> No
         with sim.serve(base) as daemon:
             assert console.run(0, "load", SCRATCH, 4) == 0x1233 + kills
             console.run(0, "store", SCRATCH, 4, 0x1234 + kills)
-            assert walked(base, 0) == DATA * FRAME
+            assert walked_once_rebuilt(base, 0) == DATA * FRAME
             assert console.state()["protected"] == TABLES
             console.run(1, "store", address(L1, kills), 8, pte(L2))
-            assert walked(base, kills * FRAME) == L2 * FRAME
+            assert walked_once_rebuilt(base, kills * FRAME) == L2 * FRAME
             assert [space["refs"] for space in told(base, "spaces")] == [1]
             assert told(base, "audit", "--sync")["audit_mismatches"] == 0
             status = told(base, "status")
@@ -114,13 +114,13 @@ def test_quiesced_stays_quiesced(sim: SimProcess, console: Console, base: Path) 
     assert console.ask("log_dirty", on=False)
     with sim.serve(base) as daemon:
         assert told(base, "resume") == {"state": "serving", "spaces": 1}
-        assert walked(base, 0) == DATA * FRAME
+        assert walked_once_rebuilt(base, 0) == DATA * FRAME
         assert console.run(0, "load", SCRATCH, 4) == 5
         assert console.state()["protected"] == TABLES
         daemon.kill()
     with sim.serve(base):
         assert told(base, "status")["state"] == "serving"
-        assert walked(base, 0) == DATA * FRAME
+        assert walked_once_rebuilt(base, 0) == DATA * FRAME
 
 
 def wait_until_released(console: Console) -> None:
@@ -141,7 +141,7 @@ def test_killed_in_the_middle_of_a_quiesce(sim: SimProcess, console: Console, ba
         assert told(base, "status")["state"] == "quiesced"
         wait_until_released(console)
         assert told(base, "resume") == {"state": "serving", "spaces": 1}
-        assert walked(base, 0) == DATA * FRAME
+        assert walked_once_rebuilt(base, 0) == DATA * FRAME
 
 
 @pytest.mark.parametrize("quiesced", [False, True])
@@ -196,14 +196,17 @@ def test_page_tables_that_kill_who_reads_them(sim: SimProcess, console: Console,
             assert state.life.rebuilds == 0
             state.life.rebuilds = deaths
         with sim.serve(base) as daemon:
-            (space,) = told(base, "walk", 0)["spaces"]
-            assert (space["page"] is not None) == shadowed
+            if shadowed:
+                assert walked_once_rebuilt(base, 0) == DATA * FRAME
+            else:
+                (space,) = told(base, "walk", 0)["spaces"]
+                assert space["page"] is None
             assert console.state()["protected"] == (TABLES if shadowed else [])
             (space,) = told(base, "walk", 0, "--sync")["spaces"]
             assert space["page"]["gpa"] == DATA * FRAME
             assert ("state.not_rebuilt" in events(daemon.kill())) != shadowed
     with sim.serve(base):
-        assert walked(base, 0) == DATA * FRAME
+        assert walked_once_rebuilt(base, 0) == DATA * FRAME
 
 
 def test_a_dead_one_with_two_references(sim: SimProcess, console: Console, base: Path) -> None:
