@@ -12,6 +12,7 @@ HEADERS = (
     "sandbox.h",
     "stats.h",
     "ioreq.h",
+    "journal.h",
     "slots.h",
     "entry_bits.h",
     "frames.h",

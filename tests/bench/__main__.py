@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import build, memory, metrics, neighbours, replaying, stores, structure, sync
+from tests.bench import adoption, build, memory, metrics, neighbours, replaying, stores, structure, sync
 from tests.bench.measure import Figure, table
 
 BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
@@ -21,6 +21,7 @@ BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "structure": structure.run,
     "metrics": metrics.run,
     "neighbours": neighbours.run,
+    "adoption": adoption.run,
 }
 
 

@@ -19,6 +19,7 @@ from parts import GATE, LAB_JOBS, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part,
 from rooms import rooms
 
 _SETUP = CHECKOUT / "tests" / "setup"
+_STORM_LIMITS = Limits(silent=900, longest=2 * 3600)
 _BENCH_LIMITS = Limits(silent=900, longest=2 * 3600)
 
 
@@ -37,7 +38,8 @@ class Options:
 
     wanted: Wanted
     xens: list[str]
-    lab: list[str]
+    #: What the lab and the storm are told of how large they are to be.
+    size: list[str]
     pytest: list[str]
     bench: list[str]
 
@@ -96,7 +98,7 @@ def _options() -> Options:
     )
     parser.add_argument("what", nargs="*", metavar="PART|ROOM|SCENARIO")
     parser.add_argument("--xen", action="append", choices=XENS, help="only on this Xen")
-    parser.add_argument("--full", action="store_true", help="scenarios in their full size")
+    parser.add_argument("--full", action="store_true", help="scenarios and storms in their full size")
     parser.add_argument("--pytest", action="append", default=[], metavar="ARG", help="an argument more for pytest")
     parser.add_argument("--bench", action="append", default=[], metavar="ARG", help="an argument for the benchmarks")
     arguments = parser.parse_args()
@@ -131,7 +133,9 @@ def _timed(name: str, part: Part, run: Callable[[], Outcome]) -> Outcome:
 def _run(part: Part, options: Options) -> Outcome:
     match part:
         case Part.LAB:
-            return running.lab(options.wanted.scenarios, options.xens, options.lab, LAB_JOBS)
+            return running.lab(options.wanted.scenarios, options.xens, options.size, LAB_JOBS)
+        case Part.STORM:
+            return _run_storm(options)
         case Part.BENCH:
             return _run_bench(options)
         case _:
@@ -142,6 +146,15 @@ def _run(part: Part, options: Options) -> Outcome:
 def _run_rooms(options: Options) -> Outcome:
     arguments = [*running.SPREAD, *(f"tests/{room}" for room in options.wanted.rooms), *options.pytest]
     return running.pytest("rooms", installed(Kind.NEWEST)(), arguments)
+
+
+def _run_storm(options: Options) -> Outcome:
+    project = installed(Kind.NEWEST)()
+    environment = project.environment()
+    environment["PYTHONPATH"] += f"{os.pathsep}{CHECKOUT}"  # for tests.storm; the installed project comes first
+    words: Words = [project.python, "-m", "tests.storm", *options.size]
+    status = in_sight(words, env=environment, cwd=CHECKOUT, limits=_STORM_LIMITS, say=running.say)
+    return Outcome("storm", failed=1, why=f"status {status}") if status else Outcome("storm", passed=1)
 
 
 def _run_bench(options: Options) -> Outcome:

@@ -20,12 +20,13 @@ class Part(enum.Enum):
     FLOOR = "floor"  #: those of what uses the dependencies, on the oldest releases that pyproject.toml admits
     SANITIZE = "sanitize"  #: those of the C, with AddressSanitizer and UndefinedBehaviorSanitizer
     BUILD = "build"  #: sdist, wheel, editable install
+    STORM = "storm"  #: daemons that are killed at any instant, on a sim
     LAB = "lab"  #: scenarios on real Xen
     BENCH = "bench"  #: how fast it is; no test, so only if it is named
 
 
 #: Every scenario of tests/lab, in this order on every Xen.
-SCENARIOS = ("smoke", "stop", "relaxed", "adopt", "poll", "conformance", "service", "life")
+SCENARIOS = ("smoke", "stop", "relaxed", "adopt", "poll", "conformance", "service", "life", "kill")
 #: What runs unless scenarios are named.
 GATE = SCENARIOS
 XENS = ("4.17", "4.20")
@@ -40,6 +41,7 @@ PACKAGES = {
     Part.FLOOR: _FOR_UNIT,
     Part.SANITIZE: ["libxen-dev", "pkg-config"],
     Part.BUILD: ["git", "libxen-dev", "pkg-config"],
+    Part.STORM: ["libxen-dev", "pkg-config"],
     Part.BENCH: ["libxen-dev", "pkg-config"],
     Part.LAB: ["binutils", "debian-archive-keyring", "e2fsprogs", "git", "mmdebstrap", "util-linux"],
 }

@@ -2,78 +2,22 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
+from tests.storm.actor import SIZES, Actor, Wrong
 from tests.storm.memory import Memory
-from tests.storm.world import (
-    CLEARED,
-    CLEARED_BITS,
-    FRAMES,
-    MASKED,
-    PLAIN_FRAMES,
-    SHARED_LEAF,
-    pool,
-)
+from tests.storm.spaces import Announcements, Space
+from tests.storm.world import CLEARED, CLEARED_BITS, MASKED, PLAIN_FRAMES
 from tests.support.tables import ENTRIES, FRAME, address, pte
-from xengt_dm._embedded import lib
 from xengt_dm.hypervisor.embedded import Vcpu
 from xengt_dm.instance import DEFAULT_BAR0
 from xengt_dm.vgpu import registers as reg
 
-_SIZES = (1, 2, 4, 8)
 _CREATES = {4: reg.Notification.PPGTT_L4_CREATE, 3: reg.Notification.PPGTT_L3_CREATE}
 _DESTROYS = {4: reg.Notification.PPGTT_L4_DESTROY, 3: reg.Notification.PPGTT_L3_DESTROY}
 
 
-class Wrong(Exception):  # noqa: N818 - what the guest found
-    """The guest found something else than it should."""
-
-
-class Announcements:
-    """The registers by which spaces are announced, which all vCPUs share, and what they should hold."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.pdps = [0] * reg.PDP_COUNT
-        self.notified = 0
-
-    def announce(self, vcpu: Vcpu, roots: list[int], notification: reg.Notification, halves: bool) -> None:
-        with self.lock:
-            for n, root in enumerate(roots):
-                gpa, at = root * FRAME, DEFAULT_BAR0 + reg.PDP0 + 8 * n
-                if halves:
-                    vcpu.mmio_write(at, 4, gpa & 0xFFFFFFFF)
-                    vcpu.mmio_write(at + 4, 4, gpa >> 32)
-                else:
-                    vcpu.mmio_write(at, 8, gpa)
-                self.pdps[n] = gpa
-            vcpu.mmio_write(DEFAULT_BAR0 + reg.G2V_NOTIFY, 4, int(notification))
-            self.notified = int(notification)
-
-
-@dataclass
-class Space:
-    """An address space: its mode, 4 or 3; its roots; its directories of leaves; how often it is announced."""
-
-    mode: int
-    roots: list[int]
-    #: Directories of level 2. Those of an L3 space are its roots.
-    directories: list[int]
-    #: Of an L4 space: the only table of level 3.
-    level3: int | None = None
-    refs: int = 0
-    leaves: set[int] = field(default_factory=set)
-
-    @property
-    def tables(self) -> set[int]:
-        above = set() if self.level3 is None else {self.level3}
-        return {*self.roots, *self.directories, *self.leaves} | above
-
-
-class Driver:
+class Driver(Actor):
     """The driver on one vCPU. Its frames are its own, but for the shared leaf, of which it has some entries' halves."""
 
     MOST_SPACES = 4
@@ -81,13 +25,8 @@ class Driver:
     LEAST_DATA = 60
 
     def __init__(self, vcpu: Vcpu, seed: int, announcements: Announcements, memory: Memory, forgetful: bool) -> None:
-        self.vcpu = vcpu
-        self._rng = random.Random(seed * 1000 + vcpu.index)
+        super().__init__(vcpu, seed, memory)
         self._announcements = announcements
-        #: RAM and plain registers of this vCPU, and the shared leaf.
-        self.memory = memory
-        self.data = list(pool(vcpu.index))
-        self.spaces: list[Space] = []
         self.masked = dict.fromkeys(MASKED[vcpu.index], 0)
         self.cleared = dict.fromkeys(CLEARED[vcpu.index], CLEARED_BITS)
         #: What the vCPU does now, for whoever wonders why it does not go on.
@@ -131,133 +70,6 @@ class Driver:
         act = self._rng.choices([*acts], [*acts.values()])[0]
         self.doing = act.__name__.strip("_")
         act()
-
-    # Where to
-
-    @property
-    def _leaves(self) -> list[int]:
-        return [leaf for space in self.spaces for leaf in sorted(space.leaves)]
-
-    def _any_bytes(self) -> set[int]:
-        """The frames that may hold anything."""
-        return {*self.data, *self._leaves}
-
-    def _target(self) -> int:
-        """A frame for anything, most often a leaf."""
-        leaves = self._leaves
-        if leaves and self._rng.random() < 0.85:
-            return self._rng.choice(leaves)
-        return self._rng.choice(self.data)
-
-    def _at(self, gfn: int, size: int) -> int:
-        """An address in a frame; now and then not aligned, and then over the frame's end if that may be."""
-        if self._rng.random() < 0.8:
-            return gfn * FRAME + self._rng.randrange(FRAME // size) * size
-        over = size - 1 if gfn + 1 in self._any_bytes() else 0
-        return gfn * FRAME + self._rng.randrange(FRAME - size + 1 + over)
-
-    def _run(self, gfn: int, size: int, count: int) -> int:
-        """Where a run of elements in a frame begins; over the frame's end now and then, if that may be."""
-        bytes_ = size * count
-        most = FRAME - bytes_
-        if gfn + 1 in self._any_bytes() and self._rng.random() < 0.3:
-            most = FRAME - size
-        return gfn * FRAME + self._rng.randrange(max(most, 0) // size + 1) * size
-
-    # Memory
-
-    def _store(self) -> None:
-        size = self._rng.choice(_SIZES)
-        at, value = self._at(self._target(), size), self._rng.getrandbits(8 * size)
-        self.vcpu.store(at, size, value)
-        self.memory.store(at, size, value)
-
-    def _entry(self) -> None:
-        """What a driver does most: some entries of a leaf, one after the other."""
-        gfn, first = self._target(), self._rng.randrange(ENTRIES - 8)
-        for slot in range(first, first + self._rng.randrange(1, 8)):
-            entry = pte(self._rng.randrange(FRAMES), self._rng.choice((0x83, 0x3, 0x1, 0)))
-            self.vcpu.store(address(gfn, slot), 8, entry)
-            self.memory.store(address(gfn, slot), 8, entry)
-
-    def _shared(self) -> None:
-        """Half an entry of the shared leaf, whose other half is another vCPU's."""
-        at = address(SHARED_LEAF, self._rng.randrange(ENTRIES)) + 4 * self.vcpu.index
-        value = self._rng.getrandbits(32)
-        self.vcpu.store(at, 4, value)
-        self.memory.store(at, 4, value)
-
-    def _vector(self) -> None:
-        size = self._rng.choice((16, 32, 64))
-        at, data = self._at(self._target(), size), self._rng.randbytes(size)
-        self.vcpu.store_bytes(at, data)
-        self.memory.write(at, data)
-
-    def _modify(self) -> None:
-        size = self._rng.choice(_SIZES)
-        at = self._target() * FRAME + self._rng.randrange(FRAME // size) * size
-        old, value = self.memory.value(at, size), self._rng.getrandbits(8 * size)
-        kind = self._rng.randrange(4)
-        if kind == 0:
-            self.vcpu.xchg(at, size, value)
-        elif kind == 1:
-            self.vcpu.cmpxchg(at, size, old, value)
-        elif kind == 2:
-            self.vcpu.modify(lib.XD_MODIFY_XOR, at, size, value)
-            value ^= old
-        else:
-            self.vcpu.modify(lib.XD_MODIFY_ADD, at, size, value)
-            value += old
-        self.memory.store(at, size, value)
-
-    def _rep_stos(self) -> None:
-        size, count, down = self._rng.choice(_SIZES), self._rng.randrange(2, 48), self._rng.random() < 0.3
-        first, value = self._run(self._target(), size, count), self._rng.getrandbits(8 * size)
-        at = first + (count - 1) * size if down else first
-        self.vcpu.rep_stos(at, size, count, value, down)
-        self.memory.rep_stos(at, size, count, value, down)
-
-    def _rep_movs(self) -> None:
-        """Between two frames, or within one; then often so that source and destination overlap."""
-        size, count, down = self._rng.choice(_SIZES), self._rng.randrange(2, 40), self._rng.random() < 0.4
-        to = self._run(self._target(), size, count)
-        if self._rng.random() < 0.5:
-            source = to + self._rng.randrange(-12, 13) * size
-            lowest, end = to // FRAME * FRAME, (to // FRAME + 1) * FRAME
-            source = min(max(source, lowest), max(end - size * count, lowest))
-            if source + size * count > end:  # it goes on in the next frame, which may hold anything, too
-                source = to
-        else:
-            source = self._run(self._target(), size, count)
-        last = (count - 1) * size if down else 0
-        self._move(to + last, source + last, size, count, down)
-
-    def _move(self, to: int, source: int, size: int, count: int, down: bool) -> None:
-        self.vcpu.rep_movs(to, source, size, count, down)
-        self.memory.rep_movs(to, source, size, count, down)
-
-    def _balloon(self) -> None:
-        """Give frames back, and have them again, zero."""
-        first = self._rng.choice(self.data)
-        there = set(self.data)
-        count = 1
-        while count < 6 and first + count in there:
-            count += 1
-        self.vcpu.remove(first, count)
-        self.vcpu.add(first, count)
-        for gfn in range(first, first + count):
-            self.memory.frames[gfn][:] = bytes(FRAME)
-
-    def _look(self) -> None:
-        """Load something back."""
-        size = self._rng.choice(_SIZES)
-        gfn = self._rng.choice([*pool(self.vcpu.index)])
-        self._expect(gfn * FRAME + self._rng.randrange(FRAME // size) * size, size)
-
-    def _expect(self, at: int, size: int) -> None:
-        found, meant = self.vcpu.load(at, size), self.memory.value(at, size)
-        if found != meant:
-            raise Wrong(f"{size} bytes at {at:#x} read {found:#x}, and {meant:#x} was stored")
 
     # Tables
 
@@ -414,7 +226,7 @@ class Driver:
 
     def _register(self) -> None:
         """A store to plain registers, by an instruction of any kind, and a look at others of them."""
-        gfn, size = self._plain(), self._rng.choice(_SIZES)
+        gfn, size = self._plain(), self._rng.choice(SIZES)
         at = gfn * FRAME + self._rng.randrange(FRAME // size) * size
         if self._rng.random() < 0.7:
             value = self._rng.getrandbits(8 * size)
@@ -470,8 +282,8 @@ class Driver:
         wrong = []
         for gfn in PLAIN_FRAMES[self.vcpu.index]:
             for at in range(gfn * FRAME, (gfn + 1) * FRAME, 8):
-                if (found := vcpu.load(at, 8)) != self.memory.value(at, 8):
-                    wrong.append(f"register {at - DEFAULT_BAR0:#x}: {found:#x}, not {self.memory.value(at, 8):#x}")
+                found, meant = vcpu.load(at, 8), self.memory.value(at, 8)
+                wrong += [f"register {at - DEFAULT_BAR0:#x}: {found:#x}, not {meant:#x}"] * (found != meant)
         for rows in (self.masked, self.cleared):
             for offset, meant in rows.items():
                 if (found := vcpu.load(DEFAULT_BAR0 + offset, 4)) != meant:

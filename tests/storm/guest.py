@@ -1,7 +1,8 @@
-"""The storm's guest: a driver on each vCPU, spaces that all share, and what the storm can ask of it over the console."""
+"""The storm's guest: a driver on each vCPU, spaces that all share, and what the storm asks of it over the console."""
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import threading
 import time
@@ -9,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.storm.driver import Announcements, Driver, Wrong
+from tests.storm.actor import Wrong
+from tests.storm.driver import Driver
 from tests.storm.memory import Memory
+from tests.storm.spaces import Announcements
 from tests.storm.world import (
     GPU_DATA,
     GPU_L2,
@@ -98,7 +101,7 @@ class Guest:
     def _build(self, vcpu: Vcpu) -> None:
         """The space of the shared leaf, and that of the GPU; each is announced once."""
         for tables in ([SHARED_ROOT, SHARED_L3, SHARED_L2, SHARED_LEAF], [GPU_ROOT, GPU_L3, GPU_L2, GPU_LEAF]):
-            for table, child in zip(tables, tables[1:], strict=False):
+            for table, child in itertools.pairwise(tables):
                 vcpu.store(address(table), 8, pte(child))
         vcpu.store(address(GPU_L2, 1), 8, pte(GPU_SELF_LEAF))
         vcpu.store(address(GPU_SELF_LEAF), 8, pte(GPU_LEAF))
@@ -175,9 +178,7 @@ class Guest:
         """While all rest: the live spaces as mode, roots (gpa) and references, sorted."""
         found = [["l4", [root * FRAME], 1] for root in (SHARED_ROOT, GPU_ROOT)]
         for driver in self._drivers:
-            found += [
-                [f"l{space.mode}", [root * FRAME for root in space.roots], space.refs] for space in driver.spaces
-            ]
+            found += [[f"l{space.mode}", [root * FRAME for root in space.roots], space.refs] for space in driver.spaces]
         return sorted(found)
 
 
@@ -188,6 +189,4 @@ def _asked(name: str) -> Callable[..., Any]:
 def install() -> None:
     """Let the console of a sim ask the storm's guest."""
     for name in ("rest", "go_on", "check_memory", "check_registers", "spaces"):
-        ACTIONS[name] = _asked(name)  # type: ignore[index]
-
-
+        ACTIONS[name] = _asked(name)

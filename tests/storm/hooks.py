@@ -12,7 +12,7 @@ from xengt_dm.vgpu import registers
 def install() -> None:
     """Give the device rows for masked and write-one-to-clear registers, and the control socket ``gpu_store``."""
     registers.REGISTERS = (*registers.REGISTERS, *ROWS)  # type: ignore[misc]
-    commands.COMMANDS = (  # type: ignore[misc]
+    commands.COMMANDS = (  # type: ignore[misc,assignment]
         *commands.COMMANDS,
         commands.Command("gpu_store", ("root", "va", "value"), _gpu_store, needs_shadows=True),
     )

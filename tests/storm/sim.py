@@ -1,4 +1,7 @@
-"""``python -m tests.storm.sim DIRECTORY SEED FLAVOUR [forgetful]``: a sim with the storm's guest, until the end of its stdin."""
+"""A sim with the storm's guest: ``python -m tests.storm.sim DIRECTORY SEED FLAVOUR [OPTION...]``.
+
+It ends at the end of its standard input.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,15 @@ DOMID = 1
 
 
 class StormSim:
-    """The process, as a context. ``forgetful``: the guest knows that its device forgets what was written to it."""
+    """The process, as a context.
 
-    def __init__(self, directory: Path, seed: int, flavour: str, *, forgetful: bool) -> None:
+    ``options``: "rep-stores", as of ``xengt-dm sim``; "forgetful", a guest that knows that its device forgets what was
+    written to it.
+    """
+
+    def __init__(self, directory: Path, seed: int, flavour: str, *options: str) -> None:
         self.directory = directory
-        command = [sys.executable, "-m", "tests.storm.sim", str(directory), str(seed), flavour]
-        command += ["forgetful"] * forgetful
+        command = [sys.executable, "-m", "tests.storm.sim", str(directory), str(seed), flavour, *options]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
         )
@@ -46,9 +52,18 @@ class StormSim:
 
 def _main() -> None:
     directory, seed, flavour = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    options = sys.argv[4:]
     guest.install()
-    GUESTS["storm"] = lambda domain, seed: guest.Guest(domain, seed, directory, "forgetful" in sys.argv[4:])
-    settings = SimSettings(domid=DOMID, guest="storm", flavour=flavour, frames=FRAMES, vcpus=VCPUS, seed=seed)
+    GUESTS["storm"] = lambda domain, seed: guest.Guest(domain, seed, directory, "forgetful" in options)
+    settings = SimSettings(
+        domid=DOMID,
+        guest="storm",
+        flavour=flavour,
+        frames=FRAMES,
+        vcpus=VCPUS,
+        seed=seed,
+        rep_stores="rep-stores" in options,
+    )
     with open_sim(directory, settings) as sim:
         print("runs", flush=True)
         sys.stdin.read()

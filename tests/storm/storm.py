@@ -8,35 +8,42 @@ import random
 import select
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.storm.checks import Check, Failed, left_behind, spaces_differ
 from tests.storm.guest import PROGRESS, WORDS
-from tests.storm.operator import Operator
+from tests.storm.operator import Asked, Operator
 from tests.storm.sim import DOMID, StormSim
 from tests.storm.world import VCPUS
-from tests.support.sim import PATIENCE, Console
+from tests.support.sim import PATIENCE
 from tests.support.zygote import Waiter, Zygote
 
 _LOOK_SECONDS = 0.0005
+_SAY_KILLS = 200
 #: How far the log of a daemon is shown when something is wrong.
 _LOG_BYTES = 3000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a storm goes. ``hooks``: of the zygote, besides its own; ``flavour``: as ``sim --xen``."""
+    """How a storm goes.
+
+    ``flavour``, ``rep_stores``: as options of ``xengt-dm sim``. ``hooks``: of the zygote, besides its own.
+    ``patience``: how many seconds a vCPU may wait.
+    """
 
     seed: int
     kills: int
     flavour: str = "4.17"
+    rep_stores: bool = False
     checks: frozenset[Check] = frozenset(Check)
     hooks: tuple[str, ...] = ()
     #: Lives between two looks, on average.
     lives_between_checks: int = 12
+    patience: float = PATIENCE / 2
 
 
 @dataclass
@@ -77,6 +84,10 @@ class Storm:
         self._traces.mkdir(parents=True)
         self.operator = Operator(random.Random(plan.seed + 1), self._base / str(DOMID), self._traces)
         self.report = Report()
+        #: Kills when that was said last.
+        self._said = 0
+        #: A command of the operator that the daemon has not answered.
+        self._in_flight: Asked | None = None
 
     def run(self) -> Report:
         """Kill so many daemons, look, and have the last daemon stop in order."""
@@ -85,7 +96,13 @@ class Storm:
         began = time.monotonic()
         with ExitStack() as stack:
             self._sim = stack.enter_context(
-                StormSim(self._sim_directory, self._plan.seed, self._plan.flavour, forgetful=forgetful)
+                StormSim(
+                    self._sim_directory,
+                    self._plan.seed,
+                    self._plan.flavour,
+                    *["rep-stores"] * self._plan.rep_stores,
+                    *["forgetful"] * forgetful,
+                )
             )
             self._console = stack.enter_context(self._sim.console())
             self._zygote = stack.enter_context(Zygote(hooks))
@@ -154,8 +171,6 @@ class Storm:
             if asked:
                 self._in_flight = asked
 
-    _in_flight = None
-
     def _wait_for_acts(self, acts: int) -> None:
         """Until the vCPUs have done so many acts; until something is wrong; or a second is over."""
         end = time.monotonic() + 1
@@ -199,6 +214,9 @@ class Storm:
 
     def _look(self) -> None:
         self.report.looks += 1
+        if self.report.kills >= self._said + _SAY_KILLS:
+            self._said = self.report.kills
+            self._say(f"{self.report.kills} kills")
         self._rest()
         status = self.operator.ask("status")
         quiesced = status["state"] == "quiesced"
@@ -221,7 +239,7 @@ class Storm:
         self._console.ask("go_on")
 
     def _rest(self) -> None:
-        if not self._console.ask("rest", seconds=PATIENCE / 2):
+        if not self._console.ask("rest", seconds=self._plan.patience):
             progress = self._console.ask("progress")
             raise self._failed(Check.REGISTERS if progress["fault"] else Check.WAITING, str(progress))
 

@@ -53,7 +53,7 @@ class Zygote:
     def fork(
         self, words: Iterable[str], *, log: Path, env: Mapping[str, str] | None = None, hooks: Iterable[str] = ()
     ) -> int:
-        """Start a daemon with a command line; returns its pid. It appends what it says on stderr to ``log``."""
+        """Start a daemon with a command line; returns its pid. It appends what it says to ``log``."""
         pid: int = self._ask({"fork": [*words], "env": dict(env or {}), "log": str(log), "hooks": [*hooks]})["pid"]
         return pid
 
@@ -108,6 +108,7 @@ def _child(request: dict[str, Any]) -> None:
     status = 70
     try:
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        os.dup2(log, sys.stdout.fileno())
         os.dup2(log, sys.stderr.fileno())
         os.environ.update(request["env"])
         for hook in request["hooks"]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .checks import require, say, wait_until
 from .programs import processor_seconds, run, wait_exit
+from .zygote import Child, Zygote
 
 LOGS = Path("/run/lab-logs")
 _PROGRAM = "xengt-dm"
@@ -21,17 +22,21 @@ _RUN_DIRECTORIES = Path("/run/xengt-dm")
 
 
 class Daemon:
-    """A serving daemon for one domain. Its standard error goes to a file in LOGS."""
+    """A serving daemon for one domain, forked by `zygote` if that is given. What it says goes to a file in LOGS."""
 
-    def __init__(self, domid: int, *options: str) -> None:
+    def __init__(self, domid: int, *options: str, zygote: Zygote | None = None) -> None:
         LOGS.mkdir(exist_ok=True)
         self.domid = domid
         self.log = LOGS / f"daemon-{domid}.log"
+        words = ["run", "--domid", str(domid), *options]
         with self.log.open("a") as log:
             self._logged = log.tell()  # by one before it
-            self._process = subprocess.Popen(
-                [_PROGRAM, "run", "--domid", str(domid), *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            self._process: subprocess.Popen[bytes] | Child
+            if zygote is not None:
+                self._process = zygote.fork(words, self.log)
+            else:
+                command = [_PROGRAM, *words]
+                self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def wait_serving(self) -> None:
         """Wait until it says that it serves. Raises ScenarioError if it ends or takes too long."""

@@ -20,6 +20,7 @@ _MAGIC = 0x42414C58
 _FIELDS = (
     "magic", "size", "checkpoint", "go", "order", "failed", "stores", "traps", "verified", "tables",
     "progress0", "progress1", "root0", "root1", "intents0", "intents1", "wanted",
+    "refs0", "refs1",
 )  # fmt: skip
 _WHY_SIZE = 96
 _MAILBOX_SIZE = 4 * len(_FIELDS) + _WHY_SIZE
@@ -137,7 +138,7 @@ class Guest:
                 xl.kill()
 
     def close(self) -> None:
-        """Let its memory go: a domain stays half-dead while anything of it is mapped."""
+        """Unmap its memory: a domain stays half-dead while anything of it is mapped."""
         if self._mailbox:
             self.memory.unmap(self._mailbox, 1)
             self.memory.close()

@@ -5,6 +5,7 @@ import select
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Protocol
 
 from .checks import Patience, ScenarioError
 
@@ -26,7 +27,15 @@ def processor_seconds(pid: int) -> float:
     return sum(int(ticks) for ticks in fields[11:15]) / _TICKS
 
 
-def wait_exit(process: subprocess.Popen[bytes], what: str, seconds: float) -> int:
+class Process(Protocol):
+    """A child of ours, or of a program that tells of it."""
+
+    @property
+    def pid(self) -> int: ...
+    def wait(self) -> int: ...
+
+
+def wait_exit(process: Process, what: str, seconds: float) -> int:
     """The exit status of a process. Raises ScenarioError when it has stood still for so many seconds (see Patience)."""
     patience = Patience(f"the end of {what}", seconds)
     ended = os.pidfd_open(process.pid)

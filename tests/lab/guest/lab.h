@@ -53,6 +53,7 @@ struct mailbox {
     u32 roots[VCPUS];    /* roots of the live spaces, 0 for none */
     u32 intents[VCPUS];  /* records of each space, one space after the other in the intent area */
     u32 wanted;          /* submissions asked for so far: the device has no register for that */
+    u32 refs[VCPUS];     /* how often each space is announced */
     char why[96];        /* the first failure */
 };
 #define MAILBOX ((volatile struct mailbox *)MAILBOX_GPA)

@@ -1,0 +1,51 @@
+"""Faults that a storm must find: each takes out one thing that a successor needs. A daemon's zygote calls one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xengt_dm import adoption, instance
+from xengt_dm.ppgtt.space import LiveSpaces
+from xengt_dm.traps.claim import ClaimTraps
+
+
+def forget_registers() -> None:
+    """A successor's device begins with a reset, as if nobody had used it."""
+    wire = instance._wire
+
+    def wired(*arguments: Any) -> instance.Instance:
+        made = wire(*arguments)
+        made.device.reset()
+        return made
+
+    instance._wire = wired
+
+
+def forget_spaces() -> None:
+    """The live spaces are nowhere but in the process."""
+    init = LiveSpaces.__init__
+
+    def without_memory(self: LiveSpaces, most: int, memory: object = None, *rest: Any) -> None:
+        init(self, most, None, *rest)
+
+    LiveSpaces.__init__ = without_memory  # type: ignore[assignment]
+
+
+def leave_answers() -> None:
+    """A successor does not notify the vCPUs that its predecessor answered (J4)."""
+
+    def bind(server: Any) -> None:
+        server.channels.bind(range(server.slots.vcpus))
+        server.owned = True
+
+    adoption._answer_from_here_on = bind
+
+
+def forget_protected() -> None:
+    """A successor does not know which frames trap (R11)."""
+    adopt = ClaimTraps.adopt_protected
+
+    def nothing(self: ClaimTraps, gfns: object) -> None:
+        adopt(self, [])
+
+    ClaimTraps.adopt_protected = nothing  # type: ignore[assignment]
