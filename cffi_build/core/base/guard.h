@@ -13,8 +13,8 @@
 
 /*
  * Installs the handler of SIGBUS, for the whole process; a second call does nothing. A SIGBUS outside of an accessor
- * goes to the handler that was there before. Returns 0 or -errno. Called by ppgtt/guest_frames.py, state/file.py,
- * stats/page.py and traps/protected.py, before they use an accessor.
+ * goes to the handler that was there before. Returns 0 or -errno. Called by ppgtt/guest_frames.py, ppgtt/space.py,
+ * state/file.py, stats/page.py and traps/protected.py, before they use an accessor.
  */
 int xd_guard_install(void);
 
@@ -41,7 +41,7 @@ int xd_load(const void *from, uint32_t size, uint64_t *value);
 
 /*
  * Copies `count` aligned words of 8 bytes from foreign memory, each in one machine access. Returns 0 or -EFAULT. Called
- * by stats/page.py.
+ * by ppgtt/space.py and stats/page.py.
  */
 int xd_read_words(uint64_t *to, const uint64_t *from, uint64_t count);
 
