@@ -4,6 +4,8 @@ Facts: one store of a guest can link a tree of 65,000 page tables, which takes s
 operator are served by the same thread. What follows: such work is a generator that yields after each *slice*: at most
 64 changes of p2m types, or 512 mapped frames, or about half a millisecond. Whoever runs it looks at the ioreq slots
 after each slice, as :meth:`xengt_dm.ioreq.loop.ServeLoop.run` does. :func:`complete` is for where nobody else waits.
+Work that fits in a slice, as most does, needs no generator: such a method does it and returns None, or steps that do
+the rest.
 
 At each yield the shadow tables are consistent, and everything else may change until the work goes on: frames, tables,
 spaces. So a piece of work keeps nothing across a yield but table numbers that it holds a reference to. Work may be

@@ -5,21 +5,19 @@ The interleavings are drawn by Hypothesis; a slice is what a piece of work does 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.counting_guest import FIRST_LEAF, LEAVES, SCATTERED, CountingGuest, assert_bounded, large
 from tests.support.engine_bench import EngineBench
 from tests.support.examples import examples
 from tests.support.lockstep import Lockstep, Side, key_of
 from tests.support.tables import ENTRIES, FRAME, pte
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.engine import Sync
-from xengt_dm.ppgtt.leaves import SLICE
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.steps import Steps, complete, finish
 
@@ -124,72 +122,6 @@ def test_whatever_is_done_between_slices(
     run.finish()
 
 
-@dataclasses.dataclass
-class Slice:
-    types: int = 0
-    mapped: int = 0
-
-
-class CountingGuest(EngineBench):
-    """Counts the changes of types and the mapped frames of each slice."""
-
-    def __init__(self, frames: int, **options: Any) -> None:
-        super().__init__(frames, **options)
-        self.slice = Slice()
-
-    def map_frames(self, first_gfn: int, count: int, errors: object, address: int = 0) -> int:
-        self.slice.mapped += count
-        return super().map_frames(first_gfn, count, errors, address)
-
-    def protect(self, gfns, count, errors):  # type: ignore[no-untyped-def]
-        self.slice.types += count
-        return super().protect(gfns, count, errors)
-
-    def unprotect(self, gfns, count):  # type: ignore[no-untyped-def]
-        self.slice.types += count
-        return super().unprotect(gfns, count)
-
-    def verify(self, gfns, count):  # type: ignore[no-untyped-def]
-        self.slice.types += count
-        super().verify(gfns, count)
-
-    def slices_of(self, begin: Callable[[], Steps[object] | object]) -> list[Slice]:
-        """Begin some work, and run it to its end. What is done when it begins belongs to its first slice."""
-        self.slice = Slice()
-        slices = [self.slice]
-        work = begin()
-        if isinstance(work, Iterator):
-            for _ in work:
-                self.slice = Slice()
-                slices.append(self.slice)
-        return slices
-
-
-#: A space of 3 directories and 1500 leaf tables, and a leaf that names 512 chunks.
-FIRST_LEAF = 8
-LEAVES = 1500
-SCATTERED = FIRST_LEAF + LEAVES
-
-
-def large(sync: Sync = Sync.STRICT) -> tuple[CountingGuest, Any]:
-    guest = CountingGuest(600 * 512, backed=SCATTERED + 1)
-    guest.put(1, 0, pte(2))
-    for n in range(3):
-        guest.put(2, n, pte(3 + n))
-        for slot in range(500):
-            guest.put(3 + n, slot, pte(FIRST_LEAF + 500 * n + slot))
-    for slot in range(ENTRIES):
-        guest.put(SCATTERED, slot, pte(512 * (slot + 10)))
-    return guest, guest.make_engine(sync=sync, max_tables=4096).steps
-
-
-def assert_bounded(slices: list[Slice]) -> None:
-    for each in slices:
-        assert each.types <= SLICE
-        assert each.mapped <= 512
-        assert not (each.types and each.mapped)
-
-
 def test_slices_are_bounded_by_types_changed_and_frames_mapped() -> None:
     guest, engine = large()
     space = (Mode.L4, (0x1000,))
@@ -231,6 +163,22 @@ def test_an_audit_is_done_in_slices() -> None:
     for _ in engine.create_space(Mode.L4, (0x1000,)):
         pass
     assert sum(1 for _ in engine.audit(engine.spaces[0])) > 4
+    engine.close()
+
+
+def test_two_spaces_with_many_unsynced_tables_are_submitted_at_once() -> None:
+    """The one that comes second does not take the list of the first."""
+    guest, engine = large(Sync.RELAXED)
+    spaces = ((Mode.L4, (0x1000,)), (Mode.L3, (0x3000, 0, 0, 0)))
+    for space in spaces:
+        complete(engine.create_space(*space))
+    for leaf in (*range(1000, 1200), *range(200)):
+        engine.stores.store((FIRST_LEAF + leaf) * FRAME, 8, pte(20))
+    first, second = (engine.submit(*space) for space in spaces)
+    assert sum(1 for _ in first) > 4
+    assert not guest.unsynced_frames
+    finish(second)
+    assert engine.check() == []
     engine.close()
 
 

@@ -5,9 +5,9 @@ Theory of operation
 The guest's driver keeps, in its own memory, a tree of page tables for each address space of its GPU. The engine keeps a
 shadow of each such tree: the tables a GPU could walk in their place. Three things change them:
 
-* *a store* to a table. Its frame is write-protected, so the store comes to us, and the shadow is updated at once
-  (strict; :mod:`xengt_dm.ppgtt.stores`). In relaxed mode the first store to a leaf table unsyncs it instead: the guest
-  may store to it unseen, until
+* *a store* to a table (:mod:`xengt_dm.ppgtt.stores`). Its frame is write-protected, so the store comes to us, and the
+  shadow is updated at once (strict). In relaxed mode the first store to a leaf table unsyncs it instead: the guest may
+  store to it unseen, until
 * *a submission*: the GPU is about to execute with a space. Every table that the space reaches is synced: unsynced ones
   are write-protected again and read, pending entries are tried again.
 * *frames that come and go*. The guest may give any frame back, and only says so after the fact and without naming it.

@@ -13,7 +13,7 @@ has. Then,
 * if it has *none*, the store is a late one, and there is nothing to be shown.
 
 What is work in slices (:mod:`xengt_dm.steps`) is begun already when it is returned: memory has the value, and the
-tables that the shadow is behind with are marked as unread, so that nobody takes them for what the guest's tables say.
+shadow has it, too, or the table is marked as unread, so that nobody takes it for what the guest's table says.
 """
 
 from __future__ import annotations
