@@ -1,4 +1,4 @@
-"""Faults that a storm must find: each takes out one thing that a successor needs. A daemon's zygote calls one of them."""
+"""Faults that a storm must find: each takes out one thing that a successor needs. The zygote calls one of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def forget_spaces() -> None:
     def without_memory(self: LiveSpaces, most: int, memory: object = None, *rest: Any) -> None:
         init(self, most, None, *rest)
 
-    LiveSpaces.__init__ = without_memory  # type: ignore[assignment]
+    LiveSpaces.__init__ = without_memory  # type: ignore[method-assign]
 
 
 def leave_answers() -> None:
@@ -48,4 +48,4 @@ def forget_protected() -> None:
     def without_frames(self: ClaimTraps, gfns: object) -> None:
         adopt(self, [])
 
-    ClaimTraps.adopt_protected = without_frames  # type: ignore[assignment]
+    ClaimTraps.adopt_protected = without_frames  # type: ignore[method-assign]
