@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +28,9 @@ from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
+from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.loop import ROUND_SECONDS, ROUNDS_SECONDS, ServeLoop
-from xengt_dm.ioreq.ranges import NoRangeRecord, RangeKind, RangeRecord
+from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind, RangeRecord
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Engine, Sync
@@ -182,9 +183,11 @@ def open_instance(
     with _marking_an_orderly_end(StatsPage(directory, port.domid)) as stats:
         make_traps = write_traps[port.write_trap]  # refused here, where Xen does not show every store
         timing = ffi.addressof(stats.counters, "timing")
-        server = attach(port, record or NoIdRecord(), ranges or NoRangeRecord(), timing)
+        state = private_state(Capacities(port.frame_limit, settings.max_spaces))
+        journal = Journal(state.journal, state.words)
+        server = attach(port, record or NoIdRecord(), ranges or NoRangeRecord(), timing, journal)
         try:
-            instance = _wire(server, settings, stats, make_traps)
+            instance = _wire(server, settings, stats, make_traps, state, journal)
         except BaseException:
             server.abandon()
             raise
@@ -202,7 +205,14 @@ def open_instance(
                 leave(server, instance.engine)
 
 
-def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps: TrapsMaker) -> Instance:
+def _wire(
+    server: IoreqServer,
+    settings: Settings,
+    stats: StatsPage,
+    make_traps: TrapsMaker,
+    state: State,
+    journal: Journal,
+) -> Instance:
     """Make the parts. Nothing happens in the hypervisor."""
     port = server.port
     traps = make_traps(port, server.id, server.slots, server.ranges)
@@ -219,15 +229,15 @@ def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps:
     )
     device = Vgpu(
         engine,
-        DeviceState(private_state(Capacities(port.frame_limit, settings.max_spaces)).device),
+        DeviceState(state.device),
         generation=settings.generation,
         vgt_id=port.domid + 1,
         graphics=settings.graphics,
     )
     device.reset()
-    bus = Bus(engine, stats.counters)
+    bus = Bus(engine.stores, stats.counters, journal)
     bar0 = Bar(bus, device, BAR0_SIZE, server)
-    loop = ServeLoop(server, bus, traps, engine, stats.pointer)
+    loop = ServeLoop(server, bus, journal, traps, engine, stats.pointer)
     return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats)
 
 
@@ -239,17 +249,23 @@ def private_state(capacities: Capacities) -> State:
     return State.create(memoryview(memory), capacities)
 
 
-def start(server: IoreqServer, bars: Mapping[Bar, int]) -> None:
-    """Have Xen send requests to a server that we made. ``bars``: the gpa of each. Raises CallError."""
+def start(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[Range] = ()) -> None:
+    """Have Xen send requests to a server that we made. ``bars``: the gpa of each. Raises CallError.
+
+    ``fixed``: what the device has besides BARs and never moves, such as a PCI function; the bus has these ranges.
+    """
     server.enable()  # Xen writes the numbers of the vCPUs' channels into the slots
     server.claim()
     for bar, address in bars.items():
         bar.map(address)
+    for each in fixed:
+        server.add_range(each)
     server.channels.bind(range(server.slots.vcpus))
 
 
-def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int]) -> None:
-    """Take over the server of a predecessor that died, with what waits in its slots. ``bars``: the gpa of each.
+def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int], fixed: Collection[Range] = ()) -> None:
+    """Take over the server of a predecessor that died, with what waits in its slots. ``bars``, ``fixed``: as in
+    :func:`start`.
 
     Facts: what the predecessor had protected is not on record. Only a release of the claim makes RAM of frames that
     nobody can name, and it must not fall between an answer and the end of the instruction that the answer is for
@@ -281,12 +297,14 @@ def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int]) -> No
     complete(traps.unprotect_adopted())
 
     # The device's ranges, if they are not what the predecessor had.
-    wanted = [bar.range_at(address) for bar, address in bars.items()]
+    wanted = [*fixed, *(bar.range_at(address) for bar, address in bars.items())]
     for each in left:
         if each.kind is not RangeKind.GUARD and each not in wanted:
             server.remove_range(each)
     for bar, address in bars.items():
         bar.map(address)
+    for each in fixed:
+        server.add_range(each)
 
     channels.bind(range(server.slots.vcpus))
     server.owned = True  # from here on we can answer

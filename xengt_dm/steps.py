@@ -41,6 +41,12 @@ def complete(steps: Steps[_T]) -> _T:
     return slices.value
 
 
+def begin(steps: Steps[None]) -> Steps[None] | None:
+    """Do the first slice of work. Returns the rest, or None if that was all of it."""
+    ended = object()
+    return None if next(steps, ended) is ended else steps
+
+
 def finish(steps: Steps[object] | None) -> None:
     """Run what is left of work, if anything is."""
     if steps is not None:

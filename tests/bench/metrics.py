@@ -51,7 +51,7 @@ def _requests(count: int, timed: bool) -> Callable[[], None]:
         )
         for _ in range(count):
             again(page, 0, ready)
-            take(page, 1, 0, taken, timing)
+            take(page, 1, 0, taken, timing, ffi.NULL)
             answer(page, 0, 0, 0, timing)
 
     return work

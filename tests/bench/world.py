@@ -79,7 +79,7 @@ class Guest(EngineBench):
         finish(engine.submit(Mode.L4, (self.ROOT * FRAME,)))
 
     def store(self, engine: Engine, gpa: int, value: int) -> None:
-        outcome = engine.store(gpa, 8, value)
+        outcome = engine.stores.store(gpa, 8, value)
         if not isinstance(outcome, int):
             complete(outcome)
 

@@ -183,7 +183,7 @@ class Model:
         return ["ok"]
 
     def _scan(self, server: _Server, adopt: bool = False) -> list[Request]:
-        count = lib.xd_slots_take(self._page(server), VCPUS, adopt, self._taken, ffi.NULL)
+        count = lib.xd_slots_take(self._page(server), VCPUS, adopt, self._taken, ffi.NULL, ffi.NULL)
         return [
             Request(
                 self._numbers[server.number],

@@ -251,7 +251,7 @@ print("listening", flush=True)
 connection, _ = listener.accept()
 assert b'"stop"' in connection.makefile("rb").readline()
 connection.sendall(b'{"v": 1, "ok": true, "result": {}}\\n')
-if sys.argv[2] == "linger":
+if sys.argv[2] == "stay":
     sys.stdin.read()
 """
 
@@ -274,10 +274,10 @@ def test_stop_waits_for_the_process_to_end(tmp_path: Path) -> None:
 
 
 def test_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
-    with daemon_process(tmp_path, "linger"):
+    with daemon_process(tmp_path, "stay"):
         assert stop(tmp_path, DOMID, 0.01) is False
 
 
 def test_stop_need_not_wait(tmp_path: Path) -> None:
-    with daemon_process(tmp_path, "linger"):
+    with daemon_process(tmp_path, "stay"):
         assert stop(tmp_path, DOMID, None) is True

@@ -184,7 +184,10 @@ def test_a_file_that_takes_nothing_ends_it_and_never_keeps_the_guest_waiting(
     write = os.write
 
     def stuck(descriptor: int, data: bytes) -> int:
-        assert go_on.wait(PATIENCE)
+        if (
+            threading.current_thread() is not threading.main_thread()
+        ):  # that one writes the log, if a test has set it up
+            assert go_on.wait(PATIENCE)
         return write(descriptor, data)
 
     async def body(machine: Machine) -> None:

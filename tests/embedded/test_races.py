@@ -20,17 +20,17 @@ PAGE = 5 * FRAME
 VECTOR = bytes(range(1, 17))
 
 
-def opened(flavour: str, covered: bool, unlocked: bool | None = None) -> tuple[EmbeddedDomain, DeviceModel]:
+def page_that_traps(flavour: str, guarded: bool, unlocked: bool | None = None) -> tuple[EmbeddedDomain, DeviceModel]:
     domain = EmbeddedDomain(16, 2, flavour=flavour, unlocked_looks=unlocked)
-    model = DeviceModel(domain, ranges=[(PAGE, PAGE + FRAME - 1)] if covered else [], claim=domain.flavour.claim)
+    model = DeviceModel(domain, ranges=[(PAGE, PAGE + FRAME - 1)] if guarded else [], claim=domain.flavour.claim)
     model.protect(5)
     return domain, model
 
 
-@pytest.mark.parametrize("covered", [False, True])
-def test_opening_a_page_in_the_middle_of_a_vector_store(covered: bool) -> None:
-    """The first half is being served when the page is opened; the second is looked at anew, and is no owner's."""
-    domain, model = opened("4.17", covered)
+@pytest.mark.parametrize("guarded", [False, True])
+def test_unprotecting_a_page_in_the_middle_of_a_vector_store(guarded: bool) -> None:
+    """The first half is being served when the page is unprotected; the second is looked at anew, and is no owner's."""
+    domain, model = page_that_traps("4.17", guarded)
     with domain:
         model.start(lambda v: v.store_bytes(PAGE, VECTOR))
         first = model.take_one()
@@ -41,14 +41,14 @@ def test_opening_a_page_in_the_middle_of_a_vector_store(covered: bool) -> None:
             model.answer(request)
         assert domain.join(PATIENCE)
         half = write(PAGE + 8, 8, int.from_bytes(VECTOR[8:], "little"))
-        assert rest == ([half] if covered else [])
-        assert domain.dropped_stores == int(not covered)
-        assert domain.read(PAGE, 16) == (VECTOR if covered else VECTOR[:8] + bytes(8))
+        assert rest == ([half] if guarded else [])
+        assert domain.dropped_stores == int(not guarded)
+        assert domain.read(PAGE, 16) == (VECTOR if guarded else VECTOR[:8] + bytes(8))
 
 
 @pytest.mark.parametrize(("flavour", "dropped"), [("v7", True), ("4.7", True), ("4.17", False)])
 def test_a_type_that_changes_between_the_looks(flavour: str, dropped: bool) -> None:
-    """Up to 4.8 the emulator looked without the lock; what was opened meanwhile fell to the null handler."""
+    """Up to 4.8 the emulator looked without the lock; what was unprotected meanwhile fell to the null handler."""
     domain = EmbeddedDomain(16, 1, flavour=flavour, unlocked_looks=True)
     with domain:
         model = DeviceModel(domain, claim=domain.flavour.claim)
@@ -69,14 +69,14 @@ def test_a_type_that_changes_between_the_looks(flavour: str, dropped: bool) -> N
 
 
 def test_no_type_changes_between_the_looks_since_4_9() -> None:
-    domain, model = opened("4.17", covered=False)
+    domain, model = page_that_traps("4.17", guarded=False)
     with domain, Hold(domain, 0, Point.BETWEEN_LOOKS):
         assert model.serve(lambda v: v.store(PAGE, 8, 7)) == [write(PAGE, 8, 7)]
 
 
 def test_a_copy_in_flight_outlives_a_protect() -> None:
     """The emulator's own store to memory beside a trapped page: no flush of translations waits for it."""
-    domain, model = opened("4.17", covered=False)
+    domain, model = page_that_traps("4.17", guarded=False)
     with domain:
         model.start(lambda v: v.store(PAGE - 8 + 4, 8, 0x0102030405060708))
         request = model.take_one()
@@ -91,7 +91,7 @@ def test_a_copy_in_flight_outlives_a_protect() -> None:
 
 
 def test_a_pause_waits_for_a_vcpu_inside_xen() -> None:
-    domain, model = opened("4.17", covered=False)
+    domain, model = page_that_traps("4.17", guarded=False)
     with domain:
         model.start(lambda v: v.store(PAGE - 4, 8, 1))
         request = model.take_one()
@@ -113,7 +113,7 @@ def test_a_pause_waits_for_a_vcpu_inside_xen() -> None:
 
 
 def test_a_request_is_ready_before_its_event() -> None:
-    domain, model = opened("4.17", covered=False)
+    domain, model = page_that_traps("4.17", guarded=False)
     with domain:
         model.port.events.drain()
         with Hold(domain, 0, Point.POSTED) as hold:
@@ -129,7 +129,7 @@ def test_a_request_is_ready_before_its_event() -> None:
 
 
 def test_an_answered_slot_is_taken_back_later() -> None:
-    domain, model = opened("4.17", covered=False)
+    domain, model = page_that_traps("4.17", guarded=False)
     with domain:
         with Hold(domain, 0, Point.ANSWERED) as hold:
             model.start(lambda v: v.store(PAGE, 8, 7))
@@ -142,7 +142,7 @@ def test_an_answered_slot_is_taken_back_later() -> None:
 
 
 def test_a_held_vcpu_of_a_destroyed_domain_is_released() -> None:
-    domain, _ = opened("4.17", covered=False)
+    domain, _ = page_that_traps("4.17", guarded=False)
     with domain, Hold(domain, 0, Point.FETCH) as hold:
         domain.start(0, lambda v: v.store(0, 8, 1))
         hold.wait()
@@ -152,7 +152,7 @@ def test_a_held_vcpu_of_a_destroyed_domain_is_released() -> None:
 
 def test_a_vcpu_that_is_about_to_ask_when_its_domain_goes_does_not_wait() -> None:
     """Every waiting vCPU was woken by then, and nobody will wake this one."""
-    domain, model = opened("4.17", covered=False)
+    domain, model = page_that_traps("4.17", guarded=False)
     with domain, Hold(domain, 0, Point.BETWEEN_LOOKS) as hold:
         model.start(lambda v: v.store_bytes(PAGE, VECTOR))
         model.answer(model.take_one())
@@ -162,7 +162,7 @@ def test_a_vcpu_that_is_about_to_ask_when_its_domain_goes_does_not_wait() -> Non
 
 
 def test_two_vcpus_store_at_once_and_each_has_its_slot() -> None:
-    domain, model = opened("4.17", covered=False)
+    domain, model = page_that_traps("4.17", guarded=False)
     with domain:
         domain.start(0, lambda v: v.store(PAGE, 8, 1))
         domain.start(1, lambda v: v.store(PAGE + 8, 8, 2))
@@ -176,7 +176,7 @@ def test_two_vcpus_store_at_once_and_each_has_its_slot() -> None:
 
 
 def hammer(body: Callable[[EmbeddedDomain, DeviceModel], None]) -> None:
-    domain, model = opened("4.17", covered=False)
+    domain, model = page_that_traps("4.17", guarded=False)
     with domain:
         body(domain, model)
 

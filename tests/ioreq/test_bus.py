@@ -169,7 +169,8 @@ def test_moves_from_registers_to_memory(setup: Setup, repeats: int) -> None:
     setup.ask(BAR, 8, 0x6000, repeats=repeats, data_is_ptr=True, is_read=True)
     expected: list[Call] = []
     for i in range(repeats):
-        expected += [("read", 8 * i, 8), ("store", 0x6000 + 8 * i, 8, 0x1122334455667788)]
+        to = 0x6000 + 8 * i
+        expected += [("read", 8 * i, 8), ("load", to, 8), ("store", to, 8, 0x1122334455667788)]
     assert setup.world.calls == expected
 
 
@@ -177,7 +178,7 @@ def test_moves_from_memory_to_memory(setup: Setup) -> None:
     """`rep movs` into a page table."""
     setup.world.memory[0x5000] = 0x77
     assert setup.ask(0x2000, 1, 0x5000, data_is_ptr=True) == 0
-    assert setup.world.calls == [("load", 0x5000, 1), ("store", 0x2000, 1, 0x77)]
+    assert setup.world.calls == [("load", 0x5000, 1), ("load", 0x2000, 1), ("store", 0x2000, 1, 0x77)]
     assert setup.counted() == {"store_traps": 1}
 
 

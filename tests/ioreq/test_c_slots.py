@@ -43,7 +43,7 @@ def slot(page: CData, vcpu: int) -> tuple[int, ...]:
 
 def take(page: CData, vcpu_count: int = VCPUS, begun: bool = False) -> list[Request]:
     taken = ffi.new("xd_taken[]", vcpu_count)
-    count = lib.xd_slots_take(page, vcpu_count, begun, taken, ffi.NULL)
+    count = lib.xd_slots_take(page, vcpu_count, begun, taken, ffi.NULL, ffi.NULL)
     return unpacked(taken, count)
 
 
@@ -137,7 +137,7 @@ def test_what_is_taken_is_a_copy() -> None:
     page = new_page()
     put(page, 0, 0x1000, 0x55, 1, 8, 9, 0, READY, 1)
     taken = ffi.new("xd_taken[1]")
-    assert lib.xd_slots_take(page, 1, 0, taken, ffi.NULL) == 1
+    assert lib.xd_slots_take(page, 1, 0, taken, ffi.NULL, ffi.NULL) == 1
     put(page, 0, 0xBAD, 0xBAD, 7, 1, 9, 0, 0xF0 | INPROCESS, 2)
     assert unpacked(taken, 1)[0] == (0, 1, 0x1000, 0x55, 8, 1, False, False, False)
 
@@ -148,9 +148,9 @@ def test_waiting_a_while_for_a_request() -> None:
     taken = ffi.new("xd_taken[2]")
     put(page, 0, 0x1000, 0x55, 1, 8, 9, 0, INPROCESS, 1)
     for nanoseconds in (0, 1, 100_000):
-        assert lib.xd_slots_await(page, 2, nanoseconds, taken, ffi.NULL) == 0
+        assert lib.xd_slots_await(page, 2, nanoseconds, taken, ffi.NULL, ffi.NULL) == 0
     put(page, 1, 0x2000, 0x66, 1, 8, 9, 0, READY, 1)
-    assert lib.xd_slots_await(page, 2, 1 << 31, taken, ffi.NULL) == 1
+    assert lib.xd_slots_await(page, 2, 1 << 31, taken, ffi.NULL, ffi.NULL) == 1
     assert taken[0].vcpu == 1
 
 
@@ -184,7 +184,7 @@ def test_two_threads_hand_slots_to_and_fro() -> None:
         served = 0
         taken = ffi.new("xd_taken[2]")
         while served < 2 * rounds and not torn:
-            count = lib.xd_slots_await(page, 2, 1_000_000, taken, ffi.NULL)
+            count = lib.xd_slots_await(page, 2, 1_000_000, taken, ffi.NULL, ffi.NULL)
             for request in unpacked(taken, count):
                 number = request.addr
                 if (request.data, request.size, request.repeats) != (number * 3, number & 0xFFFF, number & 0xFF):

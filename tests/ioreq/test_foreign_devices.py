@@ -15,6 +15,7 @@ from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.instance import Settings, adopt, open_instance
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
+from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.ranges import Range, RangeKind
 from xengt_dm.ioreq.server import attach
 from xengt_dm.traps.claim import ClaimTraps
@@ -82,9 +83,10 @@ class PolledPort(EmbeddedPort):
 def adopt_and_die(port: PolledPort, record: IdRecord, ranges: RangeRecord) -> None:
     """A successor, killed when it has adopted the server."""
     stats = ffi.new("xd_stats *")
-    server = attach(port, record, ranges, ffi.addressof(stats.counters, "timing"))
+    journal = Journal.private()
+    server = attach(port, record, ranges, ffi.addressof(stats.counters, "timing"), journal)
     assert server.adopted
-    bus = Bus(None, stats.counters)  # type: ignore[arg-type]
+    bus = Bus(None, stats.counters, journal)  # type: ignore[arg-type]
     bar = Bar(bus, None, BAR0_SIZE, server)  # type: ignore[arg-type]
     adopt(server, ClaimTraps(port, server.id, server.slots, ranges), {bar: BAR0})
     port.close()

@@ -19,6 +19,7 @@ from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.instance import adopt, start, stop
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Answer, Bus
+from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind
 from xengt_dm.ioreq.request import Request
@@ -78,11 +79,15 @@ class Life:
         self.record = Record(self.calls)
         self.stats = ffi.new("xd_stats *")
         self.counters = self.stats.counters
+        self.journal = Journal.private()
         self.requests: list[Request] = []
         self.plain: EmbeddedPort = domain.port()
         self.port: Any = Recorder(self.plain, self.calls)
         self.server: IoreqServer
         self.traps: ClaimTraps
+
+    def handle_begun(self, request: Request) -> Answer:
+        return self.handle(request)
 
     def handle(self, request: Request) -> Answer:
         self.requests.append(request)
@@ -92,9 +97,9 @@ class Life:
     def attached(self) -> Iterator[ServeLoop]:
         """A server that exists, whose loop :meth:`handle` answers."""
         timing = ffi.addressof(self.stats.counters, "timing")
-        server = self.server = attach(self.port, self.record, NoRangeRecord(), timing)
+        server = self.server = attach(self.port, self.record, NoRangeRecord(), timing, self.journal)
         self.traps = ClaimTraps(self.port, server.id, server.slots, server.ranges)
-        loop = ServeLoop(server, self, self.traps, self, self.stats)  # type: ignore[arg-type]
+        loop = ServeLoop(server, self, self.journal, self.traps, self, self.stats)  # type: ignore[arg-type]
         try:
             yield loop
         finally:
@@ -108,7 +113,7 @@ class Life:
 
     def bars(self) -> dict[Bar, int]:
         """Where the device is; the bus behind it is never asked."""
-        bus = Bus(self, self.counters)  # type: ignore[arg-type]
+        bus = Bus(self, self.counters, self.journal)  # type: ignore[arg-type]
         return {Bar(bus, self, BAR_RANGE.last - BAR + 1, self.server): BAR}  # type: ignore[arg-type]
 
     @contextmanager

@@ -136,6 +136,18 @@ NOT_AT_START = (
 )
 
 
+#: Modules that import by a name which the table cannot see, and why they may.
+DYNAMIC = {
+    "cli": "a subcommand's module is imported when it is called; test_the_command_line_starts_with_little",
+    "cli.check.install": "looks whether the extension modules can be loaded",
+}
+#: What imports a module by its name, or runs code that may: a module, or a name in any module.
+_DYNAMIC_MODULES = {"imp", "importlib", "pkgutil", "runpy", "zipimport"}
+_DYNAMIC_NAMES = {"__import__", "__loader__", "__spec__", "eval", "exec", "import_module"}
+#: These only say what is installed.
+_HARMLESS = ("importlib.metadata", "importlib.resources")
+
+
 @dataclass(frozen=True)
 class Import:
     """One import of a module; ``name`` is absolute."""
@@ -171,6 +183,25 @@ def imports(path: Path) -> Iterator[Import]:
             continue
         for name in names:
             yield Import(name, node.lineno)
+
+
+def dynamic_imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yields (line, name) of what in a module can import another one without an import statement."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            source = (node.module or "") if isinstance(node, ast.ImportFrom) else ""
+            names = [f"{source}.{alias.name}".strip(".") for alias in node.names]
+            for name in names:
+                harmless = any(within(name, each) for each in _HARMLESS)
+                if name == "sys.modules" or (name.partition(".")[0] in _DYNAMIC_MODULES and not harmless):
+                    yield node.lineno, name
+        elif isinstance(node, ast.Name) and node.id in _DYNAMIC_NAMES:
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute):
+            if node.attr in _DYNAMIC_NAMES - {"eval", "exec"} or ast.unparse(node) == "sys.modules":
+                yield node.lineno, node.attr
+        elif isinstance(node, ast.Constant) and node.value == "__import__":
+            yield node.lineno, "__import__"
 
 
 def is_module(name: str) -> bool:
@@ -215,6 +246,48 @@ def test_imports_follow_the_table(module: str) -> None:
     ]
     if bad:
         pytest.fail("\n".join(bad), pytrace=False)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nothing_is_imported_that_the_table_does_not_see(module: str) -> None:
+    path = MODULES[module]
+    used = [*dynamic_imports(ast.parse(path.read_text(), path.name))]
+    if module in DYNAMIC:
+        assert used, "needs no exception any more"
+    elif used:
+        found = [f"{path.relative_to(ROOT)}:{line}: {name} may import what the table forbids" for line, name in used]
+        pytest.fail("\n".join(found), pytrace=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import importlib",
+        "import importlib.util",
+        "import importlib as i",
+        "from importlib import import_module",
+        "from importlib.util import find_spec",
+        "def f():\n    from importlib import metadata, import_module",
+        "__import__('trio')",
+        "import builtins\nbuiltins.__import__('trio')",
+        "getattr(builtins, '__import__')",
+        "__loader__.load_module('trio')",
+        "import runpy",
+        "import sys\nsys.modules['trio']",
+        "from sys import modules",
+        "exec('import trio')",
+        "eval(text)",
+    ],
+)
+def test_a_dynamic_import_is_seen(text: str) -> None:
+    assert [*dynamic_imports(ast.parse(text))]
+
+
+@pytest.mark.parametrize(
+    "text", ["import importlib.metadata", "from importlib.metadata import requires", "self.modules", "modules = 1"]
+)
+def test_what_imports_nothing_is_allowed(text: str) -> None:
+    assert not [*dynamic_imports(ast.parse(text))]
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name])

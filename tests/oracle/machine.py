@@ -62,7 +62,7 @@ class Machine:
         self.roles: dict[int, set[Table]] = {}
         self.below: dict[Table, set[Table]] = {}
         #: Relaxed mode: leaf tables that were stored to since they were linked or last submitted.
-        self.opened: set[int] = set()
+        self.unsynced: set[int] = set()
         self.ips_changed = False
         #: Frames that came or went may have left protected what is no table any more, and the other way round.
         self.uncertain = False
@@ -74,9 +74,9 @@ class Machine:
     def store(self, gpa: int, size: int, value: int, vcpu: int = 0) -> None:
         data = value.to_bytes(size, "little")
         before = self.most["relaxed"]["dropped_stores"]
-        opened_here: set[int] = set()
+        unsynced_here: set[int] = set()
         for at, length in pieces(gpa, size):
-            self.count_piece(at // PAGE, opened_here)
+            self.count_piece(at // PAGE, unsynced_here)
             self.put(at, data[:length])
             data = data[length:]
         # A store over a page's end is one store or as many as it has pieces, by whoever counts.
@@ -100,9 +100,9 @@ class Machine:
     def submit(self, mode: str, root: int | list[int]) -> None:
         # Live or not: nothing that a later dump could show, but relaxed mode protects again what the space uses. The
         # change of a register may turn all tables of 64 KiB entries into others.
-        self.opened -= {table.frame for table in self.walker().tables(mode, clear_low_bits(root))}
+        self.unsynced -= {table.frame for table in self.walker().tables(mode, clear_low_bits(root))}
         if self.ips_changed:
-            self.opened.clear()
+            self.unsynced.clear()
             self.ips_changed = False
 
     def gpu_store(self, mode: str, root: int | list[int], va: int, value: int) -> None:
@@ -140,7 +140,7 @@ class Machine:
             tables.append(len(walker.tables(mode, root)) + walker.broken_pages(mode, root))
         self.dumps.append({"id": id, "spaces": spaces})
         self.tables_of_dumps.append(tables)
-        self.opened.clear()
+        self.unsynced.clear()
         self.uncertain = False
 
     # What they mean.
@@ -196,8 +196,8 @@ class Machine:
         self.roles = {}
         for table in linked:
             self.roles.setdefault(table.frame, set()).add(table)
-        self.opened -= {table.frame for table in linked - self.linked}
-        self.opened &= {frame for frame in self.roles if self.is_leaf(frame)}
+        self.unsynced -= {table.frame for table in linked - self.linked}
+        self.unsynced &= {frame for frame in self.roles if self.is_leaf(frame)}
         self.linked = linked
 
     def is_leaf(self, frame: int) -> bool:
@@ -216,7 +216,7 @@ class Machine:
         for counters in self.most.values():
             counters[name] += most
 
-    def count_piece(self, frame: int, opened_here: set[int]) -> None:
+    def count_piece(self, frame: int, unsynced_here: set[int]) -> None:
         """One access of a store: a trap if the page is write-protected."""
         if not self.ram.has(frame):
             self.count("dropped_stores", 0, 1)
@@ -233,13 +233,13 @@ class Machine:
         if not self.is_leaf(frame):
             self.least["relaxed"]["store_traps"] += 1
             self.most["relaxed"]["store_traps"] += 1
-        elif frame not in self.opened:
+        elif frame not in self.unsynced:
             self.most["relaxed"]["store_traps"] += 1
             self.most["relaxed"]["opened_pages"] += 1
-            self.opened.add(frame)
-            opened_here.add(frame)
-        elif frame in opened_here:
-            # Further pieces of the store that opened the page may be on their way already.
+            self.unsynced.add(frame)
+            unsynced_here.add(frame)
+        elif frame in unsynced_here:
+            # Further pieces of the store that unsynced the table may be on their way already.
             self.most["relaxed"]["store_traps"] += 1
 
     def bounds(self) -> dict[str, dict[str, list[int]]]:

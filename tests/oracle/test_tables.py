@@ -134,10 +134,10 @@ def test_ram_comes_and_goes() -> None:
 
 def test_counters_by_hand() -> None:
     script = chain(64)
-    script.entry(4, 0, 10, PTE)  # a trap that opens the page in relaxed mode
+    script.entry(4, 0, 10, PTE)  # a trap that unsyncs the table in relaxed mode
     script.entry(4, 1, 10, PTE)
     script.entry(3, 1, 5, DIRECTORY)
-    script.store(0x4FFE, 0x0101_0101, 4)  # one piece in each of two leaf tables, the second still closed
+    script.store(0x4FFE, 0x0101_0101, 4)  # one piece in each of two leaf tables, the second still protected
     script.submit(1)
     script.fill(4, 0, 10, 0)
     script.store(64 << 12, 1)

@@ -1,4 +1,4 @@
-"""The shadows in C against a dictionary: finding, adding, dying, and how long the way to a shadow is."""
+"""The shadows in C against a dictionary: finding, adding, freeing, and how long the way to a shadow is."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ShadowMachine(RuleBasedStateMachine):
         #: By number: (frame, kind), and how many references the test holds.
         self.tables: dict[int, tuple[int, int]] = {}
         self.held: collections.Counter[int] = collections.Counter()
-        self.open: set[int] = set()
+        self.unsynced: set[int] = set()
         self.links: dict[tuple[int, int], int] = {}
 
     def numbers(self) -> list[int]:
@@ -91,11 +91,11 @@ class ShadowMachine(RuleBasedStateMachine):
             self.links[parent, slot] = child
 
     @precondition(lambda self: self.tables)
-    @rule(gfn=gfns, opened=st.booleans())
-    def set_unsynced(self, gfn: int, opened: bool) -> None:
-        lib.xd_set_unsynced(self.shadow, gfn, opened)
+    @rule(gfn=gfns, unsynced=st.booleans())
+    def set_unsynced(self, gfn: int, unsynced: bool) -> None:
+        lib.xd_set_unsynced(self.shadow, gfn, unsynced)
         of_frame = {number for number, (frame, kind) in self.tables.items() if frame == gfn and kind != SPLIT}
-        self.open = self.open | of_frame if opened else self.open - of_frame
+        self.unsynced = self.unsynced | of_frame if unsynced else self.unsynced - of_frame
 
     @rule(capacity=st.sampled_from([1, 512]))
     def free(self, capacity: int = 512) -> None:
@@ -114,7 +114,7 @@ class ShadowMachine(RuleBasedStateMachine):
     def forget(self, number: int) -> None:
         del self.tables[number]
         self.held.pop(number, None)
-        self.open.discard(number)
+        self.unsynced.discard(number)
         for parent, slot in [place for place in self.links if place[0] == number]:
             del self.links[parent, slot]
 
@@ -123,7 +123,7 @@ class ShadowMachine(RuleBasedStateMachine):
         assert self.bench.numbers_in_use() == self.numbers()
         assert self.bench.references() == {number: self.references(number) for number in self.numbers()}
         assert self.shadow.live == self.bench.counters.tables == len(self.tables)
-        assert set(self.bench.unsynced_tables()) == self.open
+        assert set(self.bench.unsynced_tables()) == self.unsynced
 
     @invariant()
     def found(self) -> None:

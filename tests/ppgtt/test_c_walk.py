@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -63,14 +66,42 @@ def spaces(draw: st.DrawFn, level: int) -> tuple[CoreBench, list[int]]:
     return bench, [draw(st.sampled_from([0, *below])) for _ in range(1 if level == 4 else 4)]
 
 
-def listed(bench: CoreBench, roots: list[int], level: int) -> list[twins.Run]:
-    numbers = ffi.new("uint32_t[4]", roots)
-    count = lib.xd_count_runs(bench.shadow, numbers, level)
-    runs = ffi.new("xd_run[]", count + 1)
-    runs[count].va = 0xDEAD
-    assert lib.xd_list_runs(bench.shadow, numbers, level, runs) == count
-    assert runs[count].va == 0xDEAD
-    return [as_run(run) for run in runs[0:count]]
+@contextmanager
+def walk(bench: CoreBench, roots: list[int], level: int) -> Iterator[Any]:
+    walker = lib.xd_walk_new(bench.shadow, ffi.new("uint32_t[4]", roots), level)
+    try:
+        yield walker
+    finally:
+        lib.xd_walk_free(walker)
+
+
+def counted(walker: Any, looks: int = 1 << 20) -> int:
+    runs = ffi.new("uint64_t *")
+    while not lib.xd_walk_count(walker, looks, runs):
+        pass
+    return int(runs[0])
+
+
+def count_runs(bench: CoreBench, roots: list[int], level: int) -> int:
+    with walk(bench, roots, level) as walker:
+        return counted(walker)
+
+
+def listed(
+    bench: CoreBench, roots: list[int], level: int, looks: int = 1 << 20, capacity: int = 1 << 12
+) -> list[twins.Run]:
+    """What a walk lists that goes on by so many entries, or runs, at a time."""
+    found = []
+    ended = ffi.new("int *")
+    runs = ffi.new("xd_run[]", capacity + 1)
+    runs[capacity].va = 0xDEAD
+    with walk(bench, roots, level) as walker:
+        count = counted(walker, looks)
+        while not ended[0]:
+            found += [as_run(run) for run in runs[0 : lib.xd_walk_list(walker, looks, runs, capacity, ended)]]
+    assert runs[capacity].va == 0xDEAD
+    assert len(found) == count
+    return found
 
 
 def as_run(run) -> twins.Run:  # type: ignore[no-untyped-def]
@@ -94,6 +125,7 @@ def test_runs(level: int, data: st.DataObject) -> None:
     bench, roots = data.draw(spaces(level))
     pages = all_pages(bench, roots, level)
     assert listed(bench, roots, level) == twins.runs(iter(pages))
+    assert listed(bench, roots, level, looks=100, capacity=3) == twins.runs(iter(pages))
 
 
 @pytest.mark.parametrize("level", [2, 4])
@@ -132,9 +164,9 @@ def chain(bench: CoreBench, leaf: list[int]) -> list[int]:
 def test_four_tables_that_map_two_to_the_36_pages() -> None:
     """A scratch page everywhere: counted in no time, because each table is looked at once."""
     bench = CoreBench(1)
-    root = ffi.new("uint32_t[4]", [chain(bench, [0x7003] * ENTRIES)[-1]])
-    assert lib.xd_count_runs(bench.shadow, root, 4) == 1 << 36
-    page = lib.xd_resolve(bench.shadow, root, 4, 0x7FFF_1234_5678)
+    root = chain(bench, [0x7003] * ENTRIES)[-1]
+    assert count_runs(bench, [root], 4) == 1 << 36
+    page = lib.xd_resolve(bench.shadow, ffi.new("uint32_t[4]", [root]), 4, 0x7FFF_1234_5678)
     assert as_run(page) == twins.Run(0x7FFF_1234_5000, 0x1000, 0x7000, 1, 0)
 
 
@@ -153,13 +185,44 @@ def test_runs_over_the_ends_of_tables(leaf: list[int], alone: int, seam: int) ->
     bench = CoreBench(1)
     numbers = chain(bench, leaf)
     for tables, level in ((ENTRIES, 2), (ENTRIES**3, 4)):
-        root = ffi.new("uint32_t[4]", [numbers[level - 1]])
-        assert lib.xd_count_runs(bench.shadow, root, level) == alone * tables - seam * (tables - 1)
+        assert count_runs(bench, [numbers[level - 1]], level) == alone * tables - seam * (tables - 1)
     assert listed(bench, [numbers[1], 0, 0, 0], 2) == twins.runs(iter(all_pages(bench, [numbers[1], 0, 0, 0], 2)))
 
 
 def test_every_second_page_everywhere() -> None:
     """2^35 runs, none of them joined."""
     bench = CoreBench(1)
-    root = ffi.new("uint32_t[4]", [chain(bench, [0x7003, 0] * (ENTRIES // 2))[-1]])
-    assert lib.xd_count_runs(bench.shadow, root, 4) == 1 << 35
+    assert count_runs(bench, [chain(bench, [0x7003, 0] * (ENTRIES // 2))[-1]], 4) == 1 << 35
+
+
+def test_tables_that_are_cleared_after_they_were_counted() -> None:
+    """2^27 ways lead to a leaf of two runs when it is listed, which is empty from the second look on."""
+    bench = CoreBench(1)
+    numbers = chain(bench, page_of({3: 0x1003, 5: 0x7003}))
+    bench.set_entries(numbers[3], page_of({0: pte(numbers[2])}))
+    bench.set_entries(numbers[2], page_of({0: pte(numbers[1])}))
+    runs, ended = ffi.new("xd_run[]", 8), ffi.new("int *")
+    with walk(bench, [numbers[3]], 4) as walker:
+        assert counted(walker) == 2 * ENTRIES
+        for number in (2, 3):
+            bench.set_entries(numbers[number], [pte(numbers[number - 1])] * ENTRIES)
+        assert lib.xd_walk_list(walker, 1 << 20, runs, 8, ended) == 8
+        bench.set_entries(numbers[0], [0] * ENTRIES)
+        assert lib.xd_walk_list(walker, 1 << 16, runs, 8, ended) <= 2
+        assert ended[0]
+
+
+def test_a_table_whose_number_was_given_to_another_one() -> None:
+    """What was summarised of the old one does not count, and the walk does not go on in the new one."""
+    bench = CoreBench(1)
+    leaf, directory = bench.add(100, 1), bench.add(200, 2)
+    bench.set_entries(leaf, [0x5003] * ENTRIES)
+    bench.set_entries(directory, page_of({0: pte(leaf), 9: pte(leaf)}))
+    runs, ended = ffi.new("xd_run[]", 2000), ffi.new("int *")
+    with walk(bench, [directory, 0, 0, 0], 2) as walker:
+        assert counted(walker) == 2 * ENTRIES
+        assert lib.xd_walk_list(walker, 100, runs, 2000, ended) == 98
+        bench.shadow.tables[leaf].gfn = 101
+        bench.set_entries(leaf, page_of({7: 0x9003}))
+        assert lib.xd_walk_list(walker, 1 << 20, runs, 2000, ended) == 2
+        assert [as_run(run).gpa for run in runs[0:2]] == [0x5000, 0x9000]

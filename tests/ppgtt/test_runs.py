@@ -15,7 +15,8 @@ FIELDS = st.tuples(NUMBERS, NUMBERS, NUMBERS, st.integers(0, 1), st.integers(0, 
 
 
 def runs_of(fields: list[tuple[int, ...]]) -> Runs:
-    return Runs(ffi.new("xd_run[]", fields), len(fields))
+    parts = [fields[first : first + Runs.SLICE] for first in range(0, len(fields), Runs.SLICE)]
+    return Runs([(ffi.new("xd_run[]", part), len(part)) for part in parts])
 
 
 @given(st.lists(FIELDS, max_size=30))

@@ -6,7 +6,7 @@ The interleavings are drawn by Hypothesis; a slice is what a piece of work does 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -79,12 +79,12 @@ class Interleaving:
             self.slices(vcpu, which if what == "slice" else 1)
         elif what == "store":
             if which in self.guest.protected:
-                self.begin(vcpu, self.engine.store(which * FRAME + 8 * slot, 8, entry))
+                self.begin(vcpu, self.engine.stores.store(which * FRAME + 8 * slot, 8, entry))
             elif which not in self.guest.holes:
                 self.guest.put(which, slot, entry)
         elif what == "remove" and which not in self.guest.holes:
             self.guest.remove(which)
-            self.engine.frames_changed()
+            self.engine.stores.frames_changed()
         elif what == "add":
             self.guest.add(which)
         elif what == "create":
@@ -106,7 +106,7 @@ class Interleaving:
         for space in self.engine.spaces:
             key = key_of(space)
             self.side.engine.submit(*key)
-            self.lockstep.judge(self.side, key, self.engine.mappings(space))
+            self.lockstep.judge(self.side, key, complete(self.engine.mappings(space)))
         self.side.check()
         self.side.end()
 
@@ -153,14 +153,15 @@ class CountingGuest(EngineBench):
         self.slice.types += count
         super().verify(gfns, count)
 
-    def slices_of(self, work: Steps[object] | object) -> list[Slice]:
-        slices: list[Slice] = []
-        while isinstance(work, Iterator):
-            self.slice = Slice()
-            ended = next(work, self) is self
-            slices.append(self.slice)
-            if ended:
-                break
+    def slices_of(self, begin: Callable[[], Steps[object] | object]) -> list[Slice]:
+        """Begin some work, and run it to its end. What is done when it begins belongs to its first slice."""
+        self.slice = Slice()
+        slices = [self.slice]
+        work = begin()
+        if isinstance(work, Iterator):
+            for _ in work:
+                self.slice = Slice()
+                slices.append(self.slice)
         return slices
 
 
@@ -192,19 +193,19 @@ def assert_bounded(slices: list[Slice]) -> None:
 def test_slices_are_bounded_by_types_changed_and_frames_mapped() -> None:
     guest, engine = large()
     space = (Mode.L4, (0x1000,))
-    assert_bounded(guest.slices_of(engine.create_space(*space)))
+    assert_bounded(guest.slices_of(lambda: engine.create_space(*space)))
     assert engine.counters.tables == 1 + 1 + 3 + LEAVES
-    assert_bounded(guest.slices_of(engine.store(3 * FRAME + 8 * 510, 8, pte(SCATTERED))))
+    assert_bounded(guest.slices_of(lambda: engine.stores.store(3 * FRAME + 8 * 510, 8, pte(SCATTERED))))
     assert engine.frames.mapped_chunks > 512
-    engine.frames_changed()
-    assert_bounded(guest.slices_of(engine.submit(*space)))
-    assert_bounded(guest.slices_of(engine.quiesce()))
+    engine.stores.frames_changed()
+    assert_bounded(guest.slices_of(lambda: engine.submit(*space)))
+    assert_bounded(guest.slices_of(lambda: engine.quiesce()))
     assert (guest.protected, engine.frames.mapped_chunks) == (set(), 0)
-    assert_bounded(guest.slices_of(engine.resume()))
+    assert_bounded(guest.slices_of(lambda: engine.resume()))
     assert engine.counters.tables == 1 + 1 + 3 + LEAVES + 1
-    assert_bounded(guest.slices_of(engine.store(1 * FRAME, 8, 0)))
+    assert_bounded(guest.slices_of(lambda: engine.stores.store(1 * FRAME, 8, 0)))
     assert engine.counters.tables == 1
-    assert_bounded(guest.slices_of(engine.destroy_space(*space)))
+    assert_bounded(guest.slices_of(lambda: engine.destroy_space(*space)))
     engine.close()
 
 
@@ -214,13 +215,13 @@ def test_a_sync_of_many_unsynced_tables_is_bounded() -> None:
     for _ in engine.create_space(*space):
         pass
     for leaf in range(LEAVES):
-        engine.store((FIRST_LEAF + leaf) * FRAME, 8, pte(20))
+        engine.stores.store((FIRST_LEAF + leaf) * FRAME, 8, pte(20))
     assert len(guest.unsynced_frames) == LEAVES
-    assert_bounded(guest.slices_of(engine.submit(*space)))
+    assert_bounded(guest.slices_of(lambda: engine.submit(*space)))
     assert not guest.unsynced_frames
     for leaf in range(LEAVES):
-        engine.store((FIRST_LEAF + leaf) * FRAME, 8, pte(21))
-    assert_bounded(guest.slices_of(engine.set_sync_mode(Sync.STRICT)))
+        engine.stores.store((FIRST_LEAF + leaf) * FRAME, 8, pte(21))
+    assert_bounded(guest.slices_of(lambda: engine.set_sync_mode(Sync.STRICT)))
     assert not guest.unsynced_frames
     engine.close()
 
@@ -233,18 +234,40 @@ def test_an_audit_is_done_in_slices() -> None:
     engine.close()
 
 
+def test_a_list_of_what_is_mapped_is_made_in_slices() -> None:
+    """Also while the guest stores: each table is listed as it was at some moment."""
+    _, engine = large()
+    complete(engine.create_space(Mode.L4, (0x1000,)))
+    (space,) = engine.spaces
+    for leaf in range(LEAVES):
+        engine.stores.store((FIRST_LEAF + leaf) * FRAME, 8, pte(20 + leaf % 2))
+    listing, slices, found = engine.mappings(space), 0, None
+    while found is None:
+        try:
+            next(listing)
+        except StopIteration as end:
+            found = end.value
+        slices += 1
+        if slices == 2:
+            engine.stores.store((FIRST_LEAF + LEAVES - 1) * FRAME + 8, 8, pte(30))
+    assert slices > 10
+    assert len(found) in (LEAVES, LEAVES + 1)
+    assert found[:2] == [(0, FRAME, 20 * FRAME, 1, 0), (512 * FRAME, FRAME, 21 * FRAME, 1, 0)]
+    engine.close()
+
+
 def test_a_small_change_does_not_wait_for_a_large_one() -> None:
     """While a tree of 1500 tables is linked or freed, another vCPU's store to a directory takes a slice or two."""
     guest, engine = large()
     for _ in engine.create_space(Mode.L4, (0x1000,)):
         pass
     for entry in (0, pte(2)):
-        large_work = engine.store(1 * FRAME, 8, entry)
+        large_work = engine.stores.store(1 * FRAME, 8, entry)
         next(large_work)
         next(large_work)
         small = 0
         if 3 in guest.protected:
-            small = len(guest.slices_of(engine.store(3 * FRAME + 8 * 511, 8, pte(FIRST_LEAF))))
+            small = len(guest.slices_of(lambda: engine.stores.store(3 * FRAME + 8 * 511, 8, pte(FIRST_LEAF))))
         assert small <= 10
         assert sum(1 for _ in large_work) > 10
     engine.close()
@@ -256,7 +279,7 @@ def test_a_directory_that_waits_for_a_query_is_left_out_by_audits() -> None:
     for _ in engine.create_space(Mode.L4, (0x1000,)):
         pass
     (space,) = engine.spaces
-    store = engine.store(3 * FRAME + 8 * 511, 8, pte(550 * 512))  # a chunk that nobody has asked about
+    store = engine.stores.store(3 * FRAME + 8 * 511, 8, pte(550 * 512))  # a chunk that nobody has asked about
     next(store)
     assert guest.entry(3, 511) == pte(550 * 512)
     found = complete(engine.audit(space))
@@ -273,12 +296,12 @@ def test_a_table_that_is_moved_behind_the_walk_of_a_sync() -> None:
     guest, engine = large(Sync.RELAXED)
     complete(engine.create_space(Mode.L4, (0x1000,)))
     for leaf in range(LEAVES):
-        engine.store((FIRST_LEAF + leaf) * FRAME, 8, pte(20))
+        engine.stores.store((FIRST_LEAF + leaf) * FRAME, 8, pte(20))
     sync = engine.submit(Mode.L4, (0x1000,))
     next(sync)
     moved = FIRST_LEAF + 2 * 500 + 490
     for directory, slot, entry in ((3, 505, pte(moved)), (5, 490, 0)):
-        complete(engine.store(directory * FRAME + 8 * slot, 8, entry))
+        assert engine.stores.store(directory * FRAME + 8 * slot, 8, entry) == lib.XD_ROUTE_DIRECTORY_STORE
     assert moved in guest.unsynced_frames
     for _ in sync:
         pass
@@ -328,9 +351,9 @@ def test_mapped_memory_is_bounded() -> None:
         pass
     assert engine.frames.mapped_chunks == 16
     (space,) = engine.spaces
-    assert len(engine.mappings(space)) == ENTRIES
-    guest.slices_of(engine.store(4 * FRAME, 8, pte(7)))
-    assert engine.mappings(space)[0].gpa == 7 * FRAME
+    assert len(complete(engine.mappings(space))) == ENTRIES
+    guest.slices_of(lambda: engine.stores.store(4 * FRAME, 8, pte(7)))
+    assert complete(engine.mappings(space))[0].gpa == 7 * FRAME
     engine.close()
 
 

@@ -91,6 +91,24 @@ def test_it_outlives_its_writer(tmp_path: Path) -> None:
     assert any(guards <= {(last - i) % (ROOM - 1) for i in range(3)} for last in guards)
 
 
+@pytest.mark.parametrize(
+    "impossible",
+    [
+        Range(RangeKind.PCI, 0x10, 0x11),
+        Range(RangeKind.PCI, 1 << 32, 1 << 32),
+        Range(RangeKind.PORT, 0xFFFF, 0x10000),
+        Range(RangeKind.MEMORY, 0x2000, 0x1FFF),
+    ],
+    ids=str,
+)
+def test_a_range_that_no_server_has_is_no_record(tmp_path: Path, impossible: Range) -> None:
+    record = RangesFile(tmp_path)
+    record.start([BAR0, FUNCTION, PORTS])
+    assert RangesFile(tmp_path).read() == [BAR0, FUNCTION, PORTS]
+    record.add(impossible)
+    assert RangesFile(tmp_path).read() is None
+
+
 @pytest.mark.parametrize("change", ["shorter", "longer", "magic", "kind", "empty", "missing"])
 def test_what_is_no_record(tmp_path: Path, change: str) -> None:
     record = RangesFile(tmp_path)

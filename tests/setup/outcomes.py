@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -18,6 +19,8 @@ class Outcome:
     skipped: int = 0
     seconds: float = 0.0
     why: str = ""
+    #: By file of tests.
+    file_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def of_report(name: str, report: Path, status: int, *, may_skip: bool = False) -> Outcome:
@@ -27,7 +30,8 @@ def of_report(name: str, report: Path, status: int, *, may_skip: bool = False) -
     """
     if not report.exists():
         return Outcome(name, failed=1, why=f"pytest ended with status {status} and without a report")
-    suites = xml.etree.ElementTree.parse(report).getroot().iter("testsuite")
+    root = xml.etree.ElementTree.parse(report).getroot()
+    suites = root.iter("testsuite")
     counts = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
     for suite in suites:
         for key in counts:
@@ -35,6 +39,11 @@ def of_report(name: str, report: Path, status: int, *, may_skip: bool = False) -
     failed = counts["failures"] + counts["errors"]
     skipped = counts["skipped"]
     outcome = Outcome(name, counts["tests"] - failed - skipped, failed, skipped)
+    for case in root.iter("testcase"):
+        module = re.match(r"(?:\w+\.)*test_\w+", case.get("classname", ""))
+        if module:
+            file = module[0].replace(".", "/") + ".py"
+            outcome.file_seconds[file] = outcome.file_seconds.get(file, 0.0) + float(case.get("time", "0"))
     if status != 0:
         outcome.why = f"pytest ended with status {status}"
     elif skipped and not may_skip:

@@ -12,6 +12,7 @@ A test itself never looks: it imports ``xengt_dm``, and the environment says whe
 
 from __future__ import annotations
 
+import concurrent.futures
 import fnmatch
 import hashlib
 import os
@@ -30,8 +31,17 @@ from environments import CHECKOUT
 CODE = ("xengt_dm", "cffi_build", "pyproject.toml", "MANIFEST.in")
 #: What a build reads besides; it says nothing else about the code.
 TEXTS = ("README.md", "LICENSE")
-#: What the extension modules are made from.
-EXTENSIONS = ("cffi_build",)
+#: Extension module: the folders that it is made from; its build script is named after it.
+EXTENSIONS = {
+    "core": ("cffi_build/core",),
+    "embedded": ("cffi_build/embedded", "cffi_build/core/ioreq"),
+    "xen": ("cffi_build/xen",),
+}
+#: Builds one of them, as cffi_build/_setup.py builds them all.
+_ONE_EXTENSION = (
+    "import sys; sys.path.insert(0, 'cffi_build'); from setuptools import setup;"
+    "setup(packages=[], cffi_modules=[sys.argv.pop()])"
+)
 _LITTER = ("__pycache__", "*.pyc", "*.so", "*.o", "_*.c")
 
 
@@ -80,17 +90,23 @@ def checkout(venv: Path) -> Installed:
 
     Raises SetupError.
     """
-    extensions = _extensions(venv)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        extensions = list(pool.map(lambda name: _extension(name, venv), EXTENSIONS))
     package = CHECKOUT / "xengt_dm"
     members = sorted(path.name for path in package.iterdir() if path.name != "__pycache__")
-    inputs = {"checkout": str(CHECKOUT), "members": members, "extensions": extensions.name, "venv": venv.name}
+    inputs = {
+        "checkout": str(CHECKOUT),
+        "members": members,
+        "extensions": [each.name for each in extensions],
+        "venv": venv.name,
+    }
 
     def link(path: Path) -> None:
         for folder in ("site/xengt_dm", "site/bin"):
             (path / folder).mkdir(parents=True)
         for member in members:
             (path / "site" / "xengt_dm" / member).symlink_to(package / member)
-        for extension in (extensions / "xengt_dm").iterdir():
+        for extension in [file for each in extensions for file in each.glob("xengt_dm/*.so")]:
             shutil.copy2(extension, path / "site" / "xengt_dm")
         program = path / "site" / "bin" / "xengt-dm"
         program.write_text(f"#!{venv}/bin/python\nimport sys\nfrom xengt_dm.cli import main\nsys.exit(main())\n")
@@ -99,21 +115,27 @@ def checkout(venv: Path) -> Installed:
     return Installed(venv, cache.entry("checkout", inputs, link) / "site")
 
 
-def _extensions(venv: Path) -> Path:
-    """A folder with ``xengt_dm/*.so``, made of ``cffi_build`` alone."""
-    inputs = {"sources": hashes(EXTENSIONS), "venv": venv.name, "tools": _tool_versions()}
+def _extension(name: str, venv: Path) -> Path:
+    """A folder with ``xengt_dm/_NAME.abi3.so``; or without it, if that is ``_xen`` and Xen's headers are missing."""
+    script = f"cffi_build/build_{name}.py"
+    sources = (*EXTENSIONS[name], script, "cffi_build/shared.py")
+    tools = _tool_versions()
+    inputs = {"sources": hashes(sources), "venv": venv.name, "tools": tools}
 
     def build(path: Path) -> None:
+        if name == "xen" and not tools[1]:
+            return
         with tempfile.TemporaryDirectory() as scratch:
-            for source in EXTENSIONS:
+            for source in sources:
                 _copy(CHECKOUT / source, Path(scratch) / source)
-            setup: Words = [venv / "bin" / "python", "cffi_build/_setup.py", "build_ext", "--build-lib", path]
-            quietly(setup, cwd=Path(scratch))
+            words: Words = [venv / "bin" / "python", "-c", _ONE_EXTENSION, "build_ext", "--build-lib", path]
+            quietly([*words, f"{script}:make_ffi"], cwd=Path(scratch))
 
-    return cache.entry("extensions", inputs, build)
+    return cache.entry(f"extension-{name}", inputs, build)
 
 
 def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
         shutil.copytree(source, target, ignore=shutil.ignore_patterns(*_LITTER))
     else:
@@ -142,7 +164,7 @@ def _tool_versions() -> list[str]:
         try:
             versions.append(subprocess.run(words, capture_output=True, text=True, check=False).stdout)
         except FileNotFoundError:
-            versions.append("none")
+            versions.append("")
     return versions
 
 

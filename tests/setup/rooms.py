@@ -1,20 +1,15 @@
-"""Rooms, which are folders of tests, and what of them a change touches."""
+"""Rooms, which are folders of tests; and what has changed in the checkout."""
 
 from __future__ import annotations
 
-import ast
-import functools
 import os
 import subprocess
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from command import SetupError
 from environments import CHECKOUT
+from reach import PARTS
 
-#: Folders of tests that are parts of their own, and no rooms.
-PARTS = ("lint", "builds", "lab", "setup")
 #: Where the tests are of what does not lie in a folder of their name; the longest beginning of a path counts.
 ELSEWHERE = {
     "cffi_build/core/base/": ("core",),
@@ -39,103 +34,13 @@ def rooms(root: Path = CHECKOUT) -> list[str]:
     return sorted({path.parent.name for path in root.glob("tests/*/test_*.py")} - set(PARTS))
 
 
-@dataclass(frozen=True)
-class Touched:
-    """What a change touches: tests of whole rooms, single files of tests, and whether C has to pass its compilers."""
-
-    rooms: tuple[str, ...]
-    files: tuple[str, ...]
-    c_files: tuple[str, ...]
-
-    @property
-    def arguments(self) -> list[str]:
-        """What pytest is told to run."""
-        return [*(f"tests/{room}" for room in self.rooms), *self.files]
-
-
-def touched(changed: Iterable[str], root: Path = CHECKOUT) -> Touched:
-    """What a change of these files, paths in the checkout, touches.
-
-    A file touches its room; a module also touches each file of tests that imports it, itself or through helpers; any
-    other file those that name it.
-    """
-    names = sorted(set(changed))
-    known = set(rooms(root))
-    whole = {room for name in names for room in _homes(name) if room in known}
-    users = _Users(root)
-    single = {user for name in names for user in users.of(name) if Path(user).parent.name in known - whole}
-    return Touched(
-        tuple(sorted(whole)),
-        tuple(sorted(single)),
-        tuple(name for name in names if name.endswith((".c", ".h")) and (root / name).exists()),
-    )
-
-
-def _homes(name: str) -> tuple[str, ...]:
-    """The rooms that a file belongs to."""
+def homes(name: str) -> tuple[str, ...]:
+    """Returns the names of the rooms that a file belongs to; perhaps there are none of these names."""
     for beginning in sorted(ELSEWHERE, key=len, reverse=True):
         if name.startswith(beginning):
             return ELSEWHERE[beginning]
     top, *inner = Path(name).with_suffix("").parts
     return (inner[0],) if top in ("xengt_dm", "tests") and inner else ()
-
-
-class _Users:
-    """Which files of tests use a file of the checkout."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._tests = [path.relative_to(root).as_posix() for path in sorted(root.glob("tests/*/test_*.py"))]
-        self._imports = functools.cache(self._read_imports)
-
-    def of(self, name: str) -> list[str]:
-        if name.endswith(".py"):
-            module, whole = _module(name), name.endswith("/__init__.py")
-            return [
-                test
-                for test in self._tests
-                if test == name
-                or any(used == module or (whole and used.startswith(f"{module}.")) for used in self._reach(test))
-            ]
-        path = Path(name)
-        if not path.suffix or path.parts[:2] in [("tests", part) for part in PARTS]:
-            return []
-        return [test for test in self._tests if path.name in (self._root / test).read_text()]
-
-    def _reach(self, test: str) -> set[str]:
-        """The modules that a file of tests imports, and its helpers do."""
-        found: set[str] = set()
-        left = [test]
-        while left:
-            more = self._imports(left.pop()) - found
-            found |= more
-            left += [path for module in more if module.startswith("tests.") and (path := self._file(module))]
-        return found
-
-    def _file(self, module: str) -> str | None:
-        for path in (module.replace(".", "/") + ".py", module.replace(".", "/") + "/__init__.py"):
-            if (self._root / path).exists():
-                return path
-        return None
-
-    def _read_imports(self, name: str) -> set[str]:
-        found: set[str] = set()
-        for node in ast.walk(ast.parse((self._root / name).read_text(), name)):
-            if isinstance(node, ast.Import):
-                found.update(alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                found.add(node.module)
-                found.update(f"{node.module}.{alias.name}" for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                package = Path(name).parts[: -node.level]
-                base = ".".join([*package, *filter(None, [node.module])])
-                found.add(base)
-                found.update(f"{base}.{alias.name}" for alias in node.names)
-        return found
-
-
-def _module(name: str) -> str:
-    return ".".join(Path(name).with_suffix("").parts).removesuffix(".__init__")
 
 
 def changed_files(since: str | None = None) -> list[str]:

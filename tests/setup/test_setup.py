@@ -17,21 +17,26 @@ import command
 import main
 import outcomes
 import projects
+import reach
 import rooms
+import selection
 from parts import GATE, PYTEST_PARTS, SCENARIOS, Part
 
 FILES = {
     "xengt_dm/units.py": "",
     "xengt_dm/ppgtt/__init__.py": "",
-    "xengt_dm/ppgtt/engine.py": "",
-    "xengt_dm/sim/demo.py": "",
-    "cffi_build/core/ppgtt/leaf.c": "",
+    "xengt_dm/ppgtt/leaves.py": "lib.xd_leaf_update()",
+    "xengt_dm/ppgtt/engine.py": "from . import leaves",
+    "xengt_dm/sim/demo.py": "import xengt_dm.ppgtt.engine as engine  # a comment",
+    "cffi_build/core/ppgtt/leaf.c": '#include "leaf.h"',
+    "cffi_build/core/ppgtt/leaf.h": '#include "bits.h"\nint xd_leaf_update(void);',
+    "cffi_build/core/ppgtt/bits.h": "",
     "cffi_build/build_core.py": "",
     "docs/metrics.md": "",
     "tests/__init__.py": "",
     "tests/support/__init__.py": "",
     "tests/support/guest.py": "from xengt_dm.ppgtt.engine import Engine",
-    "tests/support/more.py": "from tests.support import guest",
+    "tests/support/more.py": "from tests.support import (\n    guest as it,\n    guest,\n)",
     "tests/ppgtt/test_leaf.py": "from tests.support import more",
     "tests/core/test_guard.py": "",
     "tests/embedded/test_life.py": "import xengt_dm.units",
@@ -40,6 +45,8 @@ FILES = {
     "tests/daemon/test_main.py": "from tests.support.more import anything",
     "tests/stats/test_table.py": "TABLE = ROOT / 'docs' / 'metrics.md'",
     "tests/lint/test_text.py": "",
+    "tests/lint/test_compilers.py": "",
+    "tests/setup/test_setup.py": "",
     "tests/lab/run": "",
     "tests/fakexen/control.h": "",
 }
@@ -57,17 +64,20 @@ def tree(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("changed", "whole", "single"),
     [
-        ("xengt_dm/ppgtt/engine.py", ["ppgtt"], ["tests/daemon/test_main.py"]),
-        ("xengt_dm/ppgtt/__init__.py", ["ppgtt"], ["tests/daemon/test_main.py"]),
+        ("xengt_dm/ppgtt/engine.py", ["ppgtt"], ["tests/daemon/test_main.py", "tests/trace/test_replay.py"]),
+        ("xengt_dm/ppgtt/__init__.py", ["ppgtt"], ["tests/daemon/test_main.py", "tests/trace/test_replay.py"]),
         ("xengt_dm/units.py", [], ["tests/embedded/test_life.py", "tests/xen/test_port.py"]),
         ("xengt_dm/sim/demo.py", [], ["tests/trace/test_replay.py"]),
         ("xengt_dm/hypervisor/port.py", ["embedded", "xen"], []),
         ("xengt_dm/hypervisor/xen/port.py", ["xen"], []),
-        ("cffi_build/core/ppgtt/leaf.c", ["ppgtt"], []),
+        ("cffi_build/core/ppgtt/leaf.c", ["ppgtt"], ["tests/daemon/test_main.py", "tests/trace/test_replay.py"]),
+        ("cffi_build/core/ppgtt/bits.h", ["ppgtt"], []),
         ("cffi_build/build_core.py", ["core", "embedded", "xen"], []),
         ("tests/ppgtt/test_leaf.py", ["ppgtt"], []),
         ("tests/support/guest.py", [], ["tests/daemon/test_main.py", "tests/ppgtt/test_leaf.py"]),
         ("tests/fakexen/control.h", ["xen"], []),
+        ("tests/setup/quick.py", ["setup"], []),
+        ("tests/run", ["setup"], []),
         ("docs/metrics.md", [], ["tests/stats/test_table.py"]),
         ("tests/lint/test_text.py", [], []),
         ("tests/lab/run", [], []),
@@ -76,21 +86,90 @@ def tree(tmp_path: Path) -> Path:
     ],
 )
 def test_what_a_change_touches(tree: Path, changed: str, whole: list[str], single: list[str]) -> None:
-    found = rooms.touched([changed], tree)
+    found = selection.touched([changed], {}, root=tree)
     assert ([*found.rooms], [*found.files]) == (whole, single)
+    assert "tests/lint/test_text.py" in found.lint
 
 
 def test_what_changes_touch_together(tree: Path) -> None:
-    found = rooms.touched(
-        ["cffi_build/core/ppgtt/leaf.c", "cffi_build/core/ppgtt/gone.c", "xengt_dm/ppgtt/engine.py"], tree
+    found = selection.touched(["cffi_build/core/ppgtt/gone.c", "docs/metrics.md", "xengt_dm/units.py"], {}, root=tree)
+    assert found.rooms == ("ppgtt",)
+    assert found.files == ("tests/embedded/test_life.py", "tests/stats/test_table.py", "tests/xen/test_port.py")
+
+
+@pytest.mark.parametrize(
+    ("changed", "compiled"),
+    [
+        ("cffi_build/core/ppgtt/leaf.c", ["core/ppgtt/leaf.c-gcc", "core/ppgtt/leaf.c-clang"]),
+        (
+            "cffi_build/core/ppgtt/bits.h",
+            [
+                *("core/ppgtt/bits.h-gcc", "core/ppgtt/bits.h-clang"),
+                *("core/ppgtt/leaf.c-clang", "core/ppgtt/leaf.h-clang"),
+            ],
+        ),
+        ("cffi_build/core/ppgtt/gone.c", []),
+        ("tests/fakexen/control.h", []),
+        ("xengt_dm/ppgtt/engine.py", []),
+    ],
+)
+def test_compilers_see_what_has_changed(tree: Path, changed: str, compiled: list[str]) -> None:
+    """What includes a header that has changed is seen by one of them."""
+    expected = [f"tests/lint/test_compilers.py::test_no_warning[{name}]" for name in compiled]
+    assert [*selection.touched([changed], {}, root=tree).lint] == ["tests/lint/test_text.py", *expected]
+
+
+def test_compilers_see_all_when_their_flags_change(tree: Path) -> None:
+    found = selection.touched(["cffi_build/shared.py"], {}, root=tree)
+    assert found.lint == ("tests/lint/test_compilers.py", "tests/lint/test_text.py")
+
+
+def test_those_tests_of_compilers_are_there(checkout: Path) -> None:
+    source = (checkout / "tests/lint/test_compilers.py").read_text()
+    assert source.index('parametrize("compiler", ["gcc", "clang"])') < source.index('parametrize("name", FILES)')
+
+
+@pytest.mark.parametrize(
+    ("budget", "taken"),
+    [
+        (1.1, []),
+        (1.3, ["tests/xen/test_port.py"]),
+        (1.7, ["tests/embedded/test_life.py", "tests/xen/test_port.py"]),
+        (7.0, ["tests/embedded/test_life.py", "tests/stats/test_far.py", "tests/xen/test_port.py"]),
+        (99.0, ["tests/embedded/test_life.py", "tests/stats/test_far.py", "tests/trace/test_replay.py"]),
+    ],
+)
+def test_the_nearest_come_first_as_long_as_there_is_time(tree: Path, budget: float, taken: list[str]) -> None:
+    """Of those that are equally near, the shorter ones. One that does not fit keeps out no other."""
+    (tree / "tests/stats/test_far.py").write_text("import xengt_dm.sim.demo")
+    (tree / "xengt_dm/sim/demo.py").write_text("from xengt_dm import units")
+    seconds = {"tests/lint/test_text.py": 1, "tests/embedded/test_life.py": 0.4, "tests/trace/test_replay.py": 50}
+    found = selection.touched(["xengt_dm/units.py"], seconds, budget, tree)
+    assert [*found.files] == taken if budget < 99 else {*taken} < {*found.files}
+    reached = {"tests/embedded/test_life.py", "tests/stats/test_far.py", "tests/trace/test_replay.py"}
+    assert {*found.files, *found.left_out} == reached | {"tests/xen/test_port.py"}
+
+
+def test_the_seconds_are_those_of_files_that_are_there(checkout: Path) -> None:
+    """`tests/quick --measure` writes them."""
+    assert not [name for name in selection.measured() if not (checkout / name).exists()]
+    assert max(selection.measured().values()) < selection.BUDGET_SECONDS
+
+
+def test_how_long_files_of_tests_took(tmp_path: Path) -> None:
+    cases = "".join(
+        f'<testcase classname="tests.{name}" name="test_it" time="{seconds}"/>'
+        for name, seconds in [("ppgtt.test_leaf", 1.5), ("ppgtt.test_leaf.TestOne", 2), ("lint.test_text", 0.25)]
     )
-    assert found.c_files == ("cffi_build/core/ppgtt/leaf.c",)
-    assert found.arguments == ["tests/ppgtt", "tests/daemon/test_main.py"]
+    report = tmp_path / "report.xml"
+    report.write_text(f'<testsuites><testsuite tests="3" skipped="0">{cases}</testsuite></testsuites>')
+    found = outcomes.of_report("quick", report, 0).file_seconds
+    assert found == {"tests/ppgtt/test_leaf.py": 3.5, "tests/lint/test_text.py": 0.25}
 
 
 def test_every_folder_of_tests_is_a_room_or_a_part(checkout: Path) -> None:
     folders = {path.parent.name for path in checkout.glob("tests/*/test_*.py")}
-    assert folders - set(rooms.PARTS) == set(rooms.rooms())
+    assert folders - set(reach.PARTS) == set(rooms.rooms())
     assert {"ppgtt", "ioreq", "xen"} <= set(rooms.rooms())
 
 
@@ -103,7 +182,7 @@ def test_every_home_is_a_room(checkout: Path) -> None:
 @pytest.mark.parametrize("room", ["cli", "config", "control", "ioreq", "ppgtt", "service", "stats", "trace", "vgpu"])
 def test_a_change_of_a_room_touches_the_tests_of_that_name(checkout: Path, room: str) -> None:
     module = next((checkout / "xengt_dm" / room).glob("[a-z]*.py")).relative_to(checkout).as_posix()
-    assert room in rooms.touched([module], checkout).rooms
+    assert room in selection.touched([module], {}, root=checkout).rooms
 
 
 def test_the_floor_runs_every_room_that_uses_a_dependency(checkout: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_successor_answers_what_was_begun(tmp_path: Path, base: Path) -> None:
         port = sim.port()
         page = ffi.cast("char *", port.map_slots(0))
         taken = ffi.new("xd_taken[]", core.XD_SLOTS_PER_PAGE)
-        assert core.xd_slots_take(page, 2, False, taken, ffi.NULL) == 1
+        assert core.xd_slots_take(page, 2, False, taken, ffi.NULL, ffi.NULL) == 1
         assert core.xd_slot_state(page, 0) == core.XD_STATE_INPROCESS
         console.ask("write", gpa=address(L1, 1), data=pte(L2).to_bytes(8, "little").hex())
         port.close()

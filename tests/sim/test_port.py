@@ -77,7 +77,7 @@ class Model:
 
 def take(model: Model, begun: bool = False) -> int:
     taken = ffi.new("xd_taken[]", lib.XD_SLOTS_PER_PAGE)
-    return int(lib.xd_slots_take(model.page, 2, begun, taken, ffi.NULL))
+    return int(lib.xd_slots_take(model.page, 2, begun, taken, ffi.NULL, ffi.NULL))
 
 
 def test_an_event_is_there_until_it_is_drained(sim: SimProcess, console: Console) -> None:

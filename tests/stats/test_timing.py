@@ -48,7 +48,7 @@ class Slots:
         assert not embedded.xd_slot_post(self.page, vcpu, ffi.new("xd_ioreq *", {"type": lib.XD_IOREQ_COPY, "size": 4}))
 
     def take(self) -> int:
-        return int(lib.xd_slots_take(self.page, 2, 0, self.taken, ffi.addressof(self.timing)))
+        return int(lib.xd_slots_take(self.page, 2, 0, self.taken, ffi.addressof(self.timing), ffi.NULL))
 
     def answer(self, vcpu: int, route: int = lib.XD_ROUTE_REFUSED) -> None:
         lib.xd_slot_answer(self.page, vcpu, 0, route, ffi.addressof(self.timing))
@@ -107,6 +107,6 @@ def test_a_request_waits_in_the_batch_that_it_was_taken_in() -> None:
 def test_without_a_place_for_it_no_time_is_kept() -> None:
     slots = Slots()
     slots.post(0)
-    assert lib.xd_slots_take(slots.page, 2, 0, slots.taken, ffi.NULL) == 1
+    assert lib.xd_slots_take(slots.page, 2, 0, slots.taken, ffi.NULL, ffi.NULL) == 1
     lib.xd_slot_answer(slots.page, 0, 0, lib.XD_ROUTE_REFUSED, ffi.NULL)
     assert lib.xd_slot_state(slots.page, 0) == lib.XD_STATE_RESP_READY

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.support.serving import handled
 from xengt_dm._core import ffi, lib
 from xengt_dm.ioreq.bus import Bus, Kind, Postponed
+from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.request import Request, RequestType
 from xengt_dm.steps import Steps
 
@@ -91,7 +92,8 @@ class Setup:
     def __init__(self) -> None:
         self.world = World()
         self.counters = ffi.new("xd_counters *")
-        self.bus = Bus(self.world, self.counters)
+        self.journal = Journal.private()
+        self.bus = Bus(self.world, self.counters, self.journal)
         self.bus.insert(Kind.MEMORY, BAR, BAR_SIZE, self.world)
         self.bus.insert(Kind.PORT, PORT, 8, self.world)
         self.bus.insert(Kind.PCI_CONFIG, FUNCTION, 256, self.world)

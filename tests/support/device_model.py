@@ -119,7 +119,7 @@ class DeviceModel:
     def scan(self, adopt: bool = False) -> list[Request]:
         """What the slots hold now; ``adopt``: also what a predecessor had taken."""
         taken = self._taken
-        count = lib.xd_slots_take(self.page, self.domain.vcpu_count, adopt, taken, ffi.NULL)
+        count = lib.xd_slots_take(self.page, self.domain.vcpu_count, adopt, taken, ffi.NULL, ffi.NULL)
         return [
             Request(
                 addr=one.req.addr,

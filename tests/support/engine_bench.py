@@ -32,7 +32,7 @@ class EngineBench:
         self.protected: set[int] = set()
         self.unsynced_frames: set[int] = set()
         self.refuse: set[int] = set()
-        #: Frames that cannot be opened now, because a vCPU is storing to them.
+        #: Frames that cannot be unsynced now, because a vCPU is storing to them.
         self.busy: set[int] = set()
         #: Frames given back and not protected anew since: their type was lost without notice.
         self.lost: set[int] = set()

@@ -35,9 +35,11 @@ class RangeRecord:
     def start(self, ranges: Iterable[Range]) -> None:
         self.ranges = set(ranges)
 
-    def add(self, added: Range) -> None:
+    def add(self, added: Range) -> bool:
         assert self.ranges is not None
+        new = added not in self.ranges
         self.ranges.add(added)
+        return new
 
     def remove(self, removed: Range) -> None:
         assert self.ranges is not None

@@ -11,13 +11,16 @@ from xengt_dm.steps import complete
 
 
 class WholeEngine:
-    """The methods of ``steps``, an engine, with their steps run to the end. Its attributes are the engine's."""
+    """The methods of ``steps``, an engine, and of its stores, with their steps run to the end.
+
+    Its attributes are the engine's.
+    """
 
     def __init__(self, steps: Engine) -> None:
         self.steps = steps
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(self.steps, name)
+        value = getattr(self.steps if hasattr(self.steps, name) else self.steps.stores, name)
         if not isinstance(value, MethodType) or name == "tables":  # which is an iterator of its own
             return value
 

@@ -34,7 +34,7 @@ def dump_spaces(engine: Engine) -> list[dict[str, object]]:
     dump = []
     for space in engine.spaces:
         complete(engine.sync(space))
-        dump.append(_described(space, engine.mappings(space)))
+        dump.append(_described(space, complete(engine.mappings(space))))
     return dump
 
 
@@ -90,7 +90,7 @@ def dump(engine: Engine, sync: bool) -> Members:
         left = DUMP_RUNS
         for space in live(engine):
             synced = (yield from in_slices(engine.sync(space))) if sync else None
-            mappings = engine.mappings(space) if left else None
+            mappings = (yield from in_slices(engine.mappings(space))) if left else None
             if mappings is not None and len(mappings) > left:
                 mappings, left = None, 0
             left -= len(mappings or ())

@@ -15,6 +15,10 @@ What may take long is returned as steps (:mod:`xengt_dm.steps`); the request is 
 
 A request may stand for several accesses (``rep``). Each has the next address in memory; a port and a register in
 configuration space stay what they are. With ``data_is_ptr`` the other side of each access is guest memory.
+
+A process may be killed at any time, and its successor does the request again. So what is not to be done twice is told
+to the journal (:mod:`xengt_dm.ioreq.journal`): each copy of an element, and how many elements are done whenever other
+requests are served. A plain store to memory or to a register is not.
 """
 
 from __future__ import annotations
@@ -24,8 +28,9 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
 from xengt_dm._core import lib
+from xengt_dm.ioreq.journal import Journal, Progress
 from xengt_dm.ioreq.request import Request, RequestType
-from xengt_dm.steps import Steps
+from xengt_dm.steps import Slices, Steps
 from xengt_dm.units import PAGE_SIZE, CData
 
 ALL_ONES: Final = (1 << 64) - 1
@@ -67,6 +72,8 @@ _UNROUTED: Final[int] = lib.XD_ROUTE_REFUSED
 _REGISTER_READ: Final[int] = lib.XD_ROUTE_REGISTER_READ
 _REGISTER_WRITTEN: Final = Answer(0, lib.XD_ROUTE_REGISTER_WRITE)
 _INVALIDATED: Final = Answer(0, lib.XD_ROUTE_INVALIDATE)
+#: Of a request that nobody began to handle.
+_NONE: Final = Progress()
 #: By route: the answers to a store.
 _STORED: Final = tuple(Answer(0, route) for route in range(lib.XD_ROUTES))
 
@@ -82,7 +89,7 @@ class BusDevice(Protocol):
 
 
 class GuestMemory(Protocol):
-    """The guest's memory with its page tables in it; :class:`xengt_dm.ppgtt.engine.Engine` is one."""
+    """The guest's memory with its page tables in it; :class:`xengt_dm.ppgtt.stores.TableStores`."""
 
     def store(self, gpa: int, size: int, value: int) -> int | Steps[int]:
         """Returns the store's route, an ``xd_route``, or steps that end with it."""
@@ -136,8 +143,9 @@ _Ranges = tuple[_Range, ...]
 class Bus:
     """Routes the requests of one domain. ``memory`` gets every memory access that is in no range."""
 
-    def __init__(self, memory: GuestMemory, counters: CData) -> None:
+    def __init__(self, memory: GuestMemory, counters: CData, journal: Journal) -> None:
         self._memory = memory
+        self._journal = journal
         self._counters = counters
         self._observer: Observer | None = None
         #: By kind. A device has few ranges, so they are searched from the first to the last.
@@ -172,7 +180,16 @@ class Bus:
         self._ranges[kind] = tuple(there for there in self._ranges[kind] if there is not gone)
         self._late.update(dict.fromkeys(late, gone))
 
-    def handle(self, request: Request) -> Answer | Steps[Answer]:
+    def give_up(self) -> Answer:
+        """The answer to a request that is not handled again, since each process that did so ended; it is counted."""
+        self._counters.given_up_requests += 1
+        return REFUSED
+
+    def handle_begun(self, request: Request) -> Answer | Steps[Answer]:
+        """As :meth:`handle`, for a request that somebody began to handle. Does what is left of it."""
+        return self.handle(request, self._journal.progress(request.vcpu))
+
+    def handle(self, request: Request, progress: Progress = _NONE) -> Answer | Steps[Answer]:
         """Do what the request asks. Returns the answer, or steps that end with it if that takes longer."""
         counters = self._counters
         kind = request.type
@@ -193,46 +210,108 @@ class Bus:
         if kind != _MEMORY and not any(there.holds(addr, size) for there in ranges):
             counters.unknown_requests += 1
         if repeats == 1 and not request.data_is_ptr:
+            if progress.done:  # a write that changed the device's state
+                return _REGISTER_WRITTEN
             return self._access(ranges, request, addr, request.data)
-        return self._repeat(ranges, request)
+        return self._repeat(ranges, request, progress)
 
-    def _repeat(self, ranges: _Ranges, request: Request) -> Steps[Answer]:
+    def _repeat(self, ranges: _Ranges, request: Request, progress: Progress) -> Steps[Answer]:
         """A request for several accesses, or for one whose other side is guest memory.
 
         Facts: it may be 4096 stores to a page, each of which may link or unlink thousands of tables. What we do: all
         stores are performed in guest memory, and directories are updated once, at the end.
+
+        ``progress``: how far a predecessor got. It also says what the element copies that the predecessor died in;
+        memory that does not hold the old value any more has the copy, and perhaps what was stored there later.
         """
-        memory = self._memory
+        memory, journal = self._memory, self._journal
+        copied = progress.copied
         size = request.size
         step = -size if request.down else size
         along = step if request.type == _MEMORY else 0
-        answer = REFUSED
+        answer: Answer = _STORED[lib.XD_ROUTE_UNTRACKED_STORE]
         postponed: Postponed = {}
-        for i in range(request.repeats):
+        for i in range(progress.done, request.repeats):
             if i and i % _ITEMS == 0:
+                journal.done(request.vcpu, i)
                 memory.pause_stores(postponed)
                 yield
             addr = request.addr + i * along & ALL_ONES
             data = request.data + i * step & ALL_ONES
-            if not request.data_is_ptr:
-                outcome = self._access(ranges, request, addr, request.data, postponed)
-            elif request.is_read:
-                read = self._access(ranges, request, addr, 0)
-                assert isinstance(read, Answer)
-                outcome = self._store(data, size, read.data & (1 << 8 * size) - 1, request.vcpu, postponed)
+            if request.data_is_ptr:
+                outcome = self._copy(ranges, request, i, (addr, data), copied, postponed)
+                copied = None
             else:
-                outcome = self._access(ranges, request, addr, self._load(data, size), postponed)
-            if not isinstance(outcome, Answer):
+                outcome = self._access(ranges, request, addr, request.data, postponed, i)
+            if not isinstance(outcome, Answer):  # other requests will be served
+                if not request.data_is_ptr:
+                    journal.done(request.vcpu, i)
                 memory.pause_stores(postponed)
                 outcome = yield from outcome
             answer = outcome
+        journal.done(request.vcpu, request.repeats)
         yield from memory.update_directories(postponed)
         return answer
 
-    def _access(
-        self, ranges: _Ranges, request: Request, addr: int, data: int, postponed: Postponed | None = None
+    def _copy(
+        self,
+        ranges: _Ranges,
+        request: Request,
+        element: int,
+        addresses: tuple[int, int],
+        copied: tuple[int, int] | None,
+        postponed: Postponed,
     ) -> Answer | Steps[Answer]:
-        """One access. ``postponed``: where updates of directories are noted that are to be made later."""
+        """Copies an element between the address that traps and guest memory; ``addresses`` are these two.
+
+        ``copied``: as in :class:`~xengt_dm.ioreq.journal.Progress`, if a predecessor copied this element.
+        """
+        trapping, other = addresses
+        size, vcpu = request.size, request.vcpu
+        to = other if request.is_read else trapping
+        to_device = not request.is_read and any(there.holds(trapping, size) for there in ranges)
+        if copied is None:
+            value = self._read(ranges, request, trapping) if request.is_read else self._load(other, size)
+            self._journal.copies(vcpu, element, value, 0 if to_device else self._load(to, size))
+        elif to_device:
+            value = copied[0]
+        else:
+            return self._finish_copy(to, size, *copied, vcpu, postponed)
+        if request.is_read:
+            return self._store(to, size, value, vcpu, postponed)
+        return self._access(ranges, request, to, value, postponed, element)
+
+    def _finish_copy(self, gpa: int, size: int, value: int, old: int, vcpu: int, postponed: Postponed) -> Steps[Answer]:
+        """Stores what a predecessor may have stored already, where memory still holds ``old``."""
+        part = size if size <= PAGE_SIZE - gpa % PAGE_SIZE else 1  # what lies in two frames is stored byte by byte
+        bits = (1 << 8 * part) - 1
+        answer: Answer = _STORED[lib.XD_ROUTE_UNTRACKED_STORE]
+        for at in range(0, size, part):
+            to = gpa + at & ALL_ONES
+            if self._load(to, part) == old >> 8 * at & bits:
+                outcome = self._store(to, part, value >> 8 * at & bits, vcpu, postponed)
+                answer = outcome if isinstance(outcome, Answer) else (yield from outcome)
+        return answer
+
+    def _read(self, ranges: _Ranges, request: Request, addr: int) -> int:
+        """What an element of a repeated read reads."""
+        read = self._access(ranges, request, addr, 0)
+        assert isinstance(read, Answer)
+        return read.data & (1 << 8 * request.size) - 1
+
+    def _access(
+        self,
+        ranges: _Ranges,
+        request: Request,
+        addr: int,
+        data: int,
+        postponed: Postponed | None = None,
+        element: int = 0,
+    ) -> Answer | Steps[Answer]:
+        """One access, which is this element of the request.
+
+        ``postponed``: where updates of directories are noted that are to be made later.
+        """
         size = request.size
         for first, length, device in ranges:
             offset = addr - first
@@ -243,8 +322,9 @@ class Bus:
                 data &= (1 << 8 * size) - 1
                 if self._observer is not None and request.type == _MEMORY:
                     self._observer.mmio(request.vcpu, offset, size, data)
+                self._journal.in_hand(request.vcpu, element)
                 rest = device.write(offset, size, data)
-                return _REGISTER_WRITTEN if rest is None else _written(rest)
+                return _REGISTER_WRITTEN if rest is None else self._written(rest, request.vcpu, element)
         if request.type != _MEMORY:
             return REFUSED
         if request.is_read:  # half of a read-modify-write, where a page that traps is no RAM to Xen's emulator (4.6)
@@ -275,6 +355,18 @@ class Bus:
             yield from self._memory.update_directories(whole)
         return answer
 
+    def _written(self, rest: Steps[None], vcpu: int, element: int) -> Steps[Answer]:
+        """What is left of a write to a device."""
+        slices = iter(Slices(rest))
+        try:
+            while True:
+                self._journal.in_hand(vcpu, element)  # other requests were, since the last slice
+                if next(slices, slices) is slices:
+                    return _REGISTER_WRITTEN
+                yield
+        finally:
+            rest.close()
+
     def _load(self, gpa: int, size: int) -> int:
         if size <= PAGE_SIZE - gpa % PAGE_SIZE:
             return self._memory.load(gpa, size)
@@ -283,8 +375,3 @@ class Bus:
 
 def _stored(rest: Steps[int]) -> Steps[Answer]:
     return _STORED[(yield from rest)]
-
-
-def _written(rest: Steps[None]) -> Steps[Answer]:
-    yield from rest
-    return _REGISTER_WRITTEN

@@ -25,8 +25,10 @@ from xengt_dm._core import lib
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.ioreq.bus import REFUSED, Answer, Bus
+from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.request import Request
 from xengt_dm.ioreq.server import IoreqServer
+from xengt_dm.ioreq.slots import Take
 from xengt_dm.steps import Slices, Steps, complete
 from xengt_dm.units import CData
 
@@ -96,11 +98,14 @@ class Spin:
 class ServeLoop:
     """Serves the requests of one server. ``stats`` is the ``xd_stats *`` that counts its wake-ups."""
 
-    def __init__(self, server: IoreqServer, bus: Bus, traps: UnsyncQueue, shadows: Shadows, stats: CData) -> None:
+    def __init__(
+        self, server: IoreqServer, bus: Bus, journal: Journal, traps: UnsyncQueue, shadows: Shadows, stats: CData
+    ) -> None:
         self._server = server
         self._slots = server.slots
         self._channels = server.channels
         self._bus = bus
+        self._journal = journal
         self._traps = traps
         self._shadows = shadows
         self._stats = stats
@@ -163,11 +168,20 @@ class ServeLoop:
                 return
 
     def answer_begun(self) -> int:
-        """Answer what a predecessor began, and what came before the channels were bound; no event will tell of either.
+        """Do the rest of what a predecessor began, then what came before the channels were bound. No event tells of
+        either, nor of an answer that the predecessor gave and died before it told the vCPU.
 
         Returns how many requests that were. Raises CallError.
         """
-        return self._answer(self._slots.take(begun=True))
+        begun = self._slots.take(Take.BEGUN)
+        for request in begun:
+            if self._journal.begin_again(request.vcpu):
+                self._do(request.vcpu, self._bus.handle_begun(request))
+            else:
+                self._do(request.vcpu, self._bus.give_up())
+        for vcpu in self._slots.answered():
+            self._channels.notify(vcpu)
+        return len(begun) + self._answer(self._slots.take())
 
     def service(self) -> int:
         """After a wake-up: answer everything that waits, and what comes meanwhile. Returns how many requests that were.
@@ -201,14 +215,17 @@ class ServeLoop:
     def _answer(self, requests: list[Request]) -> int:
         """Handle requests, and answer them or make them jobs. Returns how many those are."""
         for request in requests:
-            outcome = self._bus.handle(request)
-            if isinstance(outcome, Answer):
-                self._answer_one(request.vcpu, outcome)
-            elif self._jobs:
-                self._jobs.append(Job(request.vcpu, outcome))
-            else:  # most are done within a slice
-                self._slice(Job(request.vcpu, outcome))
+            self._do(request.vcpu, self._bus.handle(request))
         return len(requests)
+
+    def _do(self, vcpu: int, outcome: Answer | Steps[Answer]) -> None:
+        """Answer a request, or make it a job."""
+        if isinstance(outcome, Answer):
+            self._answer_one(vcpu, outcome)
+        elif self._jobs:
+            self._jobs.append(Job(vcpu, outcome))
+        else:  # most are done within a slice
+            self._slice(Job(vcpu, outcome))
 
     def _slice(self, job: Job) -> None:
         """Do a slice of a job. At its end, answer the request; else the job waits for its next turn."""
@@ -280,7 +297,7 @@ class ServeLoop:
                 attempt(self._channels.bind, [vcpu])
         while self._jobs:
             attempt.once(self._finish, self._jobs.popleft())
-        for request in self._slots.take(begun=True):  # and that of a job that failed, once more
+        for request in self._slots.take(Take.ALL):  # and what is left of a job that failed
             try:
                 answer = self._handle_retrying(request)
             except BaseException as error:  # even a bug or an interrupt must not leave a vCPU waiting
@@ -302,5 +319,5 @@ class ServeLoop:
             return self._handle_whole(request)
 
     def _handle_whole(self, request: Request) -> Answer:
-        outcome = self._bus.handle(request)
+        outcome = self._bus.handle_begun(request)
         return outcome if isinstance(outcome, Answer) else complete(outcome)

@@ -18,7 +18,10 @@ class RangeKind(enum.IntEnum):
 
 
 class Range(NamedTuple):
-    """Addresses ``first`` to ``last``, both included: ports, guest physical addresses or PCI functions, by ``kind``."""
+    """Addresses ``first`` to ``last``, both included: ports or guest physical addresses, by ``kind``.
+
+    A PCI range is the configuration space of one function: both numbers are that of :func:`xengt_dm.units.sbdf`.
+    """
 
     kind: RangeKind
     first: int
@@ -39,8 +42,8 @@ class RangeRecord(Protocol):
     def start(self, ranges: Iterable[Range]) -> None:
         """Replaces the record, in one step, by one of these ranges. Must precede :meth:`add` and :meth:`remove`."""
 
-    def add(self, added: Range) -> None:
-        """Records a range. Raises HostError with ENOSPC if the record is full."""
+    def add(self, added: Range) -> bool:
+        """Records a range. Returns whether it was not there. Raises HostError with ENOSPC if the record is full."""
 
     def remove(self, removed: Range) -> None:
         """Removes a range from the record. Does nothing if it is not there."""
@@ -57,7 +60,8 @@ class NoRangeRecord:
 
     def start(self, ranges: Iterable[Range]) -> None: ...
 
-    def add(self, added: Range) -> None: ...
+    def add(self, added: Range) -> bool:
+        return True
 
     def remove(self, removed: Range) -> None: ...
 

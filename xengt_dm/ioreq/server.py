@@ -24,6 +24,7 @@ from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.best_effort import retry_once
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.channels import Channels
+from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.ranges import Range, RangeKind, RangeRecord
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.units import CData
@@ -118,21 +119,38 @@ class IoreqServer:
     # Ranges
 
     def add_range(self, added: Range) -> None:
-        """Has Xen send accesses to these addresses to this server. The server may have the range from a predecessor."""
-        assert added.kind is RangeKind.MEMORY
-        self.ranges.add(added)
+        """Has Xen send accesses to these addresses to this server. The server may have the range from a predecessor.
+
+        If this fails, a range that was on record before stays there, because Xen may have it.
+        """
+        port = self.port
+        new = self.ranges.add(added)
         try:
-            self.port.map_mmio(self.id, added.first, added.last)
+            match added.kind:
+                case RangeKind.PORT:
+                    port.map_ports(self.id, added.first, added.last)
+                case RangeKind.PCI:
+                    port.map_pci(self.id, added.first)
+                case RangeKind.MEMORY | RangeKind.GUARD:
+                    port.map_mmio(self.id, added.first, added.last)
         except HostError as error:
-            if not (self.adopted and error.errno == errno.EEXIST):
+            if self.adopted and error.errno == errno.EEXIST:
+                return
+            if new:
                 self.ranges.remove(added)
-                raise
+            raise
 
     def remove_range(self, removed: Range) -> None:
         """Undoes :meth:`add_range`. It is no error if the server does not have the range."""
-        assert removed.kind is RangeKind.MEMORY
+        port = self.port
         try:
-            retry_once(self.port.unmap_mmio, self.id, removed.first, removed.last)
+            match removed.kind:
+                case RangeKind.PORT:
+                    retry_once(port.unmap_ports, self.id, removed.first, removed.last)
+                case RangeKind.PCI:
+                    retry_once(port.unmap_pci, self.id, removed.first)
+                case RangeKind.MEMORY | RangeKind.GUARD:
+                    retry_once(port.unmap_mmio, self.id, removed.first, removed.last)
         except HostError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -155,11 +173,12 @@ class IoreqServer:
         _destroy(self.port, self.id, self._record, self.ranges)
 
 
-def attach(port: DomainPort, record: IdRecord, ranges: RangeRecord, timing: CData) -> IoreqServer:
+def attach(port: DomainPort, record: IdRecord, ranges: RangeRecord, timing: CData, journal: Journal) -> IoreqServer:
     """Returns the predecessor's server if it is on record and still exists, or else a new one, which is not enabled.
 
-    The server's id is on record then, and its slots are mapped. If this fails, no new server is left. ``timing``: see
-    :class:`~xengt_dm.ioreq.slots.Slots`. Raises CallError, and OSError if the id cannot be recorded.
+    The server's id is on record then, and its slots are mapped. If this fails, no new server is left. ``timing``
+    and ``journal``: see :class:`~xengt_dm.ioreq.slots.Slots`. Raises CallError, and OSError if the id cannot be
+    recorded.
     """
     vcpus = port.vcpu_count()
     found = record.read()
@@ -174,7 +193,7 @@ def attach(port: DomainPort, record: IdRecord, ranges: RangeRecord, timing: CDat
         if not adopted:
             _destroy(port, server, record, ranges)
         raise
-    return IoreqServer(port, server, Slots(page, vcpus, timing), record, ranges, adopted=adopted)
+    return IoreqServer(port, server, Slots(page, vcpus, timing, journal.pointer), record, ranges, adopted=adopted)
 
 
 def _destroy(port: DomainPort, server: int, record: IdRecord, ranges: RangeRecord) -> None:

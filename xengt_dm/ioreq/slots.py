@@ -10,6 +10,7 @@ their types; see :mod:`xengt_dm.traps.state`.
 
 from __future__ import annotations
 
+import enum
 from typing import NamedTuple
 
 from xengt_dm._core import ffi, lib
@@ -19,6 +20,15 @@ from xengt_dm.units import PAGE_SHIFT, CData
 
 #: How long we wait for a vCPU to take its answer. One that gets a CPU needs less.
 TAKE_NANOSECONDS = 200_000
+
+
+class Take(enum.IntEnum):
+    """Which requests to take, by the states of their slots."""
+
+    READY = lib.XD_TAKE_READY
+    #: Those that somebody began to serve.
+    BEGUN = lib.XD_TAKE_BEGUN
+    ALL = lib.XD_TAKE_ALL
 
 
 class LastStores(NamedTuple):
@@ -33,28 +43,31 @@ class LastStores(NamedTuple):
 
 
 class Slots:
-    """The mapped page. ``timing`` is an ``xd_timing *``, which records the time from each request to its answer."""
+    """The mapped page. ``timing`` is an ``xd_timing *``, which records the time from each request to its answer.
 
-    def __init__(self, address: int, vcpus: int, timing: CData) -> None:
+    ``journal``: the ``xd_journal_record *`` of vCPU 0; what it says of a request ends when the vCPU has a new one.
+    """
+
+    def __init__(self, address: int, vcpus: int, timing: CData, journal: CData) -> None:
         self.vcpus = vcpus
         self._page: CData = ffi.cast("void *", address)
         self._slots: CData = ffi.cast("xd_ioreq *", address)
         self._taken: CData = ffi.new("xd_taken[]", vcpus)
         self._taken_bytes = ffi.buffer(self._taken)
         self._timing = timing
+        self._journal = journal
 
     # Requests and answers
 
-    def take(self, *, begun: bool = False) -> list[Request]:
-        """Returns the requests that are READY, and makes them INPROCESS.
-
-        With ``begun`` it also returns those that were INPROCESS already: somebody began to serve them.
-        """
-        return self._requests(lib.xd_slots_take(self._page, self.vcpus, begun, self._taken, self._timing))
+    def take(self, which: Take = Take.READY) -> list[Request]:
+        """Returns the requests in the states that ``which`` names, and makes them INPROCESS."""
+        count = lib.xd_slots_take(self._page, self.vcpus, which, self._taken, self._timing, self._journal)
+        return self._requests(count)
 
     def await_(self, nanoseconds: int) -> list[Request]:
         """As :meth:`take`. If there is no request, spins until one comes, for up to ``nanoseconds``."""
-        return self._requests(lib.xd_slots_await(self._page, self.vcpus, nanoseconds, self._taken, self._timing))
+        count = lib.xd_slots_await(self._page, self.vcpus, nanoseconds, self._taken, self._timing, self._journal)
+        return self._requests(count)
 
     def _requests(self, count: int) -> list[Request]:
         return Request.unpack(self._taken_bytes[: count * TAKEN_SIZE]) if count else []
@@ -87,6 +100,10 @@ class Slots:
             and self._slots[vcpu].type == RequestType.COPY
             and first <= self._slots[vcpu].addr <= last
         ]
+
+    def answered(self) -> list[int]:
+        """Returns the vCPUs whose answers are there, and not taken yet."""
+        return [vcpu for vcpu in range(self.vcpus) if self.state(vcpu) == lib.XD_STATE_RESP_READY]
 
     def all_taken(self) -> bool:
         """Returns whether Xen has taken every answer. The others are lost when the server is destroyed."""

@@ -6,7 +6,7 @@ The guest's driver keeps, in its own memory, a tree of page tables for each addr
 shadow of each such tree: the tables a GPU could walk in their place. Three things change them:
 
 * *a store* to a table. Its frame is write-protected, so the store comes to us, and the shadow is updated at once
-  (strict). In relaxed mode the first store to a leaf table unsyncs it instead: the guest may store to it unseen, until
+  (strict; :mod:`xengt_dm.ppgtt.stores`). In relaxed mode the first store to a leaf table unsyncs it instead: the guest may store to it unseen, until
 * *a submission*: the GPU is about to execute with a space. Every table that the space reaches is synced: unsynced ones
   are write-protected again and read, pending entries are tried again.
 * *frames that come and go*. The guest may give any frame back, and only says so after the fact and without naming it.
@@ -31,11 +31,11 @@ from xengt_dm.ppgtt.guest_frames import MAX_MAPPED, GuestFrames
 from xengt_dm.ppgtt.ports import FrameMapper, Observer, Protector
 from xengt_dm.ppgtt.read import Audit, Mapping, Reader, Runs, Table
 from xengt_dm.ppgtt.space import LiveSpaces, Mode, Space, space_key
-from xengt_dm.ppgtt.stores import DROPPED_STORE, UNTRACKED_STORE, Postponed, TableStores
+from xengt_dm.ppgtt.stores import DROPPED_STORE, TableStores
 from xengt_dm.ppgtt.syncing import Synced, Syncer
 from xengt_dm.ppgtt.tree import Change, ShadowTree
 from xengt_dm.steps import Steps, complete
-from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE, CData
+from xengt_dm.units import PAGE_SIZE, CData
 
 
 class Sync(enum.Enum):
@@ -75,7 +75,6 @@ class Engine:
         self.sync_mode = sync
         self.counters = counters
         self.frames = GuestFrames(mapper, frame_limit, max_mapped_chunks)
-        self._protector = protector
         self._max_spaces = max_spaces
         self._spaces = LiveSpaces()
         self._tree = ShadowTree(self.frames, protector, counters, max_tables, self._spaces)
@@ -83,7 +82,9 @@ class Engine:
         self.shadow: CData = self._tree.pointer
         self._reader = Reader(self.shadow)
         self._leaves = self._tree.leaves
-        self._stores = TableStores(self._tree, self._leaves, self.frames, counters)
+        #: Guest memory, as the bus sees it.
+        self.stores = TableStores(self._tree, self._leaves, self.frames, protector, counters)
+        self.stores.relaxed = sync is Sync.RELAXED
         self._syncer = Syncer(self._tree, self.frames, protector, self._spaces, counters)
         self._quiesced = False
         self._observer: Observer | None = None
@@ -160,50 +161,6 @@ class Engine:
 
     # What the guest and its GPU do
 
-    def store(self, gpa: int, size: int, value: int) -> int | Steps[int]:
-        """Perform one trapped store of ``size`` bytes within one frame, and update the shadow.
-
-        Returns the store's route, an ``xd_route``; or, if it takes more than an update of leaf tables, steps that end
-        with it. Guest memory has the value by then, if the frame is known to be RAM.
-        """
-        route = self._stores.store(gpa, size, value)
-        if isinstance(route, int):
-            return self._routed(gpa, route)
-        return self._store_on(gpa, route)
-
-    def store_of_many(self, gpa: int, size: int, value: int, postponed: Postponed) -> int | Steps[int]:
-        """One store of several that belong to one instruction; as :meth:`store`, but directories are not updated.
-
-        They are added to ``postponed``, for :meth:`update_directories`.
-        """
-        route = self._stores.store(gpa, size, value, postponed=postponed)
-        if isinstance(route, int):
-            return self._routed(gpa, route)
-        return self._store_on(gpa, route)
-
-    def pause_stores(self, postponed: Postponed) -> None:
-        """Other requests are about to be served before the directories in ``postponed`` are updated."""
-        for gfn in postponed:
-            self._stores.mark_unread(gfn)
-
-    def update_directories(self, postponed: Postponed) -> Steps[None]:
-        """Update the directories that an instruction stored to, each once."""
-        for gfn, (first, last) in postponed.items():
-            yield from self._stores.update_frame(gfn, first, last, Change())
-
-    def _store_on(self, gpa: int, rest: Steps[int]) -> Steps[int]:
-        return self._routed(gpa, (yield from rest))
-
-    def _routed(self, gpa: int, route: int) -> int:
-        """Count what became of a store, and have its leaf tables unsynced in relaxed mode."""
-        if route == DROPPED_STORE:
-            self.counters.dropped_stores += 1
-        elif route == UNTRACKED_STORE:
-            self.counters.straggler_stores += 1
-        elif self.sync_mode is Sync.RELAXED:
-            self._leaves.unsync(gpa >> PAGE_SHIFT)
-        return route
-
     def unsync(self, gfn: int) -> bool:
         """Let the guest store to a leaf table unseen until the next submission, which resyncs it (relaxed mode).
 
@@ -212,16 +169,6 @@ class Engine:
         more, or if the protector refuses again.
         """
         return self.sync_mode is Sync.RELAXED and self._leaves.unsync(gfn)
-
-    def load(self, gpa: int, size: int) -> int:
-        """``size`` bytes of guest memory within one frame; all ones if it is not RAM."""
-        return self.frames.load(gpa, size)
-
-    def frames_changed(self) -> None:
-        """The guest gave frames back (IOREQ_TYPE_INVALIDATE); the next submission finds out which."""
-        self._protector.frames_changed()
-        self.frames.invalidate()
-        lib.xd_new_epoch(self.shadow)
 
     def submit(self, mode: Mode, roots: tuple[int, ...]) -> Steps[object] | None:
         """The GPU is about to execute with this space; afterwards the shadow says what the guest's tables say.
@@ -235,7 +182,7 @@ class Engine:
         if space is None or space.mode is not mode:
             return self._with_space(mode, roots)
         self._spaces.submitted(space)
-        return None if self._syncer.sync_at_once(space) else self._syncer.sync_in_slices(space)
+        return self._syncer.submit(space)
 
     def sync(self, space: Space) -> Steps[Synced]:
         """Sync a space now, as a submission does, and count it as one.
@@ -275,7 +222,7 @@ class Engine:
             gpa = page.gpa + va % PAGE_SIZE
             if self._observer is not None:
                 self._observer.gpu_stored(space.mode, space.roots, va, value, gpa)
-            route = self._stores.store(gpa, 8, value, keep=space)
+            route = self.stores.store_of_gpu(gpa, value, Change(space))
             if not isinstance(route, int):
                 route = yield from route
             if route != DROPPED_STORE:
@@ -285,8 +232,8 @@ class Engine:
 
     # Reading: nothing below changes a table, the order of spaces, or a counter but those of audits
 
-    def mappings(self, space: Space) -> Runs | None:
-        """What a space maps; None if that is more runs than :data:`~xengt_dm.ppgtt.read.MAX_RUNS`."""
+    def mappings(self, space: Space) -> Steps[Runs | None]:
+        """What a space maps, as :meth:`.read.Reader.mappings`; None if it is too much to be listed."""
         return self._reader.mappings(space)
 
     def resolve(self, space: Space, va: int) -> Mapping | None:
@@ -323,6 +270,7 @@ class Engine:
     def set_sync_mode(self, sync: Sync) -> Steps[None]:
         """When shadows follow, from here on. For strict, every unsynced table is synced."""
         self.sync_mode = sync
+        self.stores.relaxed = sync is Sync.RELAXED
         if sync is Sync.STRICT:
             yield from self._sync_all()
 

@@ -20,7 +20,7 @@ SPLIT: int = lib.XD_KIND_SPLIT
 UNSYNCED: int = lib.XD_TABLE_UNSYNCED
 #: What one slice handles at most: entries of a directory, and so tables that are created; frames that are protected or
 #: resynced.
-SLICE = 64
+SLICE: int = lib.XD_SLICE
 
 
 class LeafTables:
@@ -39,28 +39,32 @@ class LeafTables:
         # Memory of one slice; nothing is kept in it across a yield.
         self._need: CData = ffi.new("xd_need *")
         self._numbers: CData = ffi.new("uint32_t[]", ENTRIES)
-        self._gfns: CData = ffi.new("uint64_t[]", SLICE)
-        self._errors: CData = ffi.new("int[]", SLICE)
-        self._others: CData = ffi.new("uint32_t[]", SLICE)
-        self._other_count: CData = ffi.new("uint32_t *")
         self._page: CData = ffi.new("uint64_t[]", ENTRIES)
+        #: What :meth:`protect_again` works on; an ``xd_resync *``.
+        self.resyncing: CData = ffi.new("xd_resync *")
+        self._gfns: CData = self.resyncing.gfns
+        self._errors: CData = self.resyncing.errors
 
-    def update(self, numbers: Sequence[int]) -> Steps[None]:
-        """Update leaf tables, at most ENTRIES, from the guest's pages. Those that are freed meanwhile are skipped."""
-        self._numbers[0 : len(numbers)] = numbers
-        yield from self.read(*self.try_update(self._numbers, len(numbers)))
+    def update(self, number: int) -> Steps[None] | None:
+        """Update a leaf table from the guest's page. Returns None if that is done, or steps that do the rest."""
+        self._numbers[0] = number
+        unread, chunks = self._try_update(self._numbers, 1)
+        return self.read(unread, chunks) if unread else None
 
     def read(self, unread: list[int], chunks: Collection[int]) -> Steps[None]:
-        """Query the chunks that leaf tables lack, and update these tables."""
+        """Query the chunks that leaf tables lack, and update these tables. Those that are freed meanwhile are skipped.
+
+        Work that is closed before its end leaves them unread, for the next sync.
+        """
         since = self._frames.holes_clock
         while unread:
             yield
             yield from self._frames.query_all(chunks)
             self._numbers[0 : len(unread)] = unread
             with self._frames.holes_since(since):
-                unread, chunks = self.try_update(self._numbers, len(unread))
+                unread, chunks = self._try_update(self._numbers, len(unread))
 
-    def try_update(self, numbers: CData, count: int) -> tuple[list[int], Collection[int]]:
+    def _try_update(self, numbers: CData, count: int) -> tuple[list[int], Collection[int]]:
         """Update ``count`` leaf tables; ``numbers`` is ``uint32_t *``. Overwrites it.
 
         Returns the tables that could not be updated, and the chunks that must be queried for them.
@@ -102,39 +106,43 @@ class LeafTables:
     def resync(self, leaves: CData, count: int) -> Steps[None]:
         """Write-protect the unsynced ones among these leaf tables again, then update all of them; SLICE at a time.
 
-        ``leaves`` is ``uint32_t *`` and is overwritten.
+        ``leaves`` is ``uint32_t *``.
         """
         for start in range(0, count, SLICE):
             if start:
                 yield
-            unread, chunks = self.resync_now(leaves + start, min(SLICE, count - start))
-            if unread:
-                yield from self.read(unread, chunks)
+            if unread := self.resync_now(leaves + start, min(SLICE, count - start)):
+                yield from self.read(*self.take_unread(unread))
 
-    def resync_now(self, leaves: CData, count: int) -> tuple[list[int], Collection[int]]:
-        """The same for at most SLICE leaf tables, at once. Returns as :meth:`try_update`."""
-        shadow = self.pointer
-        unread: list[int] = []
-        chunks: Collection[int] = ()
-        if shadow.unsynced_tables:
-            frames = lib.xd_resync_begin(shadow, leaves, count, self._gfns, self._others, self._other_count)
-            if frames:
-                self._protector.resync(self._gfns, frames, self._errors)
-                lib.xd_resync_end(shadow, self._gfns, self._errors, frames)
-                if self._other_count[0]:
-                    unread, chunks = self.try_update(self._others, self._other_count[0])
-        left, lacking = self.try_update(leaves, count)
-        return [*unread, *left], {*chunks, *lacking}
+    def resync_now(self, leaves: CData, count: int) -> int:
+        """The same for at most SLICE leaf tables, at once.
+
+        Returns how many could not be updated, which :meth:`take_unread` tells until requests are served.
+        """
+        lib.xd_resync_begin(self.pointer, leaves, count, self.resyncing)
+        self.protect_again()
+        return int(lib.xd_resync_finish(self.pointer, self.resyncing))
+
+    def protect_again(self) -> None:
+        """Write-protect the frames that a resync in C has listed, between its beginning and its end."""
+        resyncing = self.resyncing
+        if frames := resyncing.frames:
+            self._protector.resync(self._gfns, frames, self._errors)
+        if self.observer is not None:
+            self.show_pages(self.observer, resyncing.numbers, resyncing.count)
+
+    def take_unread(self, unread: int) -> tuple[list[int], Collection[int]]:
+        """The tables that :meth:`resync_now` could not update, and the chunks that must be queried for them."""
+        return ffi.unpack(self.resyncing.numbers, unread), take_chunks(self.resyncing.need)
 
     def verify(self, numbers: Sequence[int]) -> Steps[None]:
         """Have the frames of these tables write-protected again if the guest replaced them meanwhile."""
         tables = self.pointer.tables
         gfns = list({tables[each].gfn for each in numbers if not tables[each].flags & UNSYNCED})
         for start in range(0, len(gfns), SLICE):
-            if start:
-                yield
             some = gfns[start : start + SLICE]
             self._protector.verify(ffi.new("uint64_t[]", some), len(some))
+            yield
 
     def tell_all(self) -> Steps[None]:
         """Tell the observer what the page of each table says now; SLICE tables a slice."""

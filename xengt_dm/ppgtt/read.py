@@ -19,6 +19,8 @@ from xengt_dm.units import CData
 MAX_RUNS = 1 << 20
 #: Entries that an audit compares, and frames that it looks up, in a slice; about 0.3 ms.
 AUDIT_LOOKS = 1 << 17
+#: Entries that a list of runs looks at in a slice; about 0.3 ms.
+WALK_LOOKS = 1 << 16
 
 
 class Mapping(NamedTuple):
@@ -58,36 +60,37 @@ class Runs(Sequence[Mapping]):
     #: How many are rendered at a time, which takes about a millisecond.
     SLICE = 8192
 
-    def __init__(self, runs: CData, count: int) -> None:
-        self._runs = runs
-        self._count = count
+    def __init__(self, parts: Sequence[tuple[CData, int]]) -> None:
+        """``parts``: arrays of ``xd_run``, and how many of each count: SLICE of each but the last one."""
+        self._parts = parts
 
     def __len__(self) -> int:
-        return self._count
+        return sum(count for _, count in self._parts)
 
     def __iter__(self) -> Iterator[Mapping]:
-        return (_mapping(run) for run in self._runs)
+        return (_mapping(runs[i]) for runs, count in self._parts for i in range(count))
 
     @overload
     def __getitem__(self, index: int) -> Mapping: ...
     @overload
     def __getitem__(self, index: slice) -> list[Mapping]: ...
     def __getitem__(self, index: int | slice) -> Mapping | list[Mapping]:
-        which = range(self._count)[index]
-        if isinstance(which, range):
-            return [_mapping(self._runs[i]) for i in which]
-        return _mapping(self._runs[which])
+        which = range(len(self))[index]
+        return [self._get(i) for i in which] if isinstance(which, range) else self._get(which)
+
+    def _get(self, index: int) -> Mapping:
+        return _mapping(self._parts[index // self.SLICE][0][index % self.SLICE])
 
     def json_pieces(self) -> Iterator[bytes]:
         """A JSON array of the runs, in pieces."""
         separator = b"["
-        text = ffi.new("char[]", lib.XD_RUN_JSON * min(self._count, self.SLICE))
-        for first in range(0, self._count, self.SLICE):
-            count = min(self.SLICE, self._count - first)
-            size = lib.xd_runs_json(self._runs + first, count, text)
-            yield separator + ffi.buffer(text, size)[:]
-            separator = b","
-        yield b"]" if self._count else b"[]"
+        text = ffi.new("char[]", lib.XD_RUN_JSON * min(len(self), self.SLICE))
+        for runs, count in self._parts:
+            if count:
+                size = lib.xd_runs_json(runs, count, text)
+                yield separator + ffi.buffer(text, size)[:]
+                separator = b","
+        yield b"[]" if separator == b"[" else b"]"
 
 
 def _mapping(run: CData) -> Mapping:
@@ -100,15 +103,33 @@ class Reader:
     def __init__(self, shadow: CData) -> None:
         self._shadow = shadow
 
-    def mappings(self, space: Space) -> Runs | None:
-        """What the space maps, in order of va; None if that is more than :data:`MAX_RUNS` runs."""
-        level = space.mode.root_level
-        count = lib.xd_count_runs(self._shadow, space.numbers, level)
-        if count > MAX_RUNS:
-            return None
-        runs = ffi.new("xd_run[]", count)
-        lib.xd_list_runs(self._shadow, space.numbers, level, runs)
-        return Runs(runs, count)
+    def mappings(self, space: Space) -> Steps[Runs | None]:
+        """What the space maps, in order of va; None if that is more than :data:`MAX_RUNS` runs. Raises MemoryError.
+
+        What the guest stores while this is under way may be in it or not: each table is shown as it was at some moment
+        between the beginning and the end. If nobody stores meanwhile, it is what the space maps.
+        """
+        walker = lib.xd_walk_new(self._shadow, space.numbers, space.mode.root_level)
+        if walker == ffi.NULL:
+            raise MemoryError("no memory for a list of what a space maps")
+        try:
+            count, ended = ffi.new("uint64_t *"), ffi.new("int *")
+            while not lib.xd_walk_count(walker, WALK_LOOKS, count):
+                yield
+            parts: list[tuple[CData, int]] = []
+            listed, part, filled = 0, ffi.NULL, Runs.SLICE
+            while not ended[0] and max(count[0], listed) <= MAX_RUNS:
+                yield
+                if filled == Runs.SLICE:
+                    part, filled = ffi.new("xd_run[]", Runs.SLICE), 0
+                    parts.append((part, 0))
+                found = lib.xd_walk_list(walker, WALK_LOOKS, part + filled, Runs.SLICE - filled, ended)
+                listed += found
+                filled += found
+                parts[-1] = part, filled
+        finally:
+            lib.xd_walk_free(walker)
+        return Runs(parts) if ended[0] and listed <= MAX_RUNS else None
 
     def resolve(self, space: Space, va: int) -> Mapping | None:
         """The 4 KiB page at ``va``, or None if nothing is mapped there."""

@@ -70,6 +70,8 @@ class LiveSpaces:
         self._spaces: OrderedDict[SpaceKey, Space] = OrderedDict()
         #: Those of them that have a shadow.
         self._shadowed: OrderedDict[Space, None] = OrderedDict()
+        #: The last in both orders, if that is known: a guest often submits one space many times in a row.
+        self._last: Space | None = None
 
     def __len__(self) -> int:
         return len(self._spaces)
@@ -84,19 +86,25 @@ class LiveSpaces:
     def add(self, space: Space) -> None:
         """A space is announced."""
         self._spaces[space.roots] = space
+        self._last = None
 
     def remove(self, space: Space) -> None:
         """The guest is done with a live space."""
         del self._spaces[space.roots]
+        self._last = None
 
     def submitted(self, space: Space) -> None:
         """A live space is submitted, and becomes the last in order."""
+        if space is self._last:
+            return
         self._spaces.move_to_end(space.roots)
         if space in self._shadowed:
             self._shadowed.move_to_end(space)
+        self._last = space
 
     def note_shadow(self, space: Space, there: bool) -> None:
         """A space has been given a shadow, or lost it. One that is not live is left out."""
+        self._last = None
         if there and self._spaces.get(space.roots) is space:
             self._shadowed[space] = None
         else:

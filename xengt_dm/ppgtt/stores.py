@@ -1,88 +1,176 @@
-"""Stores of the guest to its page tables: performed in guest memory once, then shown in the shadow.
+"""The guest's memory with its page tables in it: stores are performed in memory once, then shown in the shadow.
 
-A store to leaf tables is done in C, unless frames must be queried for it. A store to a directory may link or unlink any
-number of tables, and is work in slices (:mod:`xengt_dm.steps`): memory has the value from the first slice on, and until
-the tables of the frame are updated they are unread.
+The bus (:mod:`xengt_dm.ioreq.bus`) has the stores to guest memory that trapped performed here. C does the first part of
+a store (``core/ppgtt/guest_store.c``): it writes the value to guest memory and looks up which shadow tables the frame
+has. Then,
+
+* if these are *leaf tables*, C translates the entries that were stored to and writes them to the shadow. That is all,
+  unless it must be asked first whether the page that an entry names is RAM: then the rest is work in slices.
+* if one of them is a *directory*, :class:`~xengt_dm.ppgtt.tree.ShadowTree` updates the entries: it links the table that
+  an entry names now, which it creates if there is none, and unlinks the one that the entry named before, which it frees
+  if that was the last reference. For a directory above leaf tables that is done at once; above other directories it may
+  be thousands of tables, and is work in slices.
+* if it has *none*, the store is a late one, and there is nothing to be shown.
+
+What is work in slices (:mod:`xengt_dm.steps`) is begun already when it is returned: memory has the value, and the tables
+that the shadow is behind with are marked as unread, so that nobody takes them for what the guest's tables say.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Collection
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.guest_frames import GuestFrames, take_chunks
 from xengt_dm.ppgtt.leaves import LEVEL_MASK, UNSYNCED, LeafTables
-from xengt_dm.ppgtt.space import Space
+from xengt_dm.ppgtt.ports import Protector
 from xengt_dm.ppgtt.tree import Change, ShadowTree
-from xengt_dm.steps import Steps
+from xengt_dm.steps import Steps, begin
 from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE, CData
 
-#: The routes of a store.
+# The routes of a store.
 LEAF_STORE: int = lib.XD_ROUTE_LEAF_STORE
 DIRECTORY_STORE: int = lib.XD_ROUTE_DIRECTORY_STORE
 UNTRACKED_STORE: int = lib.XD_ROUTE_UNTRACKED_STORE
 DROPPED_STORE: int = lib.XD_ROUTE_DROPPED_STORE
+# What xd_guest_store did.
+_DONE: int = lib.XD_STORE_DONE
+_DIRECTORY: int = lib.XD_STORE_DIRECTORY
+_UNTRACKED: int = lib.XD_STORE_UNTRACKED
 #: Updates of directories that are to be made later; by frame: the first and the last entry.
 Postponed = dict[int, tuple[int, int]]
 
 
 class TableStores:
-    """Performs stores, and has ``tree`` and ``leaves`` follow."""
+    """The guest's memory, with ``tree`` and ``leaves`` following what is stored to page tables in it.
 
-    def __init__(self, tree: ShadowTree, leaves: LeafTables, frames: GuestFrames, counters: CData) -> None:
+    Raises :class:`~xengt_dm.errors.CallError` as the protector and the mapper of the frames do, and nothing because of
+    the guest.
+    """
+
+    def __init__(
+        self, tree: ShadowTree, leaves: LeafTables, frames: GuestFrames, protector: Protector, counters: CData
+    ) -> None:
         self.pointer = tree.pointer
+        #: Relaxed mode: a store to a leaf table unsyncs it.
+        self.relaxed = False
         self._tree = tree
         self._leaves = leaves
         self._frames = frames
+        self._protector = protector
         self._counters = counters
+        #: Chunks that a store must have queried. Empty between two stores.
         self._need: CData = ffi.new("xd_need *")
 
-    def store(
-        self, gpa: int, size: int, value: int, keep: Space | None = None, postponed: Postponed | None = None
-    ) -> int | Steps[int]:
-        """Perform a store of 1, 2, 4 or 8 bytes within one frame: to guest memory, then to the frame's tables.
+    def store(self, gpa: int, size: int, value: int) -> int | Steps[int]:
+        """Perform one trapped store of 1, 2, 4 or 8 bytes within one frame, and update the shadow.
 
-        ``keep``: the space that keeps its shadow if the store needs room for tables. With ``postponed``, directories
-        are not updated, but added to it. Returns the store's route, an ``xd_route``, or the work that ends with it:
-        UNTRACKED_STORE if the frame has no table, DROPPED_STORE if it is not RAM or its page vanished, so that the
-        store went nowhere.
+        Returns the store's route, an ``xd_route``, or the work that ends with it: UNTRACKED_STORE if the frame has no
+        table, DROPPED_STORE if it is not RAM or its page vanished, so that the store went nowhere.
         """
-        self._need.count = 0
         result = lib.xd_guest_store(self.pointer, gpa, value, size, self._need)
-        if result == lib.XD_STORE_DONE:
+        if result == _DONE:
+            if self.relaxed:
+                self._leaves.unsync(gpa >> PAGE_SHIFT)
             return LEAF_STORE
-        if result == lib.XD_STORE_UNTRACKED:
-            return UNTRACKED_STORE
-        if result == lib.XD_STORE_DIRECTORY and postponed is not None:
-            _postpone(postponed, gpa, size)
-            return DIRECTORY_STORE
-        return self._store_on(result, gpa, size, value, Change(keep), postponed)
+        rest = self._follow(result, gpa, size, value, Change())
+        return self._routed(gpa, rest) if isinstance(rest, int) else self._routed_later(gpa, rest)
 
-    def _store_on(
-        self, result: int, gpa: int, size: int, value: int, change: Change, postponed: Postponed | None
-    ) -> Steps[int]:
-        """What is left of a store after its first try, which returned ``result``."""
-        while result == -errno.EAGAIN:
-            yield from self._frames.query_all(take_chunks(self._need))
-            self._need.count = 0
-            result = lib.xd_guest_store(self.pointer, gpa, value, size, self._need)
-        if result == lib.XD_STORE_UNTRACKED:
+    def store_of_many(self, gpa: int, size: int, value: int, postponed: Postponed) -> int | Steps[int]:
+        """One store of several that belong to one instruction; as :meth:`store`, but directories are not updated.
+
+        They are added to ``postponed``, for :meth:`update_directories`.
+        """
+        result = lib.xd_guest_store(self.pointer, gpa, value, size, self._need)
+        rest = self._follow(result, gpa, size, value, Change(), postponed)
+        return self._routed(gpa, rest) if isinstance(rest, int) else self._routed_later(gpa, rest)
+
+    def store_of_gpu(self, gpa: int, value: int, change: Change) -> int | Steps[int]:
+        """A store of the GPU, 8 bytes, which traps nowhere; as :meth:`store`, but not counted, and nothing is unsynced.
+
+        ``change``: what it is part of.
+        """
+        result = lib.xd_guest_store(self.pointer, gpa, value, 8, self._need)
+        return self._follow(result, gpa, 8, value, change)
+
+    def pause_stores(self, postponed: Postponed) -> None:
+        """Other requests are about to be served before the directories in ``postponed`` are updated."""
+        for gfn in postponed:
+            lib.xd_set_frame_unread(self.pointer, gfn)
+
+    def update_directories(self, postponed: Postponed) -> Steps[None]:
+        """Update the directories that an instruction stored to, each once."""
+        for gfn, (first, last) in postponed.items():
+            yield from self._update_tables(gfn, first, last, Change())
+
+    def load(self, gpa: int, size: int) -> int:
+        """``size`` bytes of guest memory within one frame; all ones if it is not RAM."""
+        return self._frames.load(gpa, size)
+
+    def frames_changed(self) -> None:
+        """The guest gave frames back (IOREQ_TYPE_INVALIDATE); the next submission finds out which."""
+        self._protector.frames_changed()
+        self._frames.invalidate()
+        lib.xd_new_epoch(self.pointer)
+
+    # The shadow follows
+
+    def _follow(
+        self, result: int, gpa: int, size: int, value: int, change: Change, postponed: Postponed | None = None
+    ) -> int | Steps[int]:
+        """What is left of a store after xd_guest_store, which returned ``result``. Returns its route, or steps."""
+        if result == _DONE:
+            return LEAF_STORE
+        if result == _UNTRACKED:
             return UNTRACKED_STORE
+        if result == -errno.EAGAIN:
+            return self._store_later(self._take_chunks(), gpa, size, value, change, postponed)
         if result < 0:
             self._counters.vanished_pages += 1
             return DROPPED_STORE
-        if result == lib.XD_STORE_DIRECTORY and postponed is not None:
-            _postpone(postponed, gpa, size)
-        elif result != lib.XD_STORE_DONE:
-            yield from self.update_frame(gpa >> PAGE_SHIFT, *_entries_of(gpa, size), change)
-        return DIRECTORY_STORE if result == lib.XD_STORE_DIRECTORY else LEAF_STORE
+        route = LEAF_STORE
+        if result == _DIRECTORY:
+            route = DIRECTORY_STORE
+            if postponed is not None:
+                _postpone(postponed, gpa, size)
+                return route
+        else:
+            self._take_chunks()  # that of the update finds them again
+        rest = self._update_frame(gpa >> PAGE_SHIFT, *_entries_of(gpa, size), change)
+        return route if rest is None else _ending_with(route, rest)
 
-    def mark_unread(self, gfn: int) -> None:
-        """The tables of a frame are updated later, and until then are not what the guest's page says."""
-        lib.xd_set_frame_unread(self.pointer, gfn)
+    def _store_later(
+        self, chunks: Collection[int], gpa: int, size: int, value: int, change: Change, postponed: Postponed | None
+    ) -> Steps[int]:
+        """A store that waits until it is known whether its frame is RAM, for which ``chunks`` must be queried."""
+        result = -errno.EAGAIN
+        while result == -errno.EAGAIN:
+            yield from self._frames.query_all(chunks)
+            result = lib.xd_guest_store(self.pointer, gpa, value, size, self._need)
+            chunks = self._take_chunks()
+        rest = self._follow(result, gpa, size, value, change, postponed)
+        return rest if isinstance(rest, int) else (yield from rest)
 
-    def update_frame(self, gfn: int, first: int, last: int, change: Change) -> Steps[None]:
-        """Update entries ``first``..``last`` of all tables of a frame, the highest level first.
+    def _take_chunks(self) -> Collection[int]:
+        chunks = take_chunks(self._need)
+        self._need.count = 0
+        return chunks
+
+    def _update_frame(self, gfn: int, first: int, last: int, change: Change) -> Steps[None] | None:
+        """Update entries ``first``..``last`` of all tables of a frame.
+
+        Returns None if that is done, or steps, begun, that do the rest.
+        """
+        shadow = self.pointer
+        number = lib.xd_first_of_frame(shadow, gfn)
+        table = shadow.tables[number]
+        if table.next_of_frame or table.kind & LEVEL_MASK == 1:
+            return begin(self._update_tables(gfn, first, last, change))
+        return self._tree.update_entries(number, first, last, change)
+
+    def _update_tables(self, gfn: int, first: int, last: int, change: Change) -> Steps[None]:
+        """The same for any number of entries and of tables, the table of the highest level first.
 
         If the frame points to itself, the update of one may free another; so each is looked up again by its kind.
         Tables that are unread are updated as a whole.
@@ -99,7 +187,31 @@ class TableStores:
             if number and level > 1:
                 yield from self._tree.update_directory(number, level, change, first, last)
             elif number and not shadow.tables[number].flags & UNSYNCED:
-                yield from self._leaves.update([number])
+                rest = self._leaves.update(number)
+                if rest is not None:
+                    yield from rest
+
+    # Its route
+
+    def _routed(self, gpa: int, route: int) -> int:
+        """Count what became of a store of a CPU, and unsync its leaf tables in relaxed mode."""
+        if route == DROPPED_STORE:
+            self._counters.dropped_stores += 1
+        elif route == UNTRACKED_STORE:
+            self._counters.straggler_stores += 1
+        elif self.relaxed:
+            self._leaves.unsync(gpa >> PAGE_SHIFT)
+        return route
+
+    def _routed_later(self, gpa: int, rest: Steps[int]) -> Steps[int]:
+        return self._routed(gpa, (yield from rest))
+
+
+def _ending_with(route: int, rest: Steps[None]) -> Steps[int]:
+    """The rest of an update whose first slice has been made just now."""
+    yield
+    yield from rest
+    return route
 
 
 def _entries_of(gpa: int, size: int) -> tuple[int, int]:

@@ -52,24 +52,32 @@ class Syncer:
         """Whether there was a trap gap since the last sync: stores may have gone unseen."""
         return self._protector.gaps != self._gaps
 
-    def sync_at_once(self, space: Space) -> bool:
-        """Sync a live space if that is a slice's work: it has nothing but a few leaf tables to sync, or nothing at all.
+    def submit(self, space: Space) -> Steps[Synced] | None:
+        """Sync a live space. Returns None if that is done, or steps that do the rest.
 
-        Returns False if there may be more to do. What was done by then is not wrong.
+        It is done at once if the space has nothing to sync but a few leaf tables, or nothing at all.
         """
         if self._syncing:
-            return False
-        if self.has_gap:
+            return self.sync_counted(space)
+        work, leaves = self._work, self._tree.leaves
+        if self._protector.gaps != self._gaps:
             self._notice_gaps()
-        leaves = lib.xd_sync_begin_leaves(self._shadow, space.gpas, space.numbers, space.count, self._work)
-        if not leaves:
-            return True
-        if not 0 < leaves <= SLICE:
-            return False
-        unread, _ = self._tree.leaves.resync_now(self._work.leaves, leaves)
-        if self.has_gap:
-            self._notice_gaps()
-        return not unread and not lib.xd_sync_end_leaves(self._shadow, self._work)
+        count = lib.xd_sync_slice_begin(
+            self._shadow, space.gpas, space.numbers, space.count, work, leaves.resyncing
+        )
+        if not count:
+            return None
+        if 0 < count <= SLICE:
+            leaves.protect_again()
+            if self._protector.gaps != self._gaps:
+                self._notice_gaps()
+            if not lib.xd_sync_slice_end(self._shadow, work, leaves.resyncing):
+                return None
+        elif count > 0:
+            steps = self._sync_leaves(space, count)
+            next(steps)  # claims the list before another sync makes one
+            return steps
+        return self.sync_counted(space)
 
     def sync(self, space: Space) -> Steps[Synced]:
         """Sync a space now, as a submission does, and count it as one.
@@ -79,28 +87,21 @@ class Syncer:
         if self._spaces.get(space.roots) is not space:
             return Synced()
         self._spaces.submitted(space)
-        if self.sync_at_once(space):
-            return Synced()
-        return (yield from self.sync_in_slices(space))
+        rest = self.submit(space)
+        return Synced() if rest is None else (yield from rest)
 
-    def sync_in_slices(self, space: Space) -> Steps[Synced]:
-        """The same for a space for which :meth:`sync_at_once` returned False."""
-        if not self._syncing:
-            leaves = lib.xd_sync_begin_leaves(self._shadow, space.gpas, space.numbers, space.count, self._work)
-            if not leaves or (leaves > 0 and (yield from self._sync_leaves(leaves))):
-                return Synced()
-        return (yield from self.sync_counted(space))
-
-    def _sync_leaves(self, count: int) -> Steps[bool]:
-        """Sync a space that has nothing but ``count`` leaf tables to sync; False if there may be more to do."""
+    def _sync_leaves(self, space: Space, count: int) -> Steps[Synced]:
+        """Sync a space that has nothing but ``count`` leaf tables to sync, more than SLICE; or all if more turns up."""
         self._syncing = True
         try:
+            yield
             yield from self._tree.leaves.resync(self._work.leaves, count)
             if self.has_gap:
                 self._notice_gaps()
-            return not lib.xd_sync_end_leaves(self._shadow, self._work)
+            done = not lib.xd_sync_end_leaves(self._shadow, self._work)
         finally:
             self._syncing = False
+        return Synced() if done else (yield from self.sync_counted(space))
 
     def sync_counted(self, space: Space) -> Steps[Synced]:
         self._counters.submissions += 1

@@ -18,14 +18,13 @@ Work that may be long is done in slices (:mod:`xengt_dm.steps`). Between two sli
   the end of large work.
 
 What a piece of work does between two yields is done at once, so no two pieces of work see each other's halves. A
-directory is updated by :data:`SLICE` entries at a time, each time from a fresh copy of the guest's page, because
-another vCPU may have stored to it in between, and updated that entry already.
+directory is updated by :data:`SLICE` entries at a time (``core/ppgtt/update.h``), each time from a fresh copy of the
+guest's page, because another vCPU may have stored to it in between, and updated that entry already.
 """
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xengt_dm._core import ffi, lib
@@ -33,13 +32,25 @@ from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES, UNKNOWN, GuestFrames, take
 from xengt_dm.ppgtt.leaves import ENTRIES, LEVEL_MASK, SLICE, UNSYNCED, LeafTables
 from xengt_dm.ppgtt.ports import Observer, Protector
 from xengt_dm.ppgtt.space import LiveSpaces, Space
-from xengt_dm.steps import Steps
+from xengt_dm.steps import Steps, begin
 from xengt_dm.units import PAGE_SHIFT, CData
 
 LAST = ENTRIES - 1
 UNREAD: int = lib.XD_TABLE_UNREAD
 #: Tables that are freed in a slice: on most hypervisors a frame takes several calls before it is plain memory.
 FREE_SLICE = 32
+
+# What came of a slice (core/ppgtt/update.h): above CREATED, it lacks something.
+DONE: int = lib.XD_UPDATE_DONE
+CREATED: int = lib.XD_UPDATE_CREATED
+UNREAD_LEAVES: int = lib.XD_UPDATE_UNREAD_LEAVES
+QUERY: int = lib.XD_UPDATE_QUERY
+SHARED: int = lib.XD_UPDATE_SHARED
+GONE: int = lib.XD_UPDATE_GONE
+# How a slice is made: flags of the same header.
+WITHOUT_ROOM: int = lib.XD_UPDATE_WITHOUT_ROOM
+PROTECTED_AGAIN: int = lib.XD_UPDATE_PROTECTED_AGAIN
+ONLY_ROOM: int = lib.XD_UPDATE_ONLY_ROOM
 
 
 @dataclass(slots=True)
@@ -78,14 +89,11 @@ class ShadowTree:
         #: Whether tables are created. If not, what is under way comes to an early end.
         self.active = True
         # Memory of one slice; nothing is kept in it across a yield.
-        self._need: CData = ffi.new("xd_need *")
-        self._entries: CData = ffi.new("uint64_t[]", ENTRIES)
-        self._missing: CData = ffi.new("xd_missing_table[]", ENTRIES)
-        self._numbers: CData = ffi.new("uint32_t[]", ENTRIES)
-        self._gfns: CData = ffi.new("uint64_t[]", SLICE)
-        self._errors: CData = ffi.new("int[]", SLICE)
-        self._splits: CData = ffi.new("uint32_t *")
-        self._shared: CData = ffi.new("uint32_t *")
+        self._update: CData = ffi.new("xd_update *")
+        self._numbers: CData = self._update.numbers
+        self._gfns: CData = self._update.gfns
+        self._errors: CData = self._update.errors
+        self._freed: CData = ffi.new("uint64_t[]", FREE_SLICE)
 
     @property
     def room(self) -> int:
@@ -138,20 +146,27 @@ class ShadowTree:
             return
         if number:
             lib.xd_ref(self.pointer, number)
-            space.numbers[i] = number
-            self._spaces.note_shadow(space, True)
-            return
-        refused = len(change.refused)
-        shared = bool(lib.xd_first_of_frame(self.pointer, gfn))
-        self._missing[0] = {"gfn": gfn, "kind": level, "first_of_frame": not shared}
-        self._create_tables(1, change, shared)
-        number = int(self._missing[0].number)
-        if not number:
-            self._counters.quota_entries += len(change.refused) == refused
-            return
-        space.numbers[i] = number  # with the reference of its creation
+        else:
+            number = self._create_root(gfn, level, change)
+            if not number:
+                return
+        space.numbers[i] = number
         self._spaces.note_shadow(space, True)
-        yield from self.update_directory(number, level, change)
+        if self.pointer.tables[number].flags & UNREAD:
+            yield
+            if space.numbers[i] == number:
+                yield from self.update_directory(number, level, change)
+                yield
+
+    def _create_root(self, gfn: int, level: int, change: Change) -> int:
+        """Create the table of a root. Returns its number, with a reference for the caller, or 0."""
+        if lib.xd_first_of_frame(self.pointer, gfn):
+            self._protect_again([gfn])
+        lib.xd_update_root(self.pointer, self._update, gfn, level)
+        refused = self._protect_created(change)
+        number = int(self._numbers[0])
+        self._counters.quota_entries += not number and not refused
+        return number
 
     def _reclaim(self, needed: int, change: Change) -> Steps[bool]:
         """Free the shadows of the spaces submitted longest ago, until ``needed`` tables fit or none is left.
@@ -168,56 +183,27 @@ class ShadowTree:
             self._counters.reclaimed_spaces += 1
             reclaimed = True
             yield from self.unshadow(space)
+            yield
         return reclaimed
 
-    # Creating tables
+    # Updating directories: linking the tables that entries name now, and unlinking those that they named before
 
-    def _create_tables(self, count: int, change: Change, shared: int) -> None:
-        """Create the ``count`` tables of ``_missing``, at most SLICE, and write-protect their frames.
+    def update_entries(self, number: int, first: int, last: int, change: Change) -> Steps[None] | None:
+        """Update one or two entries of a directory, to which the guest stored.
 
-        ``shared``: how many of them are of frames that have another one. The caller holds a reference to each. What
-        cannot be created has number 0 afterwards, also in ``_numbers``.
-        """
-        shadow, missing = self.pointer, self._missing
-        if shared and (shadow.unsynced_tables or shadow.stale_tables):
-            self._protect_again([missing[i].gfn for i in range(count) if not missing[i].first_of_frame])
-        to_protect = lib.xd_create_tables(shadow, missing, count, self._numbers, self._gfns)
-        if to_protect:
-            failures = self._protector.protect(self._gfns, to_protect, self._errors)
-            self._counters.protected_pages += to_protect - failures
-            if failures:
-                self._remove_refused(count, to_protect, change)
-
-    def _protect_again(self, gfns: Sequence[int]) -> None:
-        """Make sure that frames which have a table already are write-protected, before they get another one.
-
-        What the guest stored to them unseen is read now, or by the next sync if frames must be queried for it.
+        Returns None if that is done, or steps, begun, that do the rest.
         """
         shadow = self.pointer
-        protected = []
-        for gfn in gfns:
-            number = lib.xd_first_of_frame(shadow, gfn)
-            if shadow.tables[number].flags & UNSYNCED:
-                self._numbers[0] = number
-                self.leaves.resync_now(self._numbers, 1)
-            else:
-                protected.append(gfn)
-        if protected and shadow.stale_tables:
-            self._protector.verify(ffi.new("uint64_t[]", protected), len(protected))
-
-    def _remove_refused(self, count: int, to_protect: int, change: Change) -> None:
-        """Remove the tables whose frames could not be write-protected."""
-        refused = {self._gfns[i] for i in range(to_protect) if self._errors[i]}
-        change.refused |= refused
-        for i in range(count):
-            missing = self._missing[i]
-            if missing.number and missing.gfn in refused:
-                lib.xd_remove(self.pointer, missing.number)
-                missing.number = self._numbers[i] = 0
-                missing.refused = 1
-                self._counters.unprotectable_entries += 1
-
-    # Updating tables
+        table = shadow.tables[number]
+        level = table.kind & LEVEL_MASK
+        if level == 2 and not table.flags & UNREAD:  # what it links and unlinks, leaf tables, fits in a slice
+            result = self._slice(number, first, last, change)
+            if result <= CREATED or result == UNREAD_LEAVES:
+                rest = self._read_leaves() if result == UNREAD_LEAVES else None
+                if shadow.first_unreferenced:
+                    self._free_slice()
+                return rest
+        return begin(self.update_directory(number, level, change, first, last))
 
     def update_directory(
         self, number: int, level: int, change: Change, first: int = 0, last: int = LAST
@@ -229,7 +215,7 @@ class ShadowTree:
         lib.xd_ref(shadow, number)
         try:
             if last - first < SLICE:
-                yield from self._update_slice(number, first, last, change, created)
+                yield from self._in_steps(number, first, last, change, created)
             if last - first >= SLICE or shadow.tables[number].flags & UNREAD:
                 yield from self._update_whole(number, change, created)
             created.reverse()
@@ -253,148 +239,159 @@ class ShadowTree:
         """Update all entries of a directory. Appends to ``created`` the directories that they name anew."""
         shadow = self.pointer
         epoch = shadow.epoch
-        if self.room < ENTRIES:
-            yield from self._update_slice(number, 0, LAST, change, created, only_reclaim=True)
+        there = self.room >= ENTRIES or (yield from self._in_steps(number, 0, LAST, change, created, ONLY_ROOM))
         for first in range(0, ENTRIES, SLICE):
             if first:
                 yield
+            if not there:
+                break
             if self._is_pointless(number):
                 return
-            if not (yield from self._update_slice(number, first, first + SLICE - 1, change, created, seen=first > 0)):
-                break
+            result = self._slice(number, first, first + SLICE - 1, change, created, told=first > 0)
+            if result > CREATED or shadow.first_unreferenced:
+                there = yield from self._settle(result, number, first, first + SLICE - 1, change, created)
         lib.xd_directory_checked(shadow, number, epoch)
 
     def _is_pointless(self, number: int) -> bool:
         """Whether an update of a directory can end early: nothing but the update itself refers to the table."""
         return not self.active or self.pointer.tables[number].refs == 1
 
-    def _update_slice(
+    def _in_steps(
+        self, number: int, first: int, last: int, change: Change, created: list[int], flags: int = 0
+    ) -> Steps[bool]:
+        """Update entries of a directory, whatever it takes; as :meth:`_settle`."""
+        result = self._slice(number, first, last, change, created, flags)
+        if result > CREATED or self.pointer.first_unreferenced:
+            return (yield from self._settle(result, number, first, last, change, created, flags))
+        return True
+
+    def _settle(
+        self, result: int, number: int, first: int, last: int, change: Change, created: list[int], flags: int = 0
+    ) -> Steps[bool]:
+        """Do what a slice lacks that came to ``result``, repeat it until it is made, and free what it unlinked.
+
+        Returns False if there is no more to do for this table: its page is gone and it maps nothing, or nothing leads
+        to it.
+
+        Facts: every sync makes holes unknown again, and work that needs a hole to be known may have to wait for a slice
+        after its query, in which another sync begins. What follows: holes that were found since the work began count
+        for it, as of ``since``; else it might query for ever.
+        """
+        shadow = self.pointer
+        since = self._frames.holes_clock
+        unread: Steps[None] | None = None
+        while result > CREATED:
+            if result == UNREAD_LEAVES:
+                unread = self._read_leaves()
+                break
+            if result == GONE:
+                self._counters.vanished_pages += 1
+                lib.xd_directory_clear(shadow, number)
+                break
+            lib.xd_set_frame_unread(shadow, shadow.tables[number].gfn)
+            if result == QUERY:
+                chunks = take_chunks(self._update.need)
+                yield
+                yield from self._frames.query_all(chunks)
+            elif not (yield from self._reclaim(self._update.needed, change)):
+                flags |= WITHOUT_ROOM
+            if self._is_pointless(number):
+                return False
+            with self._frames.holes_since(since):
+                result = self._slice(number, first, last, change, created, flags)
+        if shadow.first_unreferenced:
+            yield from self._free_unreferenced()
+        if unread is not None:
+            yield from unread
+        return result != GONE
+
+    def _read_leaves(self) -> Steps[None]:
+        """Read the leaf tables that the slice just made could not read."""
+        unread = ffi.unpack(self._numbers, self._update.unread)
+        return self.leaves.read(unread, take_chunks(self._update.need))
+
+    def _slice(
         self,
         number: int,
         first: int,
         last: int,
         change: Change,
-        created: list[int],
+        created: list[int] | None = None,
+        flags: int = 0,
         *,
-        only_reclaim: bool = False,
-        seen: bool = False,
-    ) -> Steps[bool]:
-        """Update entries of a directory, at most SLICE. Appends to ``created`` the directories that they name anew.
+        told: bool = False,
+    ) -> int:
+        """Update entries of a directory, at most SLICE, if all is there that it takes.
 
-        With ``only_reclaim``, make room for all tables that the entries name, any number of them, and do no more.
-        ``seen``: the observer has seen the guest's page, and every store to it since. Returns False if there is no more
-        to do for this table: its page is gone and it maps nothing, or nothing leads to it.
+        Appends to ``created`` the directories that they name anew. ``told``: the observer has seen the guest's page,
+        and every store to it since. Returns XD_UPDATE_* of ``core/ppgtt/update.h``. With ONLY_ROOM any number of
+        entries are only looked at.
         """
-        attempt = _Attempt(number, first, last, created, self._frames.holes_clock, seen or only_reclaim)
-        done = self._try_slice(attempt, change, only_reclaim)
-        while not done:
-            lib.xd_set_frame_unread(self.pointer, self.pointer.tables[number].gfn)
-            if attempt.chunks:
-                yield from self._frames.query_all(attempt.chunks)
-            elif not (yield from self._reclaim(attempt.needed, change)):
-                attempt.without_room = True
-            if self._is_pointless(number):
-                return False
-            with self._frames.holes_since(attempt.holes_since):
-                done = self._try_slice(attempt, change, only_reclaim)
-        if self.pointer.first_unreferenced:
-            yield from self._free_unreferenced()
-        if attempt.unread:
-            yield from self.leaves.read(attempt.unread, attempt.chunks)
-        return not attempt.gone
+        shadow, update = self.pointer, self._update
+        if self.observer is not None and not told and not lib.xd_directory_read(shadow, number, update.entries):
+            self.observer.table_read(shadow.tables[number].gfn, update.entries)
+        result: int = lib.xd_update_begin(shadow, update, number, first, last, flags)
+        if result == SHARED:
+            self._protect_again(ffi.unpack(self._gfns, update.to_protect))
+            result = lib.xd_update_begin(shadow, update, number, first, last, flags | PROTECTED_AGAIN)
+        if result == CREATED:
+            self._protect_created(change)
+            if self.observer is not None:
+                self.leaves.show_pages(self.observer, self._numbers, 0 if update.directories else update.count)
+            result = lib.xd_update_finish(shadow, update)
+            if created is not None and update.directories:
+                created.extend(filter(None, ffi.unpack(self._numbers, update.count)))
+        return result
 
-    def _try_slice(self, attempt: _Attempt, change: Change, only_reclaim: bool) -> bool:
-        """Update entries of a directory if all is there that it takes.
+    # Creating tables
 
-        Returns False, and nothing is changed, if chunks must be queried or room be made first. Nothing else happens
-        between the copy of the guest's page and the links, so these are what the page says.
+    def _protect_created(self, change: Change) -> int:
+        """Write-protect the frames of the tables that were created just now, and remove those that it is refused for.
+
+        Returns how many frames were refused.
         """
-        shadow, missing, need = self.pointer, self._missing, self._need
-        number, first, last = attempt.number, attempt.first, attempt.last
-        attempt.chunks = ()
-        result = lib.xd_directory_read(shadow, number, self._entries)
-        if result == -errno.EAGAIN:
-            attempt.chunks = (shadow.tables[number].gfn // CHUNK_FRAMES,)
-            return False
-        if result:
-            self._counters.vanished_pages += 1
-            lib.xd_directory_clear(shadow, number)
-            attempt.gone = True
-            return True
-        if self.observer is not None and not attempt.seen:
-            attempt.seen = True
-            self.observer.table_read(shadow.tables[number].gfn, self._entries)
-        need.count = 0
-        count = lib.xd_directory_missing(
-            shadow, number, self._entries, first, last, missing, self._splits, self._shared, need
-        )
-        if count == -errno.EAGAIN:
-            attempt.chunks = take_chunks(need)
-            return False
-        attempt.needed = count + self._splits[0]
-        if attempt.needed > self.room and not attempt.without_room:
-            return False
-        if only_reclaim:
-            return True
-        if count:
-            self._create_tables(count, change, self._shared[0])
-            if missing[0].kind & LEVEL_MASK > 1:
-                self._keep_created(count, attempt.created)
+        update = self._update
+        failures = 0
+        if count := update.to_protect:
+            failures = self._protector.protect(self._gfns, count, self._errors)
+            if failures:
+                change.refused.update(self._gfns[i] for i in range(count) if self._errors[i])
+                lib.xd_update_refused(self.pointer, update)
+        return failures
+
+    def _protect_again(self, gfns: Sequence[int]) -> None:
+        """Make sure that frames which have a table already are write-protected, before they get another one.
+
+        What the guest stored to them unseen is read now, or by the next sync if frames must be queried for it.
+        """
+        shadow = self.pointer
+        protected = []
+        for gfn in gfns:
+            number = lib.xd_first_of_frame(shadow, gfn)
+            if shadow.tables[number].flags & UNSYNCED:
+                self.leaves.resync_now(ffi.new("uint32_t *", number), 1)
             else:
-                attempt.unread, attempt.chunks = self.leaves.try_update(self._numbers, count)
-        need.count = 0
-        lib.xd_directory_link(shadow, number, self._entries, first, last, missing, count, need)
-        lib.xd_unref_tables(shadow, missing, count)
-        return True
-
-    def _keep_created(self, count: int, created: list[int]) -> None:
-        for i in range(count):
-            number = self._numbers[i]
-            if number:
-                lib.xd_ref(self.pointer, number)
-                created.append(number)
+                protected.append(gfn)
+        if protected and shadow.stale_tables:
+            self._protector.verify(ffi.new("uint64_t[]", protected), len(protected))
 
     # Freeing tables
 
     def _free_unreferenced(self) -> Steps[None]:
-        """Free the tables that lost their last reference, and unprotect the frames that have no table any more."""
+        """Free the tables that lost their last reference, and unprotect the frames that have no table any more.
+
+        The slice under way may have changed types already, so this begins with another one.
+        """
         shadow = self.pointer
-        while shadow.first_unreferenced:
-            count = lib.xd_free_unreferenced(shadow, self._gfns, FREE_SLICE)
-            if count:
-                self._counters.protected_pages -= self._protector.unprotect(self._gfns, count)
-            left = shadow.first_unreferenced
-            if left:
-                shadow.first_unreferenced = 0
-                try:
-                    yield
-                finally:
-                    shadow.first_unreferenced = left
+        while left := shadow.first_unreferenced:
+            shadow.first_unreferenced = 0
+            try:
+                yield
+            finally:
+                shadow.first_unreferenced = left
+            self._free_slice()
 
-
-@dataclass(slots=True)
-class _Attempt:
-    """An update of entries ``first``..``last`` of directory ``number``, and what it lacks.
-
-    Facts: every sync makes holes unknown again, and work that needs a hole to be known may have to wait for a slice
-    after its query, in which another sync begins. What follows: holes that were found since the work began count for
-    it, as of ``holes_since``; else it might query for ever.
-    """
-
-    number: int
-    first: int
-    last: int
-    #: Directories that were created, each with a reference.
-    created: list[int]
-    holes_since: int
-    seen: bool
-    #: Chunks to be queried.
-    chunks: Collection[int] = ()
-    #: Tables that room is needed for.
-    needed: int = 0
-    #: No room can be made: leave out what finds none.
-    without_room: bool = False
-    #: The guest's page is gone.
-    gone: bool = False
-    #: Leaf tables that are linked and could not be read yet.
-    unread: list[int] = field(default_factory=list)
+    def _free_slice(self) -> None:
+        """The same for FREE_SLICE tables, at once."""
+        if count := lib.xd_free_unreferenced(self.pointer, self._freed, FREE_SLICE):
+            self._counters.protected_pages -= self._protector.unprotect(self._freed, count)

@@ -34,6 +34,8 @@ _HEADER_WORDS: Final = 2
 _WORDS: Final = _HEADER_WORDS + 2 * ROOM
 _KIND_SHIFT: Final = 60
 _ADDRESS_MASK: Final = (1 << _KIND_SHIFT) - 1
+#: By kind: the highest address. A function's number has a segment of 16 bits and 16 bits more.
+_HIGHEST: Final = {RangeKind.PORT: 0xFFFF, RangeKind.PCI: 0xFFFF_FFFF}
 
 
 class RangesFile:
@@ -59,11 +61,12 @@ class RangesFile:
             return None
         entries = zip(words[_HEADER_WORDS::2], words[_HEADER_WORDS + 1 :: 2], strict=True)
         try:
-            return [
+            found = [
                 Range(RangeKind(first >> _KIND_SHIFT), first & _ADDRESS_MASK, end - 1) for first, end in entries if end
             ]
         except ValueError:  # no such kind
             return None
+        return found if all(map(_is_possible, found)) else None
 
     def start(self, ranges: Iterable[Range]) -> None:
         """Writes a new file with these ranges, maps it, and replaces the old file by it. Raises OSError."""
@@ -83,16 +86,17 @@ class RangesFile:
             self.add(each)
         new.replace(self._path)
 
-    def add(self, added: Range) -> None:
-        """Records a range. Raises HostError with ENOSPC if the file is full."""
+    def add(self, added: Range) -> bool:
+        """Records a range. Returns whether it was not there. Raises HostError with ENOSPC if the file is full."""
         assert self._words is not None, "the record was not started"
         if added in self._places:
-            return
+            return False
         if not self._free:
             raise HostError(f"record a range in {self._path}", None, errno.ENOSPC)
         place = self._places[added] = self._free.pop()
         self._words[place] = added.kind << _KIND_SHIFT | added.first
         self._words[place + 1] = added.last + 1
+        return True
 
     def remove(self, removed: Range) -> None:
         assert self._words is not None, "the record was not started"
@@ -104,3 +108,9 @@ class RangesFile:
     def clear(self) -> None:
         """Removes the file. Does nothing if there is none."""
         self._path.unlink(missing_ok=True)
+
+
+def _is_possible(found: Range) -> bool:
+    """Whether this process could have written the range; otherwise the file is none of ours, or damaged."""
+    most = _HIGHEST.get(found.kind, _ADDRESS_MASK)
+    return found.first <= found.last <= most and (found.kind is not RangeKind.PCI or found.first == found.last)

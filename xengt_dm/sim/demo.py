@@ -31,7 +31,7 @@ from xengt_dm.service.threads import run_abandonable
 from xengt_dm.sim.ending import Ending, ending_in_order
 from xengt_dm.stats.counters import read_counters
 from xengt_dm.steps import complete
-from xengt_dm.units import PAGE_SIZE
+from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE
 from xengt_dm.vgpu import registers as reg
 
 ENTRIES = 512
@@ -160,7 +160,7 @@ class AddressSpace:
     def mapped(self) -> list[tuple[int, int]]:
         """Returns (va, gpa) of every page that an entry of a linked table maps."""
         return [
-            (slot << 21 | i << 12, entry & ~0xFFF)
+            (slot << 21 | i << PAGE_SHIFT, entry & ~0xFFF)
             for slot, link in enumerate(self.believed[self.directory])
             if link & 0xFFF == TABLE
             for i, entry in enumerate(self.believed[link // PAGE_SIZE])

@@ -271,6 +271,7 @@ METRICS: Final = (
         {
             ("malformed_request",): "malformed_requests",
             ("unknown_request",): "unknown_requests",
+            ("given_up_request",): "given_up_requests",
             ("invalid_entry",): "invalid_entries",
             ("unsupported_entry",): "unsupported_entries",
             ("ignored_notification",): "ignored_notifications",
@@ -281,6 +282,11 @@ METRICS: Final = (
             ),
             "unknown_requests": LogEvent(
                 "guest.unknown_requests", "warning", "requests were of a kind that is not served"
+            ),
+            "given_up_requests": LogEvent(
+                "guest.given_up_requests",
+                "error",
+                "requests were answered without effect, because each process that handled them ended",
             ),
             "invalid_entries": LogEvent(
                 "guest.invalid_entries", "info", "entries point to a frame that is not RAM; they map nothing"

@@ -13,13 +13,14 @@
 
 /*
  * Installs the handler of SIGBUS, for the whole process; a second call does nothing. A SIGBUS outside of an accessor
- * goes to the handler that was there before. Returns 0 or -errno. Called by ppgtt/guest_frames.py and stats/page.py,
- * before they use an accessor.
+ * goes to the handler that was there before. Returns 0 or -errno. Called by ppgtt/guest_frames.py, state/file.py,
+ * stats/page.py and traps/protected.py, before they use an accessor.
  */
 int xd_guard_install(void);
 
 /*
- * Copies `size` bytes from foreign memory, in pieces of no particular width. Returns 0 or -EFAULT. Called by frames.c.
+ * Copies `size` bytes from foreign memory, in pieces of no particular width. Returns 0 or -EFAULT. Called by frames.c
+ * and state/file.py.
  */
 int xd_read(void *to, const void *from, uint64_t size);
 
@@ -47,7 +48,7 @@ int xd_read_words(uint64_t *to, const uint64_t *from, uint64_t count);
 /*
  * Calls `work(address, more)`, which may touch the `size` bytes at `address`. Returns 0; or -EFAULT, and then `work`
  * was left in the middle, so it must hold nothing that needs to be given back. It must not use another accessor. Called
- * by frames.c.
+ * by frames.c and protected_bits.c.
  */
 int xd_guarded(const void *address, uint64_t size, void (*work)(const void *address, void *more), void *more);
 

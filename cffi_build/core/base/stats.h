@@ -59,6 +59,7 @@ typedef struct xd_counters {
     uint64_t audit_overdue;
     uint64_t refused_spaces;
     uint64_t cut_recordings;
+    uint64_t given_up_requests;
     xd_timing timing;
 } xd_counters;
 

@@ -14,7 +14,13 @@ _Static_assert(__builtin_offsetof(xd_ioreq, vp_eport) == 24, "vp_eport is at 24"
 _Static_assert(__builtin_offsetof(xd_ioreq, bits) == 30, "the bit fields are at 30");
 _Static_assert((int)XD_STATS_VCPUS == (int)XD_SLOTS_PER_PAGE, "every slot's request is timed");
 
-int xd_slots_take(void *page, uint32_t nr_vcpus, int begun, xd_taken *out, xd_timing *timing)
+static int is_wanted(uint32_t state, int which)
+{
+    return (state == XD_STATE_READY && which != XD_TAKE_BEGUN) || (state == XD_STATE_INPROCESS && which != XD_TAKE_READY);
+}
+
+int xd_slots_take(void *page, uint32_t nr_vcpus, int which, xd_taken *out, xd_timing *timing,
+                  xd_journal_record *journal)
 {
     int taken = 0;
     uint64_t now = 0;
@@ -22,7 +28,7 @@ int xd_slots_take(void *page, uint32_t nr_vcpus, int begun, xd_taken *out, xd_ti
         xd_ioreq *slot = slot_of(page, vcpu);
         uint8_t bits = load_bits(slot);
         uint32_t state = bits & XD_STATE_MASK;
-        if (state != XD_STATE_READY && !(begun && state == XD_STATE_INPROCESS))
+        if (!is_wanted(state, which))
             continue;
         xd_taken *one = &out[taken++];
         one->vcpu = vcpu;
@@ -35,6 +41,8 @@ int xd_slots_take(void *page, uint32_t nr_vcpus, int begun, xd_taken *out, xd_ti
         one->req.padding = 0;
         one->req.bits = bits;
         one->req.type = __atomic_load_n(&slot->type, __ATOMIC_RELAXED);
+        if (journal && state == XD_STATE_READY)
+            xd_journal_forget(&journal[vcpu]);
         store_state(slot, XD_STATE_INPROCESS);
         if (timing) {
             now = now ? now : xd_now();
@@ -51,16 +59,17 @@ static void relax(void)
 #endif
 }
 
-int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken *out, xd_timing *timing)
+int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken *out, xd_timing *timing,
+                   xd_journal_record *journal)
 {
-    int taken = xd_slots_take(page, nr_vcpus, 0, out, timing);
+    int taken = xd_slots_take(page, nr_vcpus, XD_TAKE_READY, out, timing, journal);
     if (taken || !nanoseconds)
         return taken;
     uint64_t end = xd_now() + nanoseconds;
     do {
         for (int looks = 0; looks < 16 && !taken; looks++) {
             relax();
-            taken = xd_slots_take(page, nr_vcpus, 0, out, timing);
+            taken = xd_slots_take(page, nr_vcpus, XD_TAKE_READY, out, timing, journal);
         }
     } while (!taken && xd_now() < end);
     return taken;

@@ -1,6 +1,7 @@
 #ifndef XD_SLOTS_H
 #define XD_SLOTS_H
 #include "ioreq.h"
+#include "journal.h"
 #include "stats.h"
 
 #include <stdint.h>
@@ -9,9 +10,10 @@
  * The device model's side of a page of ioreq slots: taking requests and answering them.
  *
  * `page` is the mapped page, 4096 bytes. `nr_vcpus` is the number of slots in use, at most XD_SLOTS_PER_PAGE, and
- * `vcpu` is below it. `timing` receives the times of requests, or is NULL. All of these belong to the
- * one thread that serves the domain; none of them blocks but xd_slots_await and xd_slots_await_taken, which spin.
- * Callers in Python call without the GIL.
+ * `vcpu` is below it. `timing` receives the times of requests, or is NULL. `journal` has a record for each
+ * vCPU, which is forgotten when the vCPU has a new request; or it is NULL. All of these belong to the one thread that
+ * serves the domain; none of them blocks but xd_slots_await and xd_slots_await_taken, which spin. Callers in Python call
+ * without the GIL.
  */
 
 /* A request copied out of its slot. From then on nobody looks at the slot's fields again, only at its state. */
@@ -21,12 +23,15 @@ typedef struct xd_taken {
     uint32_t padding;
 } xd_taken;
 
+/* Which requests to take: those that are READY, those that are INPROCESS since somebody began to serve them, or both. */
+enum { XD_TAKE_READY = 0, XD_TAKE_ALL = 1, XD_TAKE_BEGUN = 2 };
+
 /*
- * Take requests: each slot of vCPUs 0 to nr_vcpus - 1 that is READY is copied to out[] once and moved to INPROCESS.
- * With `begun` not 0, slots that are INPROCESS already are copied, too: somebody began to serve these requests. `out`
- * has room for nr_vcpus requests. Returns how many were taken. Called by ioreq/slots.py.
+ * Take requests: each slot of vCPUs 0 to nr_vcpus - 1 in a state that `which` (XD_TAKE_*) names is copied to out[] once,
+ * and is INPROCESS then. `out` has room for nr_vcpus requests. Returns how many were taken. Called by ioreq/slots.py.
  */
-int xd_slots_take(void *page, uint32_t nr_vcpus, int begun, xd_taken *out, xd_timing *timing);
+int xd_slots_take(void *page, uint32_t nr_vcpus, int which, xd_taken *out, xd_timing *timing,
+                  xd_journal_record *journal);
 
 /*
  * Answer a request that was taken: store `data` if the request was a read, then make the slot RESP_READY (release). The
@@ -36,10 +41,11 @@ int xd_slots_take(void *page, uint32_t nr_vcpus, int begun, xd_taken *out, xd_ti
 void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, uint32_t route, xd_timing *timing);
 
 /*
- * As xd_slots_take without `begun`; where nothing is READY it looks again until `nanoseconds` have passed. Returns how
- * many requests were taken to `out`. Called by ioreq/slots.py.
+ * As xd_slots_take with XD_TAKE_READY; where nothing is READY it looks again until `nanoseconds` have passed. Returns
+ * how many requests were taken to `out`. Called by ioreq/slots.py.
  */
-int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken *out, xd_timing *timing);
+int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken *out, xd_timing *timing,
+                   xd_journal_record *journal);
 
 /*
  * Wait until Xen has taken every answer (no slot is RESP_READY), for at most `nanoseconds`. Returns 1 if it has, else

@@ -88,10 +88,12 @@ int xd_directory_missing(xd_shadow *shadow, uint32_t number, const uint64_t *ent
         int state = xd_frames_state(shadow->frames, gfn);
         if (state == XD_FRAME_UNKNOWN)
             xd_need_frame(need, gfn);
-        if (state != XD_FRAME_RAM || links_to(shadow, shadow_entries[i], gfn, kind) ||
-            xd_find(shadow, gfn, kind) || !insert_missing(set, xd_hash(shadow, gfn), missing, gfn, kind, count))
+        if (state != XD_FRAME_RAM || links_to(shadow, shadow_entries[i], gfn, kind))
             continue;
         bool first_of_frame = !xd_first_of_frame(shadow, gfn);
+        if ((!first_of_frame && xd_find(shadow, gfn, kind)) ||
+            !insert_missing(set, xd_hash(shadow, gfn), missing, gfn, kind, count))
+            continue;
         *shared += !first_of_frame;
         missing[count++] = (xd_missing_table){.gfn = gfn, .kind = kind, .first_of_frame = first_of_frame};
     }
@@ -177,19 +179,39 @@ static bool was_refused(const xd_missing_table *missing, uint32_t count, uint64_
     return false;
 }
 
+/* The tables that were missing, in the order of the entries; `next` is the one that no entry has named yet. */
+typedef struct created {
+    const xd_missing_table *missing;
+    uint32_t count;
+    uint32_t next;
+} created;
+
+/* Returns the table of a frame, or 0. */
+static uint32_t find_child(const xd_shadow *shadow, uint64_t gfn, uint32_t kind, created *tables)
+{
+    if (tables->next < tables->count) {
+        const xd_missing_table *next = &tables->missing[tables->next];
+        if (next->gfn == gfn && next->kind == kind) {
+            tables->next++;
+            return next->number;
+        }
+    }
+    return xd_find(shadow, gfn, kind);
+}
+
 /* Returns the shadow entry for a guest entry that names a table. */
-static uint64_t link_table(xd_shadow *shadow, uint64_t before, uint64_t gfn, uint32_t kind,
-                           const xd_missing_table *missing, uint32_t count, xd_need *need)
+static uint64_t link_table(xd_shadow *shadow, uint64_t before, uint64_t gfn, uint32_t kind, created *tables,
+                           xd_need *need)
 {
     int state = xd_frames_state(shadow->frames, gfn);
     if (state != XD_FRAME_RAM)
         return xd_without_ram(shadow, before, gfn, state, need);
-    uint32_t child = xd_find(shadow, gfn, kind);
+    uint32_t child = find_child(shadow, gfn, kind, tables);
     if (child) {
         xd_clear_blank(shadow, child);
         return xd_link(child);
     }
-    shadow->counters->quota_entries += before != XD_PENDING && !was_refused(missing, count, gfn);
+    shadow->counters->quota_entries += before != XD_PENDING && !was_refused(tables->missing, tables->count, gfn);
     return XD_PENDING;
 }
 
@@ -219,6 +241,7 @@ int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entrie
     unsigned level = xd_level(table);
     uint64_t *shadow_entries = xd_page(shadow, number);
     uint32_t pending = table->pending;
+    created tables = {.missing = missing, .count = count};
     uint64_t same = 0;
     uint64_t same_value = 0;
     int left = 0;
@@ -242,7 +265,7 @@ int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entrie
             if (entries[i] == same && xd_is_link(same_value))
                 value = same_value;
             else
-                value = link_table(shadow, before, xd_frame(entries[i]), kind, missing, count, need);
+                value = link_table(shadow, before, xd_frame(entries[i]), kind, &tables, need);
             same = entries[i];
             same_value = value;
             break;

@@ -7,9 +7,9 @@
 /*
  * Directories: tables of levels 4 to 2, whose entries name other tables or, in level 2, map 2 MiB pages.
  *
- * A directory is updated some entries at a time, which has five steps. ppgtt/tree.py takes them in this order: read the
+ * A directory is updated some entries at a time, which has five steps. update.c takes them in this order: read the
  * guest's page once; list the tables that these entries name and that have no shadow; create these; link the entries to
- * them; free the tables that lost their last reference. The first four work on the same copy of the page, and nothing
+ * them; free the tables that lost their last reference (ppgtt/tree.py). The first four work on the same copy of the page, and nothing
  * else happens between them. Tables are created before others are freed, so that an entry which names a table again
  * costs nothing.
  *
@@ -27,7 +27,8 @@ typedef struct xd_missing_table {
 } xd_missing_table;
 
 /*
- * Copies the guest's page of directory `number` to `entries`. Returns as xd_frames_read_page. Called by ppgtt/tree.py.
+ * Copies the guest's page of directory `number` to `entries`. Returns as xd_frames_read_page. Called by update.c
+ * and ppgtt/tree.py.
  */
 int xd_directory_read(const xd_shadow *shadow, uint32_t number, uint64_t *entries);
 /*
@@ -35,7 +36,7 @@ int xd_directory_read(const xd_shadow *shadow, uint32_t number, uint64_t *entrie
  *
  * missing: room for XD_ENTRIES. splits: receives how many SPLIT tables linking may take besides. shared: receives how
  * many of the missing tables are of frames that have another one.
- * Returns how many tables are missing, or -EAGAIN if frames are listed in `need`. Called by ppgtt/tree.py.
+ * Returns how many tables are missing, or -EAGAIN if frames are listed in `need`. Called by update.c.
  */
 int xd_directory_missing(xd_shadow *shadow, uint32_t number, const uint64_t *entries, uint32_t first, uint32_t last,
                          xd_missing_table *missing, uint32_t *splits, uint32_t *shared, xd_need *need);
@@ -44,13 +45,13 @@ int xd_directory_missing(xd_shadow *shadow, uint32_t number, const uint64_t *ent
  * permitting.
  *
  * numbers: room for `count`, receives missing[i].number. gfns: room for `count`, receives the frames that must be
- * write-protected before the tables are read. Returns how many frames. Called by ppgtt/tree.py.
+ * write-protected before the tables are read. Returns how many frames. Called by update.c.
  */
 uint32_t xd_create_tables(xd_shadow *shadow, xd_missing_table *missing, uint32_t count, uint32_t *numbers,
                           uint64_t *gfns);
 /*
- * Drops the references that xd_create_tables took for the `count` tables of `missing`. Called by ppgtt/tree.py, once
- * the entries are linked.
+ * Drops the references that xd_create_tables took for the `count` tables of `missing`. Called by update.c, once the
+ * entries are linked.
  */
 void xd_unref_tables(xd_shadow *shadow, const xd_missing_table *missing, uint32_t count);
 /*
@@ -61,7 +62,7 @@ void xd_unref_tables(xd_shadow *shadow, const xd_missing_table *missing, uint32_
  * What loses its last reference is left to xd_free_unreferenced. An entry whose table has no shadow becomes pending; it
  * is counted as one that the quota refused, unless its frame was refused.
  * Frames that became UNKNOWN since xd_directory_missing are listed in `need`; their entries map nothing. Returns how
- * many of the entries are pending. Called by ppgtt/tree.py.
+ * many of the entries are pending. Called by update.c.
  */
 int xd_directory_link(xd_shadow *shadow, uint32_t number, const uint64_t *entries, uint32_t first, uint32_t last,
                       const xd_missing_table *missing, uint32_t count, xd_need *need);

@@ -25,7 +25,7 @@ int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t 
  * Updates all entries of `count` leaf tables. A number that is none of a leaf table by now is skipped.
  *
  * Returns how many tables could not be updated because frames are unknown: their numbers are moved to the front of
- * `numbers`. If `need` is full the rest is not tried. Called by ppgtt/leaves.py.
+ * `numbers`. If `need` is full the rest is not tried. Called by ppgtt/leaves.py, sync.c and update.c.
  */
 uint32_t xd_leaf_update_many(xd_shadow *shadow, uint32_t *numbers, uint32_t count, xd_need *need);
 

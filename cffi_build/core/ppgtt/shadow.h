@@ -30,6 +30,8 @@
  * shadow: all tables of one guest; gfn: a frame; kind: of a table, as above. Thread: every function belongs to the
  * thread that serves the guest.
  */
+/* The types of so many frames are changed between two looks at the ioreq slots, at most; see xengt_dm/steps.py. */
+enum { XD_SLICE = 64 };
 enum { XD_PENDING = 2, XD_REFUSED = 4 };
 enum { XD_LEVEL_MASK = 7, XD_KIND_64K = 8, XD_KIND_SPLIT = 16 };
 enum {
@@ -110,14 +112,14 @@ uint32_t xd_find(const xd_shadow *shadow, uint64_t gfn, uint32_t kind);
  * cleared, because the caller is about to write all of it: until then the table is BLANK. Called by directory.c.
  */
 uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind);
-/* Removes a table that nothing points to. Called by ppgtt/tree.py. */
+/* Removes a table that nothing points to. Called by update.c. */
 void xd_remove(xd_shadow *shadow, uint32_t number);
 /*
  * Clears the page of a BLANK table. Called by leaf.c and directory.c, before they read the page or write a part of it.
  */
 void xd_clear_blank(xd_shadow *shadow, uint32_t number);
 
-/* Adds a reference. Called by ppgtt/tree.py and directory.c. */
+/* Adds a reference. Called by ppgtt/tree.py, directory.c and update.c. */
 void xd_ref(xd_shadow *shadow, uint32_t number);
 /*
  * Drops a reference. A table without references stays in the index, so that it can be referenced again, until
@@ -141,7 +143,7 @@ void xd_unlink(xd_shadow *shadow, uint32_t parent, uint32_t child);
 uint32_t xd_free_unreferenced(xd_shadow *shadow, uint64_t *gfns, uint32_t capacity);
 
 /*
- * Starts an epoch: every entry of every table must be checked again. Called by ppgtt/engine.py and ppgtt/syncing.py,
+ * Starts an epoch: every entry of every table must be checked again. Called by ppgtt/stores.py and ppgtt/syncing.py,
  * after frames came or went, or IPS changed its meaning.
  */
 void xd_new_epoch(xd_shadow *shadow);

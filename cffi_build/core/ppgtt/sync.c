@@ -1,6 +1,9 @@
 /* What a submission must sync, and how it begins and ends. The updates are those of directory.c and leaf.c. */
 #include "sync.h"
+#include "leaf.h"
 #include "table.h"
+
+#include <string.h>
 
 enum { TOP_LEVEL = 4 }; /* tables of this level are roots, and nothing else */
 
@@ -155,33 +158,50 @@ int xd_sync_end_leaves(xd_shadow *shadow, const xd_sync_work *work)
     return 0;
 }
 
-uint32_t xd_resync_begin(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, uint64_t *gfns, uint32_t *others,
-                         uint32_t *other_count)
+uint32_t xd_resync_begin(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, xd_resync *resync)
 {
-    uint32_t frames = 0;
-    *other_count = 0;
-    for (uint32_t i = 0; i < count; i++) {
+    resync->frames = resync->count = 0;
+    for (uint32_t i = 0; i < count && shadow->unsynced_tables; i++) {
         if (!(shadow->tables[leaves[i]].flags & XD_TABLE_UNSYNCED))
             continue;
         uint64_t gfn = shadow->tables[leaves[i]].gfn;
         xd_set_unsynced(shadow, gfn, 0);
-        gfns[frames++] = gfn;
+        resync->gfns[resync->frames++] = gfn;
         /* The frame of a leaf table has at most two tables: of 4 KiB and of 64 KiB entries. */
         for (uint32_t other = xd_first_of_frame(shadow, gfn); other; other = shadow->tables[other].next_of_frame)
             if (shadow->tables[other].synced_in != shadow->submission)
-                others[(*other_count)++] = other;
+                resync->numbers[resync->count++] = other;
     }
-    return frames;
+    memcpy(&resync->numbers[resync->count], leaves, count * sizeof(*leaves));
+    resync->count += count;
+    return resync->frames;
 }
 
-void xd_resync_end(xd_shadow *shadow, const uint64_t *gfns, const int *errors, uint32_t count)
+uint32_t xd_resync_finish(xd_shadow *shadow, xd_resync *resync)
 {
     uint32_t failed = 0;
-    for (uint32_t i = 0; i < count; i++)
-        if (errors[i]) {
-            xd_set_unsynced(shadow, gfns[i], 1);
+    for (uint32_t i = 0; i < resync->frames; i++)
+        if (resync->errors[i]) {
+            xd_set_unsynced(shadow, resync->gfns[i], 1);
             failed++;
         }
-    shadow->counters->syncs += count;
-    shadow->counters->protected_pages += count - failed;
+    shadow->counters->syncs += resync->frames;
+    shadow->counters->protected_pages += resync->frames - failed;
+    resync->need.count = 0;
+    return xd_leaf_update_many(shadow, resync->numbers, resync->count, &resync->need);
+}
+
+int xd_sync_slice_begin(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
+                        xd_sync_work *work, xd_resync *resync)
+{
+    int leaves = xd_sync_begin_leaves(shadow, gpas, roots, count, work);
+    if (leaves > 0 && leaves <= XD_SLICE)
+        xd_resync_begin(shadow, work->leaves, (uint32_t)leaves, resync);
+    return leaves;
+}
+
+int xd_sync_slice_end(xd_shadow *shadow, const xd_sync_work *work, xd_resync *resync)
+{
+    xd_resync_finish(shadow, resync); /* tables that could not be updated are stale now */
+    return xd_sync_end_leaves(shadow, work);
 }

@@ -1,6 +1,7 @@
 #ifndef XD_SYNC_H
 #define XD_SYNC_H
 #include <stdint.h>
+#include "need.h"
 #include "shadow.h"
 
 /*
@@ -9,7 +10,8 @@
  * A full sync (ppgtt/syncing.py) repeats: collect some tables that need it; update the directories; resync and update
  * the leaf tables; until a walk through all tables finds nothing. Requests are served between these steps. Most
  * submissions find that nothing happened but stores to unsynced leaf tables. These take the short way:
- * xd_sync_begin_leaves, resync and update the leaf tables, xd_sync_end_leaves.
+ * xd_sync_begin_leaves, resync and update the leaf tables, xd_sync_end_leaves; or xd_sync_slice_begin and
+ * xd_sync_slice_end, if they are few.
  *
  * work: the walk or submission under way, which the caller keeps from its begin to its end. One sync is made at a time:
  * the marks of a walk and of a submission are kept in the tables, those of `shadow`. The thread that serves the guest
@@ -59,7 +61,7 @@ int xd_sync_collect(xd_shadow *shadow, xd_sync_work *work);
  * gpas: the `count` root addresses of the space, 0 for none; roots: the numbers of their tables.
  * Returns how many leaf tables, in work->leaves, must be resynced and updated before xd_sync_end_leaves is called; 0 if
  * there are none, and then the submission has ended and is counted; -1 if there may be more to do than that, and then a
- * full sync must follow. Called by ppgtt/syncing.py.
+ * full sync must follow. Called by xd_sync_slice_begin and tests.
  */
 int xd_sync_begin_leaves(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
                          xd_sync_work *work);
@@ -69,21 +71,39 @@ int xd_sync_begin_leaves(xd_shadow *shadow, const uint64_t *gpas, const uint32_t
  */
 int xd_sync_end_leaves(xd_shadow *shadow, const xd_sync_work *work);
 
+/* A slice of leaf tables that are resynced and updated: XD_SLICE at most. */
+typedef struct xd_resync {
+    uint32_t frames;                 /* of `gfns`: frames to protect */
+    uint32_t count;                  /* of `numbers` */
+    uint32_t numbers[2 * XD_SLICE]; /* tables to update; after xd_resync_finish, those that are unread */
+    uint64_t gfns[XD_SLICE];
+    int errors[XD_SLICE];           /* of the protector: 0 or an errno for each of `gfns` */
+    xd_need need;
+} xd_resync;
+
 /*
  * Begins to resync the unsynced ones among `count` leaf tables: marks all tables of their frames as synced.
  *
- * gfns: room for `count`, receives their frames, which the caller write-protects before it updates the tables. others:
- * room for `count`, receives the tables of the same frames that this submission has not collected, which the caller
- * must update as well. other_count: receives how many these are. Returns how many frames. Called by ppgtt/leaves.py.
+ * leaves: their numbers, at most XD_SLICE. Lists in `resync` their frames, which the caller write-protects before it calls
+ * xd_resync_finish, and the tables to update: the leaf tables themselves, and the tables of the same frames that this
+ * submission has not collected. Returns how many frames. Called by ppgtt/leaves.py.
  */
-uint32_t xd_resync_begin(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, uint64_t *gfns, uint32_t *others,
-                         uint32_t *other_count);
+uint32_t xd_resync_begin(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, xd_resync *resync);
 /*
- * Ends it: marks the frames that could not be protected as unsynced again, and counts.
+ * Ends it: marks the frames that could not be protected as unsynced again, counts, and updates the tables.
  *
- * gfns, count: the frames that xd_resync_begin returned. errors: `count` numbers, 0 for each frame that is protected
- * now. Called by ppgtt/leaves.py.
+ * Returns how many tables could not be updated: they are in resync->numbers, and the chunks that must be queried for them
+ * in resync->need. Called by ppgtt/leaves.py.
  */
-void xd_resync_end(xd_shadow *shadow, const uint64_t *gfns, const int *errors, uint32_t count);
+uint32_t xd_resync_finish(xd_shadow *shadow, xd_resync *resync);
+
+/*
+ * Calls xd_sync_begin_leaves with `gpas`, `roots` and `count`, and then xd_resync_begin with `resync` if that returned
+ * no more leaf tables than fit in a slice. Returns what xd_sync_begin_leaves does. Called by ppgtt/syncing.py.
+ */
+int xd_sync_slice_begin(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
+                        xd_sync_work *work, xd_resync *resync);
+/* Calls xd_resync_finish with `resync`, and then xd_sync_end_leaves. Returns what that does. Called by ppgtt/syncing.py. */
+int xd_sync_slice_end(xd_shadow *shadow, const xd_sync_work *work, xd_resync *resync);
 
 #endif

@@ -7,7 +7,13 @@
  * many runs it has, how the first one begins and how the last one ends. The summary of two neighbours follows from
  * theirs: if the last run of the one goes on in the first of the other, they are joined. So runs are counted in the
  * time of the distinct tables; the caller lists them only if they are not too many, and listing steps over every
- * subtree that is empty or one single run. Cost: one summary a table for the time of the call.
+ * subtree that is empty or one single run. Cost: one summary a table for the time of the walk.
+ *
+ * Facts: between two calls the guest may store to any table, and tables come and go. Consequence: a summary, or the way
+ * down to where the walk is, may be out of date. Decision: a summary holds for the frame and kind of the table that it
+ * was made of, and a table on the way that is another one by now is left. A table that was listed without a new run is
+ * summarised again before its next visit, so no number of visits to a table that the guest has cleared since then keeps
+ * the walk from its end.
  */
 #include "walk.h"
 #include "table.h"
@@ -21,6 +27,9 @@ typedef struct edge {
 } edge;
 
 typedef struct summary {
+    uint64_t gfn; /* the table that it is of; its kind, and of a SPLIT its attributes */
+    uint32_t kind;
+    uint32_t attributes;
     uint64_t runs;
     edge first;
     edge last;
@@ -72,106 +81,251 @@ static void append(summary *all, const summary *next)
     all->to_end = next->to_end;
 }
 
-/* Returns the summary of a table; `summaries` has one by number of each table that was summarised before. */
-static const summary *summarise(const xd_shadow *shadow, summary *summaries, uint32_t number)
-{
-    summary *all = &summaries[number];
-    if (all->done)
-        return all;
-    unsigned level = xd_level(&shadow->tables[number]);
-    const uint64_t *entries = xd_page(shadow, number);
-    static const summary nothing = {.runs = 0};
-    summary sum = nothing;
-    for (uint32_t i = 0; i < XD_ENTRIES; i++) {
-        uint64_t entry = entries[i];
-        summary leaf;
-        const summary *next = &nothing;
-        if (level > 1 && xd_is_link(entry)) {
-            next = summarise(shadow, summaries, xd_child(entry));
-        } else if (entry & XD_PRESENT) {
-            leaf = of_leaf(entry, level);
-            next = &leaf;
-        }
-        append(&sum, next);
-        if (i == 0)
-            sum.from_start = next->from_start;
-    }
-    sum.done = 1;
-    *all = sum;
-    return all;
-}
+/* How far the walk came in a table. */
+typedef struct place {
+    uint64_t gfn;
+    uint32_t number;
+    uint32_t kind;
+    uint32_t attributes;
+    uint32_t next;   /* entry */
+    uint64_t va;     /* while listing: of the first byte that the table covers */
+    uint64_t before; /* while listing: runs that were begun before this table */
+    summary sum;     /* while summarising: of the entries before `next` */
+} place;
 
-/* Summarises all tables of a space. Returns the array, which the caller frees, or NULL without memory. */
-static summary *summarise_space(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, summary *space)
-{
-    summary *summaries = calloc((size_t)shadow->used + 1, sizeof(*summaries));
-    *space = (summary){.runs = 0};
-    if (!summaries)
-        return NULL;
-    for (uint32_t i = 0; i < (level == 4 ? 1u : 4u); i++) {
-        summary none = {.runs = 0};
-        append(space, roots[i] ? summarise(shadow, summaries, roots[i]) : &none);
-    }
-    return summaries;
-}
+enum { LEVELS = 4, ROOTS = 4 };
 
-uint64_t xd_count_runs(const xd_shadow *shadow, const uint32_t *roots, uint32_t level)
-{
+struct xd_walker {
+    const xd_shadow *shadow;
+    uint64_t looks;  /* entries that this call may still look at */
+    uint32_t level;  /* of the roots */
+    uint32_t root_count;
+    place roots[ROOTS];
+    uint32_t next_root;
+    uint32_t depth;  /* of `path` */
+    uint32_t summing; /* of `sums` */
+    place path[LEVELS]; /* while listing: from a root down to where the walk is */
+    place sums[LEVELS]; /* the tables that are being summarised, each below the one before */
     summary space;
-    summary *summaries = summarise_space(shadow, roots, level, &space);
-    if (!summaries)
-        return UINT64_MAX;
-    free(summaries);
-    return space.runs;
+    xd_run last;     /* the last run that was begun, which may still grow */
+    uint64_t begun;  /* runs */
+    summary summaries[]; /* by number of the table */
+};
+typedef struct xd_walker walker;
+
+static place place_of(const walker *self, uint32_t number)
+{
+    const xd_table *table = &self->shadow->tables[number];
+    uint32_t attributes = table->kind & XD_KIND_SPLIT ? table->attributes : 0;
+    return (place){.gfn = table->gfn, .number = number, .kind = table->kind, .attributes = attributes};
 }
 
-/* Appends pages to the runs, joined with the last run if they continue it. */
-static void emit(xd_run *runs, uint64_t *count, uint64_t va, uint64_t length, edge start)
+/* Returns whether the place is still one in the table that it was. */
+static bool is_there(const walker *self, const place *at)
 {
-    xd_run *last = *count ? &runs[*count - 1] : NULL;
-    uint32_t writable = (start.attributes & XD_WRITABLE) != 0;
+    place now = place_of(self, at->number);
+    return at->number && now.gfn == at->gfn && now.kind == at->kind && now.attributes == at->attributes;
+}
+
+/* Returns the summary of a table, or NULL if it has none. */
+static const summary *summary_of(const walker *self, uint32_t number)
+{
+    const summary *sum = &self->summaries[number];
+    place was = {.gfn = sum->gfn, .number = number, .kind = sum->kind, .attributes = sum->attributes};
+    return sum->done && is_there(self, &was) ? sum : NULL;
+}
+
+static void end_summary(walker *self)
+{
+    const place *at = &self->sums[--self->summing];
+    summary *sum = &self->summaries[at->number];
+    *sum = at->sum;
+    sum->gfn = at->gfn;
+    sum->kind = at->kind;
+    sum->attributes = at->attributes;
+    sum->done = 1;
+}
+
+/* Goes on with the summaries that are begun. Returns whether all are made. */
+static bool summarise(walker *self)
+{
+    const summary nothing = {.runs = 0};
+    while (self->summing) {
+        place *at = &self->sums[self->summing - 1];
+        if (at->next == XD_ENTRIES || !is_there(self, at)) {
+            end_summary(self);
+            continue;
+        }
+        const uint64_t *entries = xd_page(self->shadow, at->number);
+        unsigned level = at->kind & XD_LEVEL_MASK;
+        for (; at->next < XD_ENTRIES && self->looks; at->next++, self->looks--) {
+            uint64_t entry = entries[at->next];
+            summary leaf;
+            const summary *next = &nothing;
+            if (level > 1 && xd_is_link(entry)) {
+                next = summary_of(self, xd_child(entry));
+                if (!next) {
+                    self->sums[self->summing++] = place_of(self, xd_child(entry));
+                    break;
+                }
+            } else if (entry & XD_PRESENT) {
+                leaf = of_leaf(entry, level);
+                next = &leaf;
+            }
+            append(&at->sum, next);
+            if (at->next == 0)
+                at->sum.from_start = next->from_start;
+        }
+        if (!self->looks)
+            return false;
+    }
+    return true;
+}
+
+xd_walker *xd_walk_new(const xd_shadow *shadow, const uint32_t *roots, uint32_t level)
+{
+    walker *self = calloc(1, sizeof(*self) + ((size_t)shadow->max_tables + 1) * sizeof(summary));
+    if (!self)
+        return NULL;
+    self->shadow = shadow;
+    self->level = level;
+    self->root_count = level == 4 ? 1 : ROOTS;
+    for (uint32_t i = 0; i < self->root_count; i++)
+        self->roots[i] = place_of(self, roots[i]);
+    return self;
+}
+
+void xd_walk_free(xd_walker *self)
+{
+    free(self);
+}
+
+int xd_walk_count(xd_walker *self, uint64_t looks, uint64_t *runs)
+{
+    static const summary nothing = {.runs = 0};
+    self->looks = looks;
+    while (summarise(self)) {
+        if (self->next_root == self->root_count) {
+            self->next_root = 0;
+            *runs = self->space.runs;
+            return 1;
+        }
+        const place *root = &self->roots[self->next_root];
+        const summary *next = is_there(self, root) ? summary_of(self, root->number) : &nothing;
+        if (!next) {
+            self->sums[self->summing++] = *root;
+            continue;
+        }
+        append(&self->space, next);
+        self->next_root++;
+    }
+    return 0;
+}
+
+static xd_run run_of(uint64_t va, uint64_t length, edge start)
+{
     uint32_t cache = (uint32_t)(4 * (start.attributes >> XD_BIT_PAT & 1) + 2 * (start.attributes >> XD_BIT_PCD & 1) +
                                 (start.attributes >> XD_BIT_PWT & 1));
-    if (last && last->va + last->length == va && last->gpa + last->length == start.gpa && last->writable == writable &&
-        last->cache == cache) {
+    return (xd_run){.va = va,
+                    .length = length,
+                    .gpa = start.gpa,
+                    .writable = (start.attributes & XD_WRITABLE) != 0,
+                    .cache = cache};
+}
+
+/* Adds pages to the last run if they continue it; else they begin a run, and what was the last one is written to `runs`. */
+static void emit(walker *self, uint64_t va, uint64_t length, edge start, xd_run *runs, uint32_t *count)
+{
+    xd_run *last = &self->last;
+    xd_run run = run_of(va, length, start);
+    if (self->begun && last->va + last->length == va && last->gpa + last->length == run.gpa &&
+        last->writable == run.writable && last->cache == run.cache) {
         last->length += length;
         return;
     }
-    runs[(*count)++] = (xd_run){.va = va, .length = length, .gpa = start.gpa, .writable = writable, .cache = cache};
+    if (self->begun++)
+        runs[(*count)++] = *last;
+    *last = run;
 }
 
-/* Appends the runs below a table, which covers the addresses from `va` on. */
-static void list(const xd_shadow *shadow, const summary *summaries, uint32_t number, uint64_t va, xd_run *runs,
-                 uint64_t *count)
+/* Goes down into a table that covers the addresses from `va` on. */
+static void enter(walker *self, place table, uint64_t va)
 {
-    const summary *sum = &summaries[number];
-    unsigned level = xd_level(&shadow->tables[number]);
+    table.va = va;
+    table.before = self->begun;
+    self->path[self->depth++] = table;
+}
+
+/*
+ * Lists the bytes from `va` on that a table covers. Goes down into it unless it is empty or one run. Returns false if
+ * it must be summarised first, and begins that.
+ */
+static bool list_table(walker *self, place table, uint64_t va, xd_run *runs, uint32_t *count)
+{
+    const summary *sum = summary_of(self, table.number);
+    if (!sum)
+        self->sums[self->summing++] = table;
+    else if (sum->runs == 1 && sum->from_start && sum->to_end)
+        emit(self, va, span_of(table.kind & XD_LEVEL_MASK) * XD_ENTRIES, sum->first, runs, count);
+    else if (sum->runs)
+        enter(self, table, va);
+    return sum != NULL;
+}
+
+/* Leaves the table at the end of the path. */
+static void leave(walker *self)
+{
+    const place *at = &self->path[--self->depth];
+    if (self->begun == at->before)
+        self->summaries[at->number].done = 0;
+}
+
+/* Goes on with the table at the end of the path, until it is at its end, or another table is to be listed first. */
+static void list_entries(walker *self, xd_run *runs, uint32_t capacity, uint32_t *count)
+{
+    place *at = &self->path[self->depth - 1];
+    const uint64_t *entries = xd_page(self->shadow, at->number);
+    unsigned level = at->kind & XD_LEVEL_MASK;
     uint64_t span = span_of(level);
-    if (sum->runs == 1 && sum->from_start && sum->to_end) {
-        emit(runs, count, va, span * XD_ENTRIES, sum->first);
-        return;
-    }
-    const uint64_t *entries = xd_page(shadow, number);
-    for (uint32_t i = 0; sum->runs && i < XD_ENTRIES; i++) {
-        if (level > 1 && xd_is_link(entries[i]))
-            list(shadow, summaries, xd_child(entries[i]), va + i * span, runs, count);
-        else if (entries[i] & XD_PRESENT)
-            emit(runs, count, va + i * span, span, of_leaf(entries[i], level).first);
+    uint32_t depth = self->depth;
+    while (at->next < XD_ENTRIES && self->looks && *count < capacity && self->depth == depth) {
+        uint64_t entry = entries[at->next];
+        uint64_t va = at->va + at->next * span;
+        self->looks--;
+        if (level > 1 && xd_is_link(entry)) {
+            if (!list_table(self, place_of(self, xd_child(entry)), va, runs, count))
+                return;
+        } else if (entry & XD_PRESENT) {
+            emit(self, va, span, of_leaf(entry, level).first, runs, count);
+        }
+        at->next++;
     }
 }
 
-uint64_t xd_list_runs(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, xd_run *runs)
+uint32_t xd_walk_list(xd_walker *self, uint64_t looks, xd_run *runs, uint32_t capacity, int *ended)
 {
-    summary space;
-    summary *summaries = summarise_space(shadow, roots, level, &space);
-    uint64_t count = 0;
-    if (!summaries)
-        return 0;
-    uint64_t span = span_of(level) * XD_ENTRIES;
-    for (uint32_t i = 0; i < (level == 4 ? 1u : 4u); i++)
-        if (roots[i])
-            list(shadow, summaries, roots[i], i * span, runs, &count);
-    free(summaries);
+    uint32_t count = 0;
+    self->looks = looks;
+    *ended = 0;
+    while (self->looks && count < capacity && summarise(self)) {
+        if (self->depth) {
+            const place *at = &self->path[self->depth - 1];
+            if (at->next == XD_ENTRIES || !is_there(self, at))
+                leave(self);
+            else
+                list_entries(self, runs, capacity, &count);
+        } else if (self->next_root < self->root_count) {
+            const place *root = &self->roots[self->next_root];
+            uint64_t va = self->next_root * span_of(self->level) * XD_ENTRIES;
+            if (!is_there(self, root) || list_table(self, *root, va, runs, &count))
+                self->next_root++;
+        } else {
+            if (self->begun)
+                runs[count++] = self->last;
+            *ended = 1;
+            break;
+        }
+    }
     return count;
 }
 
@@ -192,12 +346,9 @@ xd_run xd_resolve(const xd_shadow *shadow, const uint32_t *roots, uint32_t level
         }
         if (!(entry & XD_PRESENT))
             return nothing;
-        xd_run found;
-        uint64_t count = 0;
         edge start = of_leaf(entry, at).first;
         start.gpa += va % span_of(at) & ~(uint64_t)(XD_FRAME_SIZE - 1);
-        emit(&found, &count, va & ~(uint64_t)(XD_FRAME_SIZE - 1), XD_FRAME_SIZE, start);
-        return found;
+        return run_of(va & ~(uint64_t)(XD_FRAME_SIZE - 1), XD_FRAME_SIZE, start);
     }
     return nothing;
 }

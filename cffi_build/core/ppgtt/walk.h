@@ -20,15 +20,29 @@ typedef struct xd_run {
 } xd_run;
 
 /*
- * Returns how many maximal runs the space maps, or UINT64_MAX without memory. Takes the time of its distinct tables.
- * Called by ppgtt/read.py.
+ * A walk through all that a space maps: first it counts the maximal runs, then it lists them. It goes on a bounded number
+ * of entries at a time. What the guest does between two calls is in the result or not, table by table: each table is
+ * shown as it was at some moment of the walk. The caller frees it with xd_walk_free.
  */
-uint64_t xd_count_runs(const xd_shadow *shadow, const uint32_t *roots, uint32_t level);
+typedef struct xd_walker xd_walker;
+
+/* Returns a walk that begins, or NULL without memory. Called by ppgtt/read.py. */
+xd_walker *xd_walk_new(const xd_shadow *shadow, const uint32_t *roots, uint32_t level);
+/* Frees `walker`, at the end of the walk or before; NULL is none. Called by ppgtt/read.py. */
+void xd_walk_free(xd_walker *walker);
 /*
- * Writes the runs in order of va; `runs` has room for what xd_count_runs returned. Returns how many. Called by
- * ppgtt/read.py.
+ * Goes on counting, for `looks` entries. Returns 1 at the end of `walker`, with the number of runs in *runs; else 0. It
+ * takes the time of the distinct tables, however many ways lead to each. Called by ppgtt/read.py.
  */
-uint64_t xd_list_runs(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, xd_run *runs);
+int xd_walk_count(xd_walker *walker, uint64_t looks, uint64_t *runs);
+/*
+ * Goes on listing, for `looks` entries; to be called once they are counted. Writes runs in order of va; `runs` has room
+ * for `capacity`, at least 1. *ended is 1 at the end of `walker`, else 0.
+ *
+ * Returns how many runs. They may be more than were counted if the guest stored to tables since, so the caller stops
+ * when they become too many. Called by ppgtt/read.py.
+ */
+uint32_t xd_walk_list(xd_walker *walker, uint64_t looks, xd_run *runs, uint32_t capacity, int *ended);
 
 /* Returns the 4 KiB page at va as a run, with length 0 if nothing is mapped there. Called by ppgtt/read.py. */
 xd_run xd_resolve(const xd_shadow *shadow, const uint32_t *roots, uint32_t level, uint64_t va);

@@ -9,16 +9,19 @@
  */
 
 /*
- * Set the bits of `count` frames. One at or above `frames` is left out: it is no RAM, so it cannot get the type. Called
- * by traps/protected.py.
+ * Sets the bits of the `count` frames in `gfns`. One at or above `frames` is left out: it is no RAM, so it cannot get
+ * the type. Called by traps/protected.py.
  */
 void xd_protected_add(uint64_t *words, uint64_t frames, const uint64_t *gfns, uint64_t count);
 
-/* Clear the bits of `count` frames; those at or above `frames` are left out. Called by traps/protected.py. */
+/*
+ * Clears the bits of the `count` frames in `gfns`; those at or above `frames` are left out. Called by
+ * traps/protected.py.
+ */
 void xd_protected_remove(uint64_t *words, uint64_t frames, const uint64_t *gfns, uint64_t count);
 
 /*
- * Counts the bits in `words` words, of which the process that wrote them may have left any contents.
+ * Counts the bits in `word_count` words, of which the process that wrote them may have left any contents.
  *
  * frames: receives how many bits are set. beyond: receives how many of them are at or above `limit`. Returns 0, or
  * -EFAULT if some of the memory is not there. The caller has called xd_guard_install. Called by traps/protected.py.
@@ -26,7 +29,7 @@ void xd_protected_remove(uint64_t *words, uint64_t frames, const uint64_t *gfns,
 int xd_protected_count(const uint64_t *words, uint64_t word_count, uint64_t limit, uint64_t *frames, uint64_t *beyond);
 
 /*
- * Lists the frames whose bits are set, ascending, and at most `room`.
+ * Lists the frames whose bits are set in `word_count` words, ascending, and at most `room`.
  *
  * gfns: receives them. count: receives how many. Returns 0 or -EFAULT, as xd_protected_count. Called by
  * traps/protected.py.

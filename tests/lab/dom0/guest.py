@@ -138,7 +138,7 @@ class Guest:
                 xl.kill()
 
     def close(self) -> None:
-        """Let its memory go: a domain stays half-dead while anything of it is mapped."""
+        """Unmap its memory: a domain stays half-dead while anything of it is mapped."""
         if self._mailbox:
             self.memory.unmap(self._mailbox, 1)
             self.memory.close()

@@ -231,9 +231,9 @@ class EmbeddedDomain:
         if lib.xd_emb_server_default(self._handle, server):
             raise ValueError(f"server {server} cannot be the default in {self.flavour.name}")
 
-    def range_count(self, server: int) -> int:
-        """Memory ranges of a server, adjacent ones counted as one."""
-        return int(lib.xd_emb_range_count(self._handle, server, lib.XD_RANGE_MEMORY))
+    def range_count(self, server: int, kind: int = lib.XD_RANGE_MEMORY) -> int:
+        """Ranges of a server, of an ``XD_RANGE_*``; adjacent ones are counted as one."""
+        return int(lib.xd_emb_range_count(self._handle, server, kind))
 
     def log_dirty(self, on: bool) -> bool:
         """Global log-dirty mode, which migration needs; False where Xen refuses it (EBUSY)."""

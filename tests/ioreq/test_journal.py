@@ -1,0 +1,243 @@
+"""A request that a process was killed in, done to its end by a successor, is done once: rules J2, J3, J6 and J9."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.support.bus_world import request
+from xengt_dm._core import ffi, lib
+from xengt_dm.errors import DataError
+from xengt_dm.ioreq.bus import Answer, Bus, Kind, Postponed
+from xengt_dm.ioreq.journal import MOST_ATTEMPTS, RECORD_BYTES, Journal, Progress
+from xengt_dm.ioreq.request import Request
+from xengt_dm.steps import Steps, complete
+
+BAR = 0xF000_0000
+BAR_SIZE = 0x1000
+#: Below this offset, a write to the device adds one to a word of its state; above, it is stored.
+COUNTERS = 0x100
+RAM = 0x4000
+VCPUS = 2
+STATE_WORDS = 64
+
+
+class Killed(BaseException):
+    """The process is killed here."""
+
+
+class Memory:
+    """What outlives a process: the guest's memory, the device's state and the journal."""
+
+    def __init__(self) -> None:
+        self.ram = bytearray(range(256)) * (RAM // 256)
+        self.registers = bytearray(range(0, 256, 2)) * (BAR_SIZE // 128)
+        self.state = bytearray(8 * STATE_WORDS)
+        self.records = bytearray(VCPUS * RECORD_BYTES)
+
+    def everything(self) -> tuple[bytes, ...]:
+        return bytes(self.ram), bytes(self.registers), bytes(self.state)
+
+
+class Process:
+    """A bus with guest memory and a device; it is killed at its step number ``end``."""
+
+    def __init__(self, memory: Memory, end: int | None = None) -> None:
+        self.memory = memory
+        self.journal = Journal(memoryview(memory.records), memoryview(memory.state))
+        self.steps = 0
+        self.end = end
+        self.bus = Bus(self, ffi.new("xd_counters *"), self.journal)
+        self.bus.insert(Kind.MEMORY, BAR, BAR_SIZE, self)
+
+    def step(self) -> None:
+        if self.steps == self.end:
+            raise Killed
+        self.steps += 1
+
+    # The device
+
+    def read(self, offset: int, size: int) -> int:
+        self.step()
+        return int.from_bytes(self.memory.registers[offset : offset + size], "little")
+
+    def write(self, offset: int, size: int, value: int) -> Steps[None] | None:
+        self.step()
+        if offset < COUNTERS:
+            return self._count(offset // 8)
+        self.memory.registers[offset : offset + size] = value.to_bytes(size, "little")
+        self.step()
+        return None
+
+    def _count(self, word: int) -> Steps[None]:
+        self.step()
+        self.journal.change(word, memoryview(self.memory.state).cast("Q")[word] + 1)
+        self.step()
+        yield
+        self.step()
+
+    # Guest memory
+
+    def store(self, gpa: int, size: int, value: int) -> int:
+        self.step()
+        if gpa + size <= RAM:
+            self.memory.ram[gpa : gpa + size] = value.to_bytes(size, "little")
+        self.step()
+        return int(lib.XD_ROUTE_LEAF_STORE)
+
+    def store_of_many(self, gpa: int, size: int, value: int, postponed: Postponed) -> int:
+        return self.store(gpa, size, value)
+
+    def pause_stores(self, postponed: Postponed) -> None:
+        self.step()
+
+    def update_directories(self, postponed: Postponed) -> Steps[None]:
+        self.step()
+        yield
+
+    def load(self, gpa: int, size: int) -> int:
+        self.step()
+        return int.from_bytes(self.memory.ram[gpa : gpa + size], "little") if gpa + size <= RAM else (1 << 8 * size) - 1
+
+    def frames_changed(self) -> None:
+        self.step()
+
+
+def run(outcome: Answer | Steps[Answer]) -> Answer:
+    return outcome if isinstance(outcome, Answer) else complete(outcome)
+
+
+def done_with_kills(asked: Request, ends: tuple[int, ...]) -> tuple[tuple[bytes, ...], bool]:
+    """Has a request done by processes, each but the last killed at its step of that number.
+
+    Returns all that outlives them, and whether the last of ``ends`` was reached.
+    """
+    memory = Memory()
+    reached = False
+    for first, end in zip(itertools.chain([True], itertools.repeat(False)), (*ends, None), strict=False):
+        process = Process(memory, end)
+        process.journal.take_over()
+        try:
+            run(process.bus.handle(asked) if first else process.bus.handle_begun(asked))
+            break
+        except Killed:
+            reached = end == ends[-1] if ends else False
+    return memory.everything(), reached
+
+
+addresses = st.integers(0, 0x30).map(lambda n: 0x1000 + n) | st.integers(BAR, BAR + 0x140) | st.just(0x2FF8)
+requests = st.builds(
+    request,
+    addresses,
+    st.sampled_from([1, 2, 4, 8]),
+    addresses,
+    vcpu=st.integers(0, VCPUS - 1),
+    repeats=st.sampled_from([1, 1, 2, 3, 5, 70]),
+    is_read=st.booleans(),
+    data_is_ptr=st.booleans(),
+    down=st.booleans(),
+)
+#: `rep movs` to an address just below its source, which is overwritten; from registers to memory; to counters.
+OVERLAPPING = request(0x1000, 4, 0x1004, repeats=5, data_is_ptr=True)
+FROM_REGISTERS = request(BAR + 0x100, 8, 0x1000, repeats=3, data_is_ptr=True, is_read=True)
+TO_COUNTERS = request(BAR, 8, 0x1000, repeats=3, data_is_ptr=True)
+LONG = request(0x1001, 1, 0x1008, repeats=70, data_is_ptr=True)
+
+
+@given(requests)
+@example(OVERLAPPING)
+@example(FROM_REGISTERS)
+@example(TO_COUNTERS)
+@example(LONG)
+@example(request(BAR, 4, 1))
+def test_a_request_is_done_once_wherever_its_process_is_killed(asked: Request) -> None:
+    expected, _ = done_with_kills(asked, ())
+    for end in itertools.count():
+        found, reached = done_with_kills(asked, (end,))
+        assert found == expected, f"killed at step {end}"
+        if not reached:
+            break
+
+
+@given(requests, st.lists(st.integers(0, 12), min_size=2, max_size=4))
+def test_its_successors_may_be_killed_too(asked: Request, ends: list[int]) -> None:
+    assert done_with_kills(asked, tuple(ends))[0] == done_with_kills(asked, ())[0]
+
+
+@pytest.mark.parametrize("asked", [OVERLAPPING, FROM_REGISTERS, TO_COUNTERS, LONG], ids=str)
+def test_without_the_journal_it_would_not_be(asked: Request) -> None:
+    """The steps above are worth nothing if a request that is done afresh passes, too."""
+
+    def afresh(end: int) -> tuple[bytes, ...]:
+        memory = Memory()
+        with pytest.raises(Killed):
+            run(Process(memory, end).bus.handle(asked))
+        seen_by_another_vcpu(memory)
+        run(Process(memory).bus.handle(asked))
+        return memory.everything()
+
+    def seen_by_another_vcpu(memory: Memory) -> None:
+        """Between a copy from a register and the kill, the register has changed."""
+        memory.registers[0x100:0x118] = bytes(0x18)
+
+    expected, _ = done_with_kills(asked, ())
+    assert any(afresh(end)[0::2] != expected[0::2] for end in (1, 3, 5, 8, 40))
+
+
+def test_what_others_stored_meanwhile_stays() -> None:
+    """The elements before a pause are not done again, nor a copy that was made."""
+    memory = Memory()
+    steps = Process(memory).bus.handle(request(0x1000, 1, 7, repeats=100))
+    assert not isinstance(steps, Answer)
+    next(steps)
+    memory.ram[0x1000:0x1100] = bytes(0x100)  # another vCPU
+    del steps
+    run(Process(memory).bus.handle_begun(request(0x1000, 1, 7, repeats=100)))
+    assert memory.ram[0x1000:0x1064] == bytes(64) + bytes([7]) * 36
+
+
+def test_a_taken_request_has_no_record() -> None:
+    """What the journal says of a vCPU's last request must not count for its next."""
+    journal = Journal.private(2)
+    journal.in_hand(1, 0)
+    journal.change(0, 1)
+    assert journal.progress(1) == Progress(1)
+    page = ffi.new("xd_ioreq[128]")
+    taken = ffi.new("xd_taken[2]")
+    for which in (lib.XD_TAKE_BEGUN, lib.XD_TAKE_ALL):
+        page[1].bits = lib.XD_STATE_INPROCESS
+        assert lib.xd_slots_take(page, 2, which, taken, ffi.NULL, journal.pointer) == 1
+        assert journal.progress(1) == Progress(1)
+    page[1].bits = lib.XD_STATE_READY
+    assert lib.xd_slots_take(page, 2, lib.XD_TAKE_READY, taken, ffi.NULL, journal.pointer) == 1
+    assert journal.progress(1) == Progress()
+
+
+def test_attempts() -> None:
+    journal = Journal.private(2)
+    assert [journal.begin_again(1) for _ in range(4)] == [True] * (MOST_ATTEMPTS - 2) + [False] * (6 - MOST_ATTEMPTS)
+
+
+#: Words of a record, by index, that no process wrote: 0 is `commit`, 4 the count of the first half, 5 its first word.
+DAMAGE = {
+    "phase": {0: 4},
+    "half": {0: 2 << 8 | 2},
+    "element": {0: 4096 << 16 | 3},
+    "count": {0: 2, 4: 14},
+    "word": {0: 2, 4: 1, 5: 1},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_refused(damage: str) -> None:
+    records = memoryview(bytearray(RECORD_BYTES))
+    journal = Journal(records, memoryview(bytearray(8)))
+    journal.take_over()
+    words = records.cast("Q")
+    for index, value in DAMAGE[damage].items():
+        words[index] = value
+    with pytest.raises(DataError, match="vCPU 0 is damaged"):
+        journal.take_over()

@@ -1,0 +1,124 @@
+"""The journal: what a successor must know of the requests that this process began. The theory is in ``journal.h``.
+
+A request that may be done twice has no record. The others tell the journal of each step, in this order:
+
+==============================  ==============================================  =====================================
+what happens                    the record says                                 a successor
+==============================  ==============================================  =====================================
+the request is taken            nothing                                         does it afresh
+an element copies a value       :meth:`Journal.copies`: the value               stores this value, and goes on
+a device changes its state      :meth:`Journal.change`: the words, then "done"  stores the words if they may be lost
+others are served in between    :meth:`Journal.done`: the elements so far       goes on with the next element
+==============================  ==============================================  =====================================
+
+The bus says whose request is in hand, so a device need not know it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from xengt_dm._core import ffi, lib
+from xengt_dm.errors import DataError
+from xengt_dm.units import CData
+
+RECORD_BYTES: Final = ffi.sizeof("xd_journal_record")
+#: How many processes may begin a request. The last of them does not do it, since it may be what kills them.
+MOST_ATTEMPTS: Final = 3
+_WORD_BYTES: Final = 8
+
+
+class Progress(NamedTuple):
+    """How far a predecessor got with a request.
+
+    ``done``: how many of its elements are done; one, if the request is for one access. ``copied``: for the next
+    element, the value that it copies and what its destination held before, if that much is known.
+    """
+
+    done: int = 0
+    copied: tuple[int, int] | None = None
+
+
+class Journal:
+    """The records of all vCPUs, in ``records``. ``state`` is what the words of :meth:`change` are in.
+
+    Both are writable, and ``records`` has RECORD_BYTES for each vCPU. Raises ValueError if it has not.
+    """
+
+    def __init__(self, records: memoryview, state: memoryview) -> None:
+        if records.nbytes % RECORD_BYTES or state.nbytes % _WORD_BYTES:
+            raise ValueError(f"{records.nbytes} bytes are no records, or {state.nbytes} no words")
+        self._memory = (records, state)
+        self._vcpus = records.nbytes // RECORD_BYTES
+        self._state_words = state.nbytes // _WORD_BYTES
+        #: The ``xd_journal_record *`` of vCPU 0, for the functions that take requests.
+        self.pointer = _pointer("xd_journal_record *", records)
+        self._state = _pointer("uint64_t *", state)
+        self._in_hand = (0, 0)
+
+    @classmethod
+    def private(cls, vcpus: int = lib.XD_SLOTS_PER_PAGE) -> Journal:
+        """Returns a journal that no successor finds, and whose words nobody sees."""
+        return cls(memoryview(bytearray(vcpus * RECORD_BYTES)), memoryview(bytearray(_WORD_BYTES)))
+
+    # What happens to a request
+
+    def in_hand(self, vcpu: int, element: int) -> None:
+        """From here on, a device does an element of this vCPU's request."""
+        self._in_hand = (vcpu, element)
+
+    def change(self, word: int, value: int) -> None:
+        """Stores ``value`` into word number ``word`` of the state, once, whenever this process dies."""
+        vcpu, element = self._in_hand
+        words = ffi.new("xd_journal_word[1]", [(word, value)])
+        lib.xd_journal_commit(self.pointer + vcpu, element, words, 1, self._state)
+
+    def copies(self, vcpu: int, element: int, value: int, old: int) -> None:
+        """An element of a vCPU's request copies ``value``; its destination holds ``old``."""
+        lib.xd_journal_value(self.pointer + vcpu, element, value, old)
+
+    def done(self, vcpu: int, elements: int) -> None:
+        """So many elements of a vCPU's request are done."""
+        if elements:
+            lib.xd_journal_done(self.pointer + vcpu, elements - 1)
+
+    # For a successor
+
+    def take_over(self) -> None:
+        """Finishes the change that the predecessor was in the middle of.
+
+        Must be called before anything reads the state. Raises DataError if a record cannot be one of a predecessor.
+        """
+        for vcpu in range(self._vcpus):
+            if not lib.xd_journal_check(self.pointer + vcpu, self._state_words):
+                raise DataError(f"the journal's record of vCPU {vcpu} is damaged")
+        for vcpu in range(self._vcpus):
+            lib.xd_journal_finish(self.pointer + vcpu, self._state)
+
+    def progress(self, vcpu: int) -> Progress:
+        """Returns how far a vCPU's request got. After :meth:`take_over`."""
+        record = self.pointer[vcpu]
+        phase = record.commit & 0xFF
+        element = record.commit >> lib.XD_JOURNAL_ELEMENT_SHIFT
+        if phase == lib.XD_JOURNAL_VALUE:
+            half = record.halves[record.commit >> lib.XD_JOURNAL_HALF_SHIFT & 1]
+            return Progress(element, (half.value, half.old))
+        return Progress(element + 1 if phase == lib.XD_JOURNAL_DONE else 0)
+
+    def begin_again(self, vcpu: int) -> bool:
+        """Counts an attempt to do a request that a predecessor began. Returns False if there were too many."""
+        record = self.pointer[vcpu]
+        record.attempts = min(record.attempts, MOST_ATTEMPTS) + 1
+        return bool(record.attempts + 1 < MOST_ATTEMPTS)  # the first attempt was before all of these
+
+
+def _pointer(kind: str, memory: memoryview) -> CData:
+    """Returns a pointer into memory that the caller keeps.
+
+    Facts: before CPython 3.13, the process crashes when the garbage collector frees a memoryview and an array of
+    ``ffi.from_buffer`` that refers to it in one cycle. So no such array is kept.
+    """
+    array = ffi.from_buffer(memory, require_writable=True)
+    pointer = ffi.cast(kind, array)
+    ffi.release(array)
+    return pointer
