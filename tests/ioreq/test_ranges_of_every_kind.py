@@ -20,6 +20,7 @@ from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.instance import adopt, start
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus, Kind
+from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.ioreq.ranges import Range, RangeKind
 from xengt_dm.ioreq.server import IoreqServer, attach
@@ -43,12 +44,13 @@ class DeviceModel:
     def __init__(self, domain: EmbeddedDomain, record: IdRecord, directory: Path) -> None:
         self.world = World()
         stats = ffi.new("xd_stats *")
-        self.bus = Bus(self.world, stats.counters)
+        journal = Journal.private()
+        self.bus = Bus(self.world, stats.counters, journal)
         self.port = EmbeddedPort(domain)
         timing = ffi.addressof(stats.counters, "timing")
-        self.server: IoreqServer = attach(self.port, record, RangesFile(directory), timing)
+        self.server: IoreqServer = attach(self.port, record, RangesFile(directory), timing, journal)
         self.traps = ClaimTraps(self.port, self.server.id, self.server.slots, self.server.ranges)
-        self.loop = ServeLoop(self.server, self.bus, self.traps, self, stats)  # type: ignore[arg-type]
+        self.loop = ServeLoop(self.server, self.bus, journal, self.traps, self, stats)  # type: ignore[arg-type]
         self.bars = {Bar(self.bus, self.world, BAR_SIZE, self.server): BAR}
 
     def insert(self) -> None:

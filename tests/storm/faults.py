@@ -5,8 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from xengt_dm import adoption, instance
+from xengt_dm.ioreq.journal import Journal, Progress
 from xengt_dm.ppgtt.space import LiveSpaces
 from xengt_dm.traps.claim import ClaimTraps
+
+
+def no_journal() -> None:
+    """Nothing is recorded of a request, so a successor does each one afresh that was begun (J3)."""
+
+    def change(self: Journal, word: int, value: int) -> None:
+        self._state[word] = value
+
+    Journal.change = change  # type: ignore[method-assign]
+    Journal.copies = lambda self, vcpu, element, value, old: None  # type: ignore[method-assign]
+    Journal.done = lambda self, vcpu, elements: None  # type: ignore[method-assign]
+    Journal.progress = lambda self, vcpu: Progress()  # type: ignore[method-assign]
+    Journal.take_over = lambda self: None  # type: ignore[method-assign]
 
 
 def forget_registers() -> None:

@@ -12,7 +12,7 @@ from tests.support.whole_engine import WholeEngine
 from xengt_dm._core import ffi
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.read import Runs
-from xengt_dm.ppgtt.space import Mode, Space
+from xengt_dm.ppgtt.space import LiveSpaces, Mode, Space
 
 _MEMCMP = ctypes.CDLL(None).memcmp
 _MEMCMP.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
@@ -44,12 +44,27 @@ class EngineBench:
         self.maps = 0
         self.unmaps = 0
 
-    def make_engine(self, *, sync: Sync = Sync.STRICT, generation: int = 8, max_tables: int = 1024) -> WholeEngine:
+    def make_engine(
+        self,
+        *,
+        sync: Sync = Sync.STRICT,
+        generation: int = 8,
+        max_tables: int = 1024,
+        spaces: LiveSpaces | None = None,
+        quiesced: bool = False,
+    ) -> WholeEngine:
         """An engine whose ports this is."""
-        counters = ffi.new("xd_counters *")
         return WholeEngine(
             Engine(
-                self, self, counters, frame_limit=self.frames, generation=generation, sync=sync, max_tables=max_tables
+                self,
+                self,
+                ffi.new("xd_counters *"),
+                frame_limit=self.frames,
+                generation=generation,
+                sync=sync,
+                max_tables=max_tables,
+                spaces=spaces,
+                quiesced=quiesced,
             )
         )
 

@@ -139,7 +139,7 @@ class Side:
 
     def end(self) -> None:
         """Nothing is left."""
-        self.engine.destroy_all_spaces()
+        self.engine.forget_all_spaces()
         guest, shadow = self.guest, self.shadow
         assert (shadow.live, shadow.unsynced_tables, shadow.pending_tables, shadow.stale_tables) == (0, 0, 0, 0)
         assert (guest.protected, guest.unsynced_frames) == (set(), set())

@@ -46,6 +46,7 @@ class _Checker:
         }
 
     def violations(self) -> Iterator[str]:
+        yield from self._spaces.violations()
         yield from self._counts()
         yield from self._index()
         yield from self._references()

@@ -6,7 +6,8 @@ The guest's driver keeps, in its own memory, a tree of page tables for each addr
 shadow of each such tree: the tables a GPU could walk in their place. Three things change them:
 
 * *a store* to a table. Its frame is write-protected, so the store comes to us, and the shadow is updated at once
-  (strict; :mod:`xengt_dm.ppgtt.stores`). In relaxed mode the first store to a leaf table unsyncs it instead: the guest may store to it unseen, until
+  (strict; :mod:`xengt_dm.ppgtt.stores`). In relaxed mode the first store to a leaf table unsyncs it instead: the guest
+  may store to it unseen, until
 * *a submission*: the GPU is about to execute with a space. Every table that the space reaches is synced: unsynced ones
   are write-protected again and read, pending entries are tried again.
 * *frames that come and go*. The guest may give any frame back, and only says so after the fact and without naming it.
@@ -51,6 +52,8 @@ class Engine:
     ``frame_limit``: frames at or above it are not RAM. ``generation``: 8 or 9, the Intel graphics generation.
     ``counters``: an ``xd_counters *`` that outlives the engine. ``max_tables``: shadow tables at most.
     ``max_spaces``: live spaces at most. ``max_mapped_chunks``: 2 MiB chunks of guest memory that are mapped at most.
+    ``spaces``: those that are live from the start, in place of none and ``max_spaces``; :meth:`rebuild` shadows them.
+    ``quiesced``: as after :meth:`quiesce`.
 
     What may take long returns :data:`~xengt_dm.steps.Steps`, and happens while the caller runs these. Methods and their
     steps raise :class:`~xengt_dm.errors.CallError` as their effects do, and nothing because of the guest.
@@ -68,6 +71,8 @@ class Engine:
         max_tables: int = 65536,
         max_spaces: int = 4096,
         max_mapped_chunks: int = MAX_MAPPED,
+        spaces: LiveSpaces | None = None,
+        quiesced: bool = False,
     ) -> None:
         if generation not in (8, 9):
             raise ValueError(f"generation {generation} is not one of 8 and 9")
@@ -75,8 +80,8 @@ class Engine:
         self.sync_mode = sync
         self.counters = counters
         self.frames = GuestFrames(mapper, frame_limit, max_mapped_chunks)
-        self._max_spaces = max_spaces
-        self._spaces = LiveSpaces()
+        self._spaces = LiveSpaces(max_spaces) if spaces is None else spaces
+        counters.spaces = len(self._spaces)
         self._tree = ShadowTree(self.frames, protector, counters, max_tables, self._spaces)
         #: The ``xd_shadow *`` behind the shadow tables, for functions in C.
         self.shadow: CData = self._tree.pointer
@@ -86,7 +91,8 @@ class Engine:
         self.stores = TableStores(self._tree, self._leaves, self.frames, protector, counters)
         self.stores.relaxed = sync is Sync.RELAXED
         self._syncer = Syncer(self._tree, self.frames, protector, self._spaces, counters)
-        self._quiesced = False
+        self._quiesced = quiesced
+        self._tree.active = not quiesced
         self._observer: Observer | None = None
 
     def observe(self, observer: Observer | None) -> None:
@@ -119,12 +125,11 @@ class Engine:
         key = space_key(mode, roots)
         space = self._spaces.get(key)
         if space is not None:
-            space.refs += 1
-        elif len(self._spaces) >= self._max_spaces:
+            self._spaces.set_references(space, space.refs + 1)
+        elif self._spaces.full:
             self.counters.refused_spaces += 1
         else:
-            space = Space(mode, key)
-            self._spaces.add(space)
+            space = self._spaces.announce(mode, key)
             self.counters.spaces = len(self._spaces)
             yield from self._tree.shadow(space, Change(space))
 
@@ -134,26 +139,15 @@ class Engine:
         if space is None:
             self.ignore_notification()
             return False
-        space.refs -= 1
+        self._spaces.set_references(space, space.refs - 1)
         if not space.refs:
-            yield from self._end(space)
+            self.counters.spaces = len(self._spaces)
+            yield from self._tree.unshadow(space)
         return True
 
     def ignore_notification(self) -> None:
         """Count an announcement of the guest that asks nothing of its page tables."""
         self.counters.ignored_notifications += 1
-
-    def destroy_all_spaces(self) -> Steps[None]:
-        """Forget every space; afterwards no frame is protected or unsynced."""
-        for space in list(self._spaces):
-            if space.refs:
-                space.refs = 0
-                yield from self._end(space)
-
-    def _end(self, space: Space) -> Steps[None]:
-        self._spaces.remove(space)
-        self.counters.spaces = len(self._spaces)
-        yield from self._tree.unshadow(space)
 
     def set_64k_pages(self, enabled: bool) -> None:
         """Whether the IPS bit of a page-directory entry counts (generation 9); holds from the next submission on."""
@@ -293,7 +287,21 @@ class Engine:
         """Shadow the spaces again that are live now; the end of :meth:`quiesce`."""
         self._quiesced = False
         self._tree.active = True
-        yield from self._sync_all()
+        yield from self.rebuild()
+
+    def rebuild(self) -> Steps[None]:
+        """Shadow the live spaces that have no shadow: all of them, at the start of a successor or after a quiesce.
+
+        Until it is a space's turn it is as one that lost its shadow to make room: its shadow maps nothing, a store to
+        one of its tables is performed in guest memory and no more, and a submission shadows it. Submissions do not wait
+        for this. Ends early when the engine is quiesced or abandoned.
+        """
+        if not self.shadow.live:  # then no table must be read again because of it
+            self.shadow.has_64k = self.shadow.wants_64k
+        for space in list(self._spaces):
+            if self._tree.active and space.refs and not space.shadowed:
+                yield from self._tree.shadow(space, Change(space))
+                yield
 
     def abandon(self) -> None:
         """Create no tables from here on, so that work under way comes to an early end; before :meth:`close`."""
@@ -309,6 +317,17 @@ class Engine:
         yield from self.frames.drop_stale_mappings()
 
     def close(self) -> None:
-        """Forget every space, at once: no frame stays protected, unsynced or mapped."""
-        complete(self.destroy_all_spaces())
+        """Forget every space, at once: no frame stays protected, unsynced or mapped.
+
+        The region of the live spaces keeps them for a successor.
+        """
+        complete(self.forget_all_spaces())
         self.frames.close()
+
+    def forget_all_spaces(self) -> Steps[None]:
+        """Forget every space in this process; afterwards no frame is protected or unsynced."""
+        for space in list(self._spaces):
+            if space.refs:
+                self._spaces.forget(space)
+                self.counters.spaces = len(self._spaces)
+                yield from self._tree.unshadow(space)

@@ -54,7 +54,7 @@ class LeafTables:
     def read(self, unread: list[int], chunks: Collection[int]) -> Steps[None]:
         """Query the chunks that leaf tables lack, and update these tables. Those that are freed meanwhile are skipped.
 
-        Work that is closed before its end leaves them unread, for the next sync.
+        They stay unread, for the next sync, if the work is closed before its end.
         """
         since = self._frames.holes_clock
         while unread:

@@ -1,13 +1,40 @@
-"""One address space of the virtual GPU, and the live ones of a domain."""
+"""One address space of the virtual GPU, and the live ones of a domain.
+
+The region
+----------
+Facts: a driver may announce a space once and never again, and destroys it as often as it announced it. A store to a
+shared file mapping is kept if the process dies at any moment.
+
+What follows: the live spaces and their references are in memory that outlives the process, the *region*. It has an
+entry of eight words for each space that may be live: the references, the mode (1: L4, 2: L3), four root addresses, and
+two words that are 0. An entry without references is free, whatever its other words say. An announcement writes mode and
+roots into a free entry first; then the space is live by one store, that of its references. Every other change of
+references is one store as well, so a journal can make it once and only once (:data:`Commit`).
+
+The region is read when :class:`LiveSpaces` is made, and only written afterwards.
+"""
 
 from __future__ import annotations
 
 import enum
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeAlias
 
-from xengt_dm._core import ffi
+from xengt_dm._core import ffi, lib
+from xengt_dm.errors import DataError
 from xengt_dm.units import PAGE_SIZE, CData
+
+#: Bytes of an entry of the region, and its words: references, mode, roots and zeros.
+ENTRY_BYTES: Final = 64
+_WORDS: Final = 8
+_REFERENCES, _MODE, _ROOTS, _ZEROS = 0, 1, slice(2, 6), slice(6, 8)
+#: No guest announces a space that often.
+_MOST_REFERENCES: Final = 1 << 48
+
+#: ``commit(word, value)`` stores a value into a word of the region, given by its index, before it returns. A journal
+#: does so once and only once for the request that it is for, whenever the process dies.
+Commit: TypeAlias = Callable[[int, int], None]
 
 
 class Mode(enum.Enum):
@@ -25,6 +52,10 @@ class Mode(enum.Enum):
         return 1 if self is Mode.L4 else 4
 
 
+#: The modes by the number that an entry of the region has for each.
+_MODES: Final = {1: Mode.L4, 2: Mode.L3}
+_NUMBERS: Final = {mode: number for number, mode in _MODES.items()}
+
 #: The root addresses of a space, low 12 bits cleared. Their number tells the mode, so the key tells spaces apart.
 SpaceKey = tuple[int, ...]
 
@@ -40,17 +71,19 @@ class Space:
     """An address space.
 
     ``refs``: how often the guest announced it and did not take it back; 0 once it is done with it, and then the space
-    gets no tables any more. ``count``: how many roots it has. ``gpas``: their addresses, as ``uint64_t[4]``.
-    ``numbers``: the numbers of their shadow tables, as ``uint32_t[4]``; 0 for none.
+    gets no tables any more. ``entry``: the number of its entry in the region; None if it is not live. ``count``: how
+    many roots it has. ``gpas``: their addresses, as ``uint64_t[4]``. ``numbers``: the numbers of their shadow tables,
+    as ``uint32_t[4]``; 0 for none.
     """
 
-    __slots__ = ("count", "gpas", "mode", "numbers", "refs", "roots")
+    __slots__ = ("count", "entry", "gpas", "mode", "numbers", "refs", "roots")
 
-    def __init__(self, mode: Mode, roots: SpaceKey) -> None:
+    def __init__(self, mode: Mode, roots: SpaceKey, refs: int = 1, entry: int | None = None) -> None:
         self.mode = mode
         self.roots = roots
         self.count = len(roots)
-        self.refs = 1
+        self.refs = refs
+        self.entry = entry
         self.gpas: CData = ffi.new("uint64_t[4]", roots)
         self.numbers: CData = ffi.new("uint32_t[4]")
 
@@ -63,15 +96,44 @@ class Space:
 class LiveSpaces:
     """The live spaces of a domain, in the order of their last submissions, the one submitted longest ago first.
 
-    Every method but :meth:`__iter__` takes constant time: a guest may announce thousands of spaces.
+    ``most``: how many can be announced. ``memory``: the region, with room for as many; without one it is private.
+    Spaces that are live in it are live now, in the order of their entries. ``commit`` changes references; without one
+    they are stored at once.
+
+    Raises ValueError if the memory is too small, and DataError if its contents cannot be those of a region.
+
+    No method but :meth:`__iter__` takes longer for more spaces: a guest may announce thousands of them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int, memory: memoryview | None = None, commit: Commit | None = None) -> None:
+        if memory is None:
+            memory = memoryview(bytearray(most * ENTRY_BYTES))
+        elif memory.nbytes < most * ENTRY_BYTES or memory.nbytes % ENTRY_BYTES:
+            raise ValueError(f"{memory.nbytes} bytes are no region of {most} spaces")
+        self._most = most
+        self._words = memory.cast("B").cast("Q")
+        self._commit: Commit = commit or self._words.__setitem__
         self._spaces: OrderedDict[SpaceKey, Space] = OrderedDict()
         #: Those of them that have a shadow.
         self._shadowed: OrderedDict[Space, None] = OrderedDict()
         #: The last in both orders, if that is known: a guest often submits one space many times in a row.
         self._last: Space | None = None
+        #: The numbers of the free entries, the next one to be used last.
+        self._free: list[int] = []
+        self._load()
+        self._free.reverse()
+
+    def _load(self) -> None:
+        words = _read(self._words)
+        for entry in range(len(words) // _WORDS):
+            of_entry = words[entry * _WORDS : (entry + 1) * _WORDS]
+            if not of_entry[_REFERENCES]:
+                self._free.append(entry)
+                continue
+            space = _space(entry, of_entry)
+            if space.roots in self._spaces:
+                raise DataError(f"entry {entry} of the live spaces is a space that an earlier entry is")
+            self._spaces[space.roots] = space
 
     def __len__(self) -> int:
         return len(self._spaces)
@@ -79,17 +141,44 @@ class LiveSpaces:
     def __iter__(self) -> Iterator[Space]:
         return iter(self._spaces.values())
 
+    @property
+    def full(self) -> bool:
+        """Whether there are so many live spaces that no other one can be announced."""
+        return len(self._spaces) >= self._most
+
     def get(self, key: SpaceKey) -> Space | None:
         """The live space with this key."""
         return self._spaces.get(key)
 
-    def add(self, space: Space) -> None:
-        """A space is announced."""
-        self._spaces[space.roots] = space
+    def announce(self, mode: Mode, key: SpaceKey) -> Space:
+        """A space that is not live is announced; it has one reference then. It must not be :attr:`full`."""
+        entry = self._free[-1]
+        space = Space(mode, key, entry=entry)
+        first = entry * _WORDS
+        for i, word in enumerate((_NUMBERS[mode], *space.gpas, 0, 0), start=first + _MODE):
+            self._words[i] = word
+        self._commit(first + _REFERENCES, 1)
+        self._free.pop()
+        self._spaces[key] = space
         self._last = None
+        return space
 
-    def remove(self, space: Space) -> None:
-        """The guest is done with a live space."""
+    def set_references(self, space: Space, count: int) -> None:
+        """The guest announced a live space again, or took an announcement back. With 0 it is not live any more."""
+        assert space.entry is not None
+        self._commit(space.entry * _WORDS + _REFERENCES, count)
+        space.refs = count
+        if not count:
+            self._free.append(space.entry)
+            self._remove(space)
+
+    def forget(self, space: Space) -> None:
+        """This process is done with a live space. The region keeps it for a successor."""
+        space.refs = 0
+        self._remove(space)
+
+    def _remove(self, space: Space) -> None:
+        space.entry = None
         del self._spaces[space.roots]
         self._last = None
 
@@ -113,3 +202,37 @@ class LiveSpaces:
     def oldest_shadowed(self, but: Space | None) -> Space | None:
         """The space with a shadow that was submitted longest ago; ``but`` does not count."""
         return next((space for space in self._shadowed if space is not but), None)
+
+    def violations(self) -> Iterator[str]:
+        """What the region says that is not so, a line each; for tests."""
+        expected = {space.entry: [space.refs, _NUMBERS[space.mode], *space.gpas, 0, 0] for space in self}
+        for entry in range(len(self._words) // _WORDS):
+            words = self._words[entry * _WORDS : (entry + 1) * _WORDS].tolist()
+            if entry in expected and words != expected[entry]:
+                yield f"entry {entry} of the live spaces says {words}, not {expected[entry]}"
+        used = [entry for entry in self._free if self._words[entry * _WORDS]]
+        if used or expected.keys() & self._free:
+            yield f"entries {used} of the live spaces are said to be free"
+
+
+def _read(region: memoryview) -> list[int]:
+    """The words of a region. Raises DataError if some of the memory is not there."""
+    words = ffi.new("uint64_t[]", len(region))
+    if lib.xd_guard_install() or lib.xd_read_words(words, ffi.from_buffer("uint64_t[]", region), len(region)):
+        raise DataError("the record of live spaces is not there as a whole")
+    return list(ffi.unpack(words, len(region)))
+
+
+def _space(entry: int, words: Sequence[int]) -> Space:
+    """The space that an entry with references is. Raises DataError if it cannot be one."""
+    mode = _MODES.get(words[_MODE])
+    roots = words[_ROOTS]
+    if (
+        mode is None
+        or words[_REFERENCES] > _MOST_REFERENCES
+        or any(root % PAGE_SIZE for root in roots)
+        or any(roots[mode.root_count :])
+        or any(words[_ZEROS])
+    ):
+        raise DataError(f"entry {entry} of the live spaces is damaged")
+    return Space(mode, tuple(roots[: mode.root_count]), words[_REFERENCES], entry)

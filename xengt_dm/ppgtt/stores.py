@@ -12,8 +12,8 @@ has. Then,
   be thousands of tables, and is work in slices.
 * if it has *none*, the store is a late one, and there is nothing to be shown.
 
-What is work in slices (:mod:`xengt_dm.steps`) is begun already when it is returned: memory has the value, and the tables
-that the shadow is behind with are marked as unread, so that nobody takes them for what the guest's tables say.
+What is work in slices (:mod:`xengt_dm.steps`) is begun already when it is returned: memory has the value, and the
+tables that the shadow is behind with are marked as unread, so that nobody takes them for what the guest's tables say.
 """
 
 from __future__ import annotations

@@ -62,9 +62,7 @@ class Syncer:
         work, leaves = self._work, self._tree.leaves
         if self._protector.gaps != self._gaps:
             self._notice_gaps()
-        count = lib.xd_sync_slice_begin(
-            self._shadow, space.gpas, space.numbers, space.count, work, leaves.resyncing
-        )
+        count = lib.xd_sync_slice_begin(self._shadow, space.gpas, space.numbers, space.count, work, leaves.resyncing)
         if not count:
             return None
         if 0 < count <= SLICE:
