@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from tests.support.tables import FRAME
+from xengt_dm._embedded import lib
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 
 #: Operations that are remembered.
@@ -25,6 +27,8 @@ class Did(NamedTuple):
 
     def touches(self, gpa: int) -> bool:
         """Whether it may have stored to an address, or loaded from it."""
+        if self.kind in (lib.XD_OP_ADD, lib.XD_OP_REMOVE):
+            return self.at <= gpa // FRAME < self.at + self.count
         reach = max(self.count, 1) * max(self.size, 1)
         first = -reach if self.down else -8
         return any(first <= gpa - where < reach + 8 for where in (self.at, self.other))
@@ -54,4 +58,4 @@ class History(Vcpu):
 
     def of(self, gpa: int) -> list[str]:
         """The last operations at an address, the latest last."""
-        return [str(did) for did in self._last if did.touches(gpa)][-8:]
+        return [str(did) for did in self._last if did.touches(gpa)][-12:]
