@@ -4,23 +4,23 @@
                                       \\-> engine
 
 :func:`open_instance` makes the parts in the order in which they need each other; each gets what it needs in its
-constructor, and none is told later of another. :func:`start`, :func:`adopt` and :func:`stop` are the three orders in
-which things happen in the hypervisor, each to be read from top to bottom.
+constructor, and none is told later of another. :func:`start`, :func:`.adoption.adopt` and :func:`stop` are the three
+orders in which things happen in the hypervisor, each to be read from top to bottom. What a successor must know is in
+the instance's state (:mod:`xengt_dm.state.layout`), on which the parts are made.
 """
 
 from __future__ import annotations
 
-import mmap
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._core import ffi
+from xengt_dm.adoption import Found, adopt, adopt_without_state, find_state
 from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
 from xengt_dm.errors import DomainGoneError
@@ -30,20 +30,22 @@ from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.loop import ROUND_SECONDS, ROUNDS_SECONDS, ServeLoop
-from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind, RangeRecord
-from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach
+from xengt_dm.ioreq.ranges import Range, RangeRecord, RangesRegion
+from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach, left_server
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES
+from xengt_dm.ppgtt.space import LiveSpaces
 from xengt_dm.state.buffer import State
-from xengt_dm.state.layout import Capacities, Layout
+from xengt_dm.state.layout import Capacities
+from xengt_dm.state.life import Life
+from xengt_dm.state.store import PrivateStore, StateStore
 from xengt_dm.stats.page import StatsPage
-from xengt_dm.steps import complete
 from xengt_dm.traps.claim import ClaimTraps
-from xengt_dm.traps.guard_ranges import guard_range, search_ram
+from xengt_dm.traps.protected import ProtectedBitmap, ProtectedRecord
 from xengt_dm.traps.ranges import RangeTraps
 from xengt_dm.traps.write_traps import WriteTraps
-from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE
+from xengt_dm.units import PAGE_SIZE
 from xengt_dm.vgpu.device import Vgpu
 from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
 from xengt_dm.vgpu.state import DeviceState
@@ -54,13 +56,11 @@ DEFAULT_MAX_SPACES = int(KEYS["shadow.max_spaces"].default)
 #: A chunk is the 2 MiB of guest memory that are mapped together (xengt_dm/ppgtt/guest_frames.py).
 CHUNK_MIB: Final = CHUNK_FRAMES * PAGE_SIZE >> 20
 DEFAULT_MAX_MAPPED_CHUNKS = int(KEYS["shadow.max_mapped_mib"].default) // CHUNK_MIB
-#: How long a successor waits for a vCPU to take its predecessor's answer. One that is paused takes none, and then we go
-#: on without it.
-TAKEN_SECONDS: Final = 1.0
-_LOOK_SECONDS: Final = 0.001
+
+MOST_REBUILDS: Final = 5
 
 #: How frames are write-protected, by what the hypervisor offers.
-TrapsMaker = Callable[[DomainPort, int, Slots, RangeRecord], WriteTraps]
+TrapsMaker = Callable[[DomainPort, int, Slots, RangeRecord, ProtectedRecord], WriteTraps]
 WRITE_TRAPS: Final[Mapping[WriteTrap, TrapsMaker]] = {
     WriteTrap.CLAIM: ClaimTraps,
     WriteTrap.RANGES: RangeTraps,
@@ -100,6 +100,23 @@ class Settings:
             ),
         )
 
+    def continued(self, state: State) -> Settings:
+        """These, but with what a guest and an operator have seen of the instance that left ``state``."""
+        life = state.life
+        return replace(
+            self,
+            bar0=life.bar0,
+            generation=life.generation,
+            sync=Sync.RELAXED if life.relaxed else Sync.STRICT,
+            max_spaces=state.layout.capacities.spaces,
+        )
+
+    def record(self, state: State) -> None:
+        """Have ``state`` say what holds."""
+        life = state.life
+        life.bar0, life.generation, life.relaxed = self.bar0, self.generation, self.sync is Sync.RELAXED
+        life.max_tables, life.max_mapped_chunks = self.max_tables, self.max_mapped_chunks
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -114,7 +131,14 @@ class Instance:
     bar0: Bar
     loop: ServeLoop
     stats: StatsPage
+    #: The state, and whether a predecessor left it.
+    found: Found
     _one_at_a_time: trio.Lock = field(default_factory=trio.Lock)
+
+    @property
+    def life(self) -> Life:
+        """What holds beyond the device, for a successor."""
+        return self.found.state.life
 
     def tell_stats(self) -> None:
         """Write what the stats page says beyond counts."""
@@ -137,6 +161,7 @@ class Instance:
                 await self._quiesce()
 
     async def _quiesce(self) -> None:
+        self.life.quiesced = True  # first, so that a successor brings it to its end
         await self.loop.run(self.engine.quiesce())
         await self.loop.run(self.traps.unprotect_adopted())
         with trio.move_on_after(ROUNDS_SECONDS):
@@ -156,6 +181,7 @@ class Instance:
             if not self.engine.quiesced:
                 return True
             self.server.claim()
+            self.life.quiesced = False
             counters = self.engine.counters
             refused = counters.unprotectable_entries
             await self.loop.run(self.engine.resume())
@@ -164,6 +190,34 @@ class Instance:
             await self._quiesce()
             return False
 
+    async def set_mode(self, sync: Sync) -> None:
+        """When shadows follow, from here on and in successors. Raises CallError."""
+        self.life.relaxed = sync is Sync.RELAXED
+        await self.loop.run(self.engine.set_sync_mode(sync))
+
+    async def take_up(self) -> bool:
+        """What is left to be done once requests are served again, after a predecessor's death: build the shadows, and
+        unprotect what they do not need; or bring a quiesce to its end. Raises CallError.
+
+        Returns False if :data:`MOST_REBUILDS` daemons in a row died while they built the shadows. Then nothing is built
+        before its submission: that is a request, which is not served for ever if it kills.
+        """
+        life = self.life
+        life.adoptions = 0  # it came to serve
+        if not self.found.kept:
+            return True
+        async with self._one_at_a_time:
+            if self.engine.quiesced:
+                await self._quiesce()
+                return True
+            again = life.rebuilds < MOST_REBUILDS
+            if again:
+                life.rebuilds += 1
+                await self.loop.run(self.engine.rebuild())
+            life.rebuilds = 0
+            await self.loop.run(self.traps.unprotect_adopted())
+            return again
+
 
 @contextmanager
 def open_instance(
@@ -171,51 +225,71 @@ def open_instance(
     settings: Settings,
     *,
     record: IdRecord | None = None,
+    store: StateStore | None = None,
     ranges: RangeRecord | None = None,
+    left_ranges: Callable[[], list[Range] | None] = lambda: None,
+    refused: Callable[[str], None] = lambda problem: None,
     directory: Path | None = None,
     write_traps: Mapping[WriteTrap, TrapsMaker] = WRITE_TRAPS,
 ) -> Iterator[Instance]:
     """A device model on ``port``'s domain, from its registration to its last answer.
 
-    ``record`` and ``ranges`` outlive this process, so that a successor can adopt the server; without them nobody can.
-    ``directory`` takes the stats page; without one it is private. Raises CallError, OSError.
+    ``record`` and ``store`` outlive this process, so that a successor can adopt the server and go on with the state;
+    without them nobody can. ``left_ranges`` returns the ranges of a predecessor that kept no state, None if there is no
+    record of them. ``refused`` is told why a predecessor's state is not used. ``ranges``: where they are recorded in
+    place of the state. ``directory`` takes the stats page; without one it is private. Raises CallError, OSError.
     """
+    record, store = record or NoIdRecord(), store or PrivateStore()
     with _marking_an_orderly_end(StatsPage(directory, port.domid)) as stats:
         make_traps = write_traps[port.write_trap]  # refused here, where Xen does not show every store
-        timing = ffi.addressof(stats.counters, "timing")
-        state = private_state(Capacities(port.frame_limit, settings.max_spaces))
-        journal = Journal(state.journal, state.words)
-        server = attach(port, record or NoIdRecord(), ranges or NoRangeRecord(), timing, journal)
+        left = left_server(port, record)
+        found = find_state(store, left, Capacities(port.frame_limit, settings.max_spaces))
+        state = found.state
+        if found.problem is not None:
+            stats.counters.refused_states += 1
+            refused(found.problem)
+        if found.kept:
+            settings = settings.continued(state)
+        settings.record(state)
         try:
-            instance = _wire(server, settings, stats, make_traps, state, journal)
-        except BaseException:
-            server.abandon()
-            raise
-        try:
-            if server.adopted:
-                adopt(server, instance.traps, {instance.bar0: settings.bar0})
-            else:
-                start(server, {instance.bar0: settings.bar0})
-            instance.tell_stats()
-            yield instance
+            journal = Journal(state.journal, state.words)
+            timing = ffi.addressof(stats.counters, "timing")
+            server = attach(port, left, record, ranges or RangesRegion(state.ranges), timing, journal, state.life)
+            try:
+                instance = _wire(server, settings, stats, make_traps, found, journal)
+            except BaseException:
+                server.abandon()
+                raise
+            try:
+                bars = {instance.bar0: settings.bar0}
+                if found.kept:
+                    frames = ProtectedBitmap(state.protected, port.frame_limit).frames()
+                    adopt(server, instance.traps, bars, frames, quiesced=instance.engine.quiesced)
+                elif server.adopted:
+                    adopt_without_state(server, instance.traps, bars, left_ranges())
+                    state.is_of(server.id)
+                else:
+                    state.is_of(server.id)
+                    start(server, bars)
+                instance.tell_stats()
+                yield instance
+            finally:
+                if server.owned:
+                    stop(server, instance.loop, instance.traps, instance.engine)
+                else:
+                    leave(server, instance.engine)
         finally:
-            if server.owned:
-                stop(server, instance.loop, instance.traps, instance.engine)
-            else:
-                leave(server, instance.engine)
+            if record.read() is None:  # the server is gone, so nobody will succeed
+                store.remove()
 
 
 def _wire(
-    server: IoreqServer,
-    settings: Settings,
-    stats: StatsPage,
-    make_traps: TrapsMaker,
-    state: State,
-    journal: Journal,
+    server: IoreqServer, settings: Settings, stats: StatsPage, make_traps: TrapsMaker, found: Found, journal: Journal
 ) -> Instance:
     """Make the parts. Nothing happens in the hypervisor."""
-    port = server.port
-    traps = make_traps(port, server.id, server.slots, server.ranges)
+    port, state = server.port, found.state
+    protected = ProtectedBitmap(state.protected, port.frame_limit)
+    traps = make_traps(port, server.id, server.slots, server.ranges, protected)
     engine = Engine(
         traps,
         traps,
@@ -224,8 +298,9 @@ def _wire(
         generation=settings.generation,
         sync=settings.sync,
         max_tables=settings.max_tables,
-        max_spaces=settings.max_spaces,
         max_mapped_chunks=settings.max_mapped_chunks,
+        spaces=LiveSpaces(settings.max_spaces, state.spaces, journal.changes_of(state.layout["spaces"].offset)),
+        quiesced=state.life.quiesced,
     )
     device = Vgpu(
         engine,
@@ -234,19 +309,12 @@ def _wire(
         vgt_id=port.domid + 1,
         graphics=settings.graphics,
     )
-    device.reset()
+    if not found.kept:
+        device.reset()
     bus = Bus(engine.stores, stats.counters, journal)
     bar0 = Bar(bus, device, BAR0_SIZE, server)
     loop = ServeLoop(server, bus, journal, traps, engine, stats.pointer)
-    return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats)
-
-
-def private_state(capacities: Capacities) -> State:
-    """A fresh state that no successor finds; in small pages, so that an untouched page costs nothing."""
-    memory = mmap.mmap(-1, Layout(capacities).size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a kernel without huge pages
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return State.create(memoryview(memory), capacities)
+    return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats, found)
 
 
 def start(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[Range] = ()) -> None:
@@ -261,65 +329,6 @@ def start(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[Range]
     for each in fixed:
         server.add_range(each)
     server.channels.bind(range(server.slots.vcpus))
-
-
-def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int], fixed: Collection[Range] = ()) -> None:
-    """Take over the server of a predecessor that died, with what waits in its slots. ``bars``, ``fixed``: as in
-    :func:`start`.
-
-    Facts: what the predecessor had protected is not on record. Only a release of the claim makes RAM of frames that
-    nobody can name, and it must not fall between an answer and the end of the instruction that the answer is for
-    (:mod:`xengt_dm.traps.state`). What we do: have every answer that the predecessor gave be taken; release the claim
-    and make it again; protect again what the requests that are not answered yet store to.
-
-    If this fails, or this process dies, the server is left as it is by then, for the next successor: nothing was
-    answered, and every range is on record. Raises CallError, OSError.
-    """
-    port, channels = server.port, server.channels
-    server.enable()  # it was, unless the predecessor died very early
-
-    # Which ranges there are.
-    left = server.ranges.read()
-    if left is None:
-        left = [guard_range(gfn) for gfn in search_ram(port, server.id)]
-    server.ranges.start(left)
-    traps.adopt_guard_ranges([each.first >> PAGE_SHIFT for each in left if each.kind is RangeKind.GUARD])
-
-    # Make RAM of every frame but those of stores that are not over.
-    traps.guard_in_flight()
-    if port.retype_in_flight_is_fatal:
-        channels.bind(range(server.slots.vcpus))
-        _have_answers_taken(server)
-        server.enable()  # a barrier: the instructions of those answers are over
-    server.claim_again()
-    traps.claim_released()
-    traps.protect_in_flight()
-    complete(traps.unprotect_adopted())
-
-    # The device's ranges, if they are not what the predecessor had.
-    wanted = [*fixed, *(bar.range_at(address) for bar, address in bars.items())]
-    for each in left:
-        if each.kind is not RangeKind.GUARD and each not in wanted:
-            server.remove_range(each)
-    for bar, address in bars.items():
-        bar.map(address)
-    for each in fixed:
-        server.add_range(each)
-
-    channels.bind(range(server.slots.vcpus))
-    server.owned = True  # from here on we can answer
-
-
-def _have_answers_taken(server: IoreqServer) -> None:
-    """Notify the vCPUs whose answers are there until they have taken them, for :data:`TAKEN_SECONDS` at most."""
-    slots = server.slots
-    deadline = time.monotonic() + TAKEN_SECONDS
-    while answered := [vcpu for vcpu in range(slots.vcpus) if slots.state(vcpu) == lib.XD_STATE_RESP_READY]:
-        for vcpu in answered:
-            server.channels.notify(vcpu)
-        if time.monotonic() >= deadline:
-            return
-        time.sleep(_LOOK_SECONDS)
 
 
 def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine) -> None:

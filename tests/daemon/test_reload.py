@@ -35,6 +35,9 @@ class Instance:
     async def run(self, work: Steps[None]) -> None:
         complete(work)
 
+    async def set_mode(self, sync: Sync) -> None:
+        await self.run(self.engine.set_sync_mode(sync))
+
 
 @pytest.fixture(name="logged")
 def fixture_logged() -> Iterator[io.StringIO]:

@@ -53,7 +53,9 @@ class Predecessor:
         self.model.close()
 
     def succeeded(self, port: EmbeddedPort, settings: Settings | None = None) -> AbstractContextManager[Instance]:
-        return open_instance(port, settings or Settings(), record=self.record, ranges=self.ranges)
+        return open_instance(
+            port, settings or Settings(), record=self.record, ranges=self.ranges, left_ranges=self.ranges.read
+        )
 
 
 def serve_until(instance: Instance, done: Callable[[], bool]) -> None:

@@ -11,13 +11,14 @@ from tests.support.device_model import FRAME, PATIENCE, DeviceModel
 from tests.support.faults import wait_until_blocked
 from tests.support.records import IdRecord, RangeRecord
 from xengt_dm._core import ffi
+from xengt_dm.adoption import adopt_without_state
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
-from xengt_dm.instance import Settings, adopt, open_instance
+from xengt_dm.instance import Settings, open_instance
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.ranges import Range, RangeKind
-from xengt_dm.ioreq.server import attach
+from xengt_dm.ioreq.server import attach, left_server
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import guard_range
 from xengt_dm.vgpu.registers import BAR0_SIZE
@@ -84,11 +85,12 @@ def adopt_and_die(port: PolledPort, record: IdRecord, ranges: RangeRecord) -> No
     """A successor, killed when it has adopted the server."""
     stats = ffi.new("xd_stats *")
     journal = Journal.private()
-    server = attach(port, record, ranges, ffi.addressof(stats.counters, "timing"), journal)
+    left = left_server(port, record)
+    server = attach(port, left, record, ranges, ffi.addressof(stats.counters, "timing"), journal)
     assert server.adopted
     bus = Bus(None, stats.counters, journal)  # type: ignore[arg-type]
     bar = Bar(bus, None, BAR0_SIZE, server)  # type: ignore[arg-type]
-    adopt(server, ClaimTraps(port, server.id, server.slots, ranges), {bar: BAR0})
+    adopt_without_state(server, ClaimTraps(port, server.id, server.slots, ranges), {bar: BAR0}, ranges.read())
     port.close()
 
 
@@ -117,7 +119,9 @@ def test_an_adoption_leaves_qemus_devices_alone(recorded: bool, rep_stores: bool
             assert qemu.reads > before
             assert ranges.ranges is not None
             assert ranges.ranges >= {bar0}
-        with open_instance(PolledPort(domain, qemu), Settings(bar0=BAR0), record=record, ranges=ranges) as instance:
+        with open_instance(
+            PolledPort(domain, qemu), Settings(bar0=BAR0), record=record, ranges=ranges, left_ranges=ranges.read
+        ) as instance:
             instance.traps.drop_guard_ranges()
             instance.loop.answer_begun()
             assert domain.range_count(instance.server.id) == 1

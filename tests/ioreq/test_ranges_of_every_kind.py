@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -15,16 +14,16 @@ from tests.support.faults import Call, fail_nth, wait_until_blocked
 from tests.support.records import IdRecord
 from tests.support.serving import serve_all
 from xengt_dm._core import ffi
+from xengt_dm.adoption import adopt_without_state
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
-from xengt_dm.instance import adopt, start
+from xengt_dm.instance import start
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus, Kind
 from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.loop import ServeLoop
-from xengt_dm.ioreq.ranges import Range, RangeKind
-from xengt_dm.ioreq.server import IoreqServer, attach
-from xengt_dm.run_dir.ranges import RangesFile
+from xengt_dm.ioreq.ranges import Range, RangeKind, RangesRegion
+from xengt_dm.ioreq.server import IoreqServer, attach, left_server
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.units import sbdf
 
@@ -41,14 +40,16 @@ each_kind = pytest.mark.parametrize("added", ALL, ids=lambda added: added.kind.n
 class DeviceModel:
     """A device with a BAR, ports and configuration space, in a process of its own that can die."""
 
-    def __init__(self, domain: EmbeddedDomain, record: IdRecord, directory: Path) -> None:
+    def __init__(self, domain: EmbeddedDomain, record: IdRecord, memory: memoryview) -> None:
         self.world = World()
         stats = ffi.new("xd_stats *")
         journal = Journal.private()
         self.bus = Bus(self.world, stats.counters, journal)
         self.port = EmbeddedPort(domain)
         timing = ffi.addressof(stats.counters, "timing")
-        self.server: IoreqServer = attach(self.port, record, RangesFile(directory), timing, journal)
+        self.server: IoreqServer = attach(
+            self.port, left_server(self.port, record), record, RangesRegion(memory), timing, journal
+        )
         self.traps = ClaimTraps(self.port, self.server.id, self.server.slots, self.server.ranges)
         self.loop = ServeLoop(self.server, self.bus, journal, self.traps, self, stats)  # type: ignore[arg-type]
         self.bars = {Bar(self.bus, self.world, BAR_SIZE, self.server): BAR}
@@ -57,6 +58,10 @@ class DeviceModel:
         """Put the ports and the function on the bus."""
         self.bus.insert(Kind.PORT, PORT, PORTS, self.world)
         self.bus.insert(Kind.PCI_CONFIG, FUNCTION << 32, 256, self.world)
+
+
+def adopt(model: DeviceModel, bars: dict[Bar, int], fixed: Collection[Range] = ()) -> None:
+    adopt_without_state(model.server, model.traps, bars, model.server.ranges.read(), fixed)
 
 
 def read_all(vcpu: Vcpu) -> None:
@@ -73,6 +78,12 @@ def counts(domain: EmbeddedDomain, server: int) -> list[int]:
 def serve(domain: EmbeddedDomain, model: DeviceModel) -> None:
     while not domain.join(0.01):
         serve_all(model.loop)
+
+
+@pytest.fixture
+def memory() -> memoryview:
+    """What outlives the processes."""
+    return memoryview(bytearray(16 * 64)).cast("Q")
 
 
 @pytest.fixture
@@ -95,7 +106,7 @@ class Dead(NamedTuple):
 
 
 @contextmanager
-def dead(domain: EmbeddedDomain, directory: Path) -> Iterator[Dead]:
+def dead(domain: EmbeddedDomain, memory: memoryview) -> Iterator[Dead]:
     """A device model that started with ranges of every kind and died; two vCPUs wait for an answer."""
     record = IdRecord()
     waiting: dict[str, int] = {}
@@ -106,7 +117,7 @@ def dead(domain: EmbeddedDomain, directory: Path) -> Iterator[Dead]:
     def read_function(vcpu: Vcpu) -> None:
         waiting["function"] = vcpu.pci_read(FUNCTION, 4, 4)
 
-    first = DeviceModel(domain, record, directory)
+    first = DeviceModel(domain, record, memory)
     first.insert()
     start(first.server, first.bars, [PORT_RANGE, PCI_RANGE])
     assert counts(domain, first.server.id) == [1, 1, 1]
@@ -118,18 +129,18 @@ def dead(domain: EmbeddedDomain, directory: Path) -> Iterator[Dead]:
     wait_until_blocked(domain, 0)
     wait_until_blocked(domain, 1)
     first.port.close()
-    assert RangesFile(directory).read() == ALL
+    assert RangesRegion(memory).read() == ALL
     yield Dead(record, first.server.id, waiting)
 
 
-def test_a_successor_adopts_them(domain: EmbeddedDomain, tmp_path: Path) -> None:
-    with dead(domain, tmp_path) as (record, server, waiting):
-        model = DeviceModel(domain, record, tmp_path)
+def test_a_successor_adopts_them(domain: EmbeddedDomain, memory: memoryview) -> None:
+    with dead(domain, memory) as (record, server, waiting):
+        model = DeviceModel(domain, record, memory)
         model.insert()
-        adopt(model.server, model.traps, model.bars, [PORT_RANGE, PCI_RANGE])
+        adopt(model, model.bars, [PORT_RANGE, PCI_RANGE])
         assert model.server.id == server
         assert counts(domain, server) == [1, 1, 1]
-        assert sorted(RangesFile(tmp_path).read() or []) == sorted(ALL)
+        assert sorted(RangesRegion(memory).read() or []) == sorted(ALL)
         model.loop.answer_begun()
         serve(domain, model)
         assert waiting == {"ports": 0x55667788, "function": 0x55667788}
@@ -137,16 +148,16 @@ def test_a_successor_adopts_them(domain: EmbeddedDomain, tmp_path: Path) -> None
         serve(domain, model)
         assert model.world.calls.count(("read", 4, 4)) == 4
         model.server.destroy()
-        assert RangesFile(tmp_path).read() is None
+        assert RangesRegion(memory).read() == []
 
 
-def test_a_successor_removes_those_that_it_no_longer_wants(domain: EmbeddedDomain, tmp_path: Path) -> None:
+def test_a_successor_removes_those_that_it_no_longer_wants(domain: EmbeddedDomain, memory: memoryview) -> None:
     """The accesses that wait in the slots are answered: they reach no device."""
-    with dead(domain, tmp_path) as (record, server, waiting):
-        model = DeviceModel(domain, record, tmp_path)
-        adopt(model.server, model.traps, model.bars)
+    with dead(domain, memory) as (record, server, waiting):
+        model = DeviceModel(domain, record, memory)
+        adopt(model, model.bars)
         assert counts(domain, server) == [1, 0, 0]
-        assert RangesFile(tmp_path).read() == [MEMORY_RANGE]
+        assert RangesRegion(memory).read() == [MEMORY_RANGE]
         model.loop.answer_begun()
         serve(domain, model)
         assert waiting == {"ports": ALL_ONES, "function": ALL_ONES}
@@ -155,20 +166,20 @@ def test_a_successor_removes_those_that_it_no_longer_wants(domain: EmbeddedDomai
         assert domain.join(PATIENCE)  # though nobody serves
 
 
-def test_one_kind_goes_and_another_comes(domain: EmbeddedDomain, tmp_path: Path) -> None:
-    with dead(domain, tmp_path) as (record, server, waiting):
-        model = DeviceModel(domain, record, tmp_path)
+def test_one_kind_goes_and_another_comes(domain: EmbeddedDomain, memory: memoryview) -> None:
+    with dead(domain, memory) as (record, server, waiting):
+        model = DeviceModel(domain, record, memory)
         model.insert()
         other = Range(RangeKind.PORT, 0xD000, 0xD007)
-        adopt(model.server, model.traps, {}, [PCI_RANGE, other])
+        adopt(model, {}, [PCI_RANGE, other])
         assert not waiting
         assert counts(domain, server) == [0, 1, 1]
-        assert sorted(RangesFile(tmp_path).read() or []) == [other, PCI_RANGE]
+        assert sorted(RangesRegion(memory).read() or []) == [other, PCI_RANGE]
 
 
 @pytest.mark.parametrize("call", ["map_pci", "map_ports", "unmap_pci", "unmap_ports", "unmap_mmio"])
 def test_a_successor_that_fails_leaves_them_to_the_next(
-    domain: EmbeddedDomain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    domain: EmbeddedDomain, memory: memoryview, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     """Whichever change of a range fails, it is still on record."""
 
@@ -177,18 +188,18 @@ def test_a_successor_that_fails_leaves_them_to_the_next(
 
     other = Range(RangeKind.PORT, 0xD000, 0xD007)
     fixed = [PCI_RANGE, other] if call.startswith("map") else []
-    with dead(domain, tmp_path) as (record, server, waiting):
-        failing = DeviceModel(domain, record, tmp_path)
+    with dead(domain, memory) as (record, server, waiting):
+        failing = DeviceModel(domain, record, memory)
         failing.insert()
         monkeypatch.setattr(failing.port, call, fail)
         with pytest.raises(HostError):
-            adopt(failing.server, failing.traps, {}, fixed)
-        on_record = [each.kind for each in RangesFile(tmp_path).read() or []]
+            adopt(failing, {}, fixed)
+        on_record = [each.kind for each in RangesRegion(memory).read() or []]
         assert sum(counts(domain, server)) <= len(on_record)
         failing.port.close()
-        model = DeviceModel(domain, record, tmp_path)
+        model = DeviceModel(domain, record, memory)
         model.insert()
-        adopt(model.server, model.traps, model.bars, [PORT_RANGE, PCI_RANGE])
+        adopt(model, model.bars, [PORT_RANGE, PCI_RANGE])
         assert counts(domain, server) == [1, 1, 1]
         model.loop.answer_begun()
         serve(domain, model)
@@ -199,45 +210,45 @@ def test_a_successor_that_fails_leaves_them_to_the_next(
 
 
 @pytest.fixture
-def model(domain: EmbeddedDomain, tmp_path: Path) -> DeviceModel:
-    return DeviceModel(domain, IdRecord(), tmp_path)
+def model(domain: EmbeddedDomain, memory: memoryview) -> DeviceModel:
+    return DeviceModel(domain, IdRecord(), memory)
 
 
 @each_kind
-def test_a_range_comes_and_goes(domain: EmbeddedDomain, tmp_path: Path, model: DeviceModel, added: Range) -> None:
+def test_a_range_comes_and_goes(domain: EmbeddedDomain, memory: memoryview, model: DeviceModel, added: Range) -> None:
     model.server.add_range(added)
-    assert RangesFile(tmp_path).read() == [added]
+    assert RangesRegion(memory).read() == [added]
     assert counts(domain, model.server.id)[ALL.index(added)] == sum(counts(domain, model.server.id)) == 1
     with pytest.raises(HostError) as caught:
         model.server.add_range(added)
     assert caught.value.errno == errno.EEXIST
-    assert RangesFile(tmp_path).read() == [added], "Xen still has it"
+    assert RangesRegion(memory).read() == [added], "Xen still has it"
     model.server.remove_range(added)
     model.server.remove_range(added)
-    assert RangesFile(tmp_path).read() == []
+    assert RangesRegion(memory).read() == []
     assert counts(domain, model.server.id) == [0, 0, 0]
 
 
 @each_kind
 def test_a_range_that_is_refused_is_not_on_record(
-    domain: EmbeddedDomain, tmp_path: Path, model: DeviceModel, added: Range
+    domain: EmbeddedDomain, memory: memoryview, model: DeviceModel, added: Range
 ) -> None:
     fail_nth(domain, 1, errno.ENOMEM, Call.MAP_RANGE)
     with pytest.raises(HostError):
         model.server.add_range(added)
-    assert RangesFile(tmp_path).read() == []
+    assert RangesRegion(memory).read() == []
     assert counts(domain, model.server.id) == [0, 0, 0]
 
 
 @each_kind
 def test_a_range_that_the_predecessor_did_not_get_any_more(
-    domain: EmbeddedDomain, tmp_path: Path, model: DeviceModel, added: Range
+    domain: EmbeddedDomain, memory: memoryview, model: DeviceModel, added: Range
 ) -> None:
     """It was on record when its process died, and Xen had not been asked for it."""
     record = IdRecord(model.server.id)
     model.server.ranges.add(added)
     model.port.close()
-    after = DeviceModel(domain, record, tmp_path)
-    adopt(after.server, after.traps, {})
-    assert RangesFile(tmp_path).read() == []
+    after = DeviceModel(domain, record, memory)
+    adopt(after, {})
+    assert RangesRegion(memory).read() == []
     assert counts(domain, after.server.id) == [0, 0, 0]

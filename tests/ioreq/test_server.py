@@ -14,16 +14,17 @@ import pytest
 from tests.support.device_model import PATIENCE, DeviceModel
 from tests.support.faults import fail_nth, wait_until_blocked
 from xengt_dm._core import ffi, lib
+from xengt_dm.adoption import adopt_without_state
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
-from xengt_dm.instance import adopt, start, stop
+from xengt_dm.instance import start, stop
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Answer, Bus
 from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind
 from xengt_dm.ioreq.request import Request
-from xengt_dm.ioreq.server import IoreqServer, attach
+from xengt_dm.ioreq.server import IoreqServer, attach, left_server
 from xengt_dm.traps.claim import ClaimTraps
 
 BAR = 0xF000_0000
@@ -97,7 +98,8 @@ class Life:
     def attached(self) -> Iterator[ServeLoop]:
         """A server that exists, whose loop :meth:`handle` answers."""
         timing = ffi.addressof(self.stats.counters, "timing")
-        server = self.server = attach(self.port, self.record, NoRangeRecord(), timing, self.journal)
+        left = left_server(self.port, self.record)
+        server = self.server = attach(self.port, left, self.record, NoRangeRecord(), timing, self.journal)
         self.traps = ClaimTraps(self.port, server.id, server.slots, server.ranges)
         loop = ServeLoop(server, self, self.journal, self.traps, self, self.stats)  # type: ignore[arg-type]
         try:
@@ -127,7 +129,7 @@ class Life:
         self.record.server = server
         with self.attached() as loop:
             assert self.server.adopted
-            adopt(self.server, self.traps, self.bars())
+            adopt_without_state(self.server, self.traps, self.bars(), None)
             yield loop
 
     def happened(self, *steps: str) -> bool:

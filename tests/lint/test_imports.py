@@ -62,6 +62,7 @@ RULES = {
     "state": Rule(f"_core {COMMON}", "", why="is what a successor knows, whoever writes it"),
     "state.layout": Rule("units", "", effects=False, why="figures only"),
     "state.life": Rule("state.layout", "", effects=False, why="words in memory"),
+    "state.store": Rule(f"state.buffer state.layout {COMMON}", "", why="a Protocol, and a place of no file"),
     "state.buffer": Rule(f"state.layout state.life {COMMON}", "", effects=False, why="sans-io: views of any memory"),
     "vgpu": Rule(f"ppgtt state.layout {COMMON}", "", effects=False, why="sans-io: a device sees offsets and values"),
     "ioreq": Rule(f"{ANY_HYPERVISOR} _core {COMMON}", "trio", why="serves any hypervisor, device and shadows"),
@@ -90,12 +91,19 @@ RULES = {
     "control.client": Rule(
         f"control.answers control.protocol control.socket run_dir.owner {COMMON}", "", why="must answer at once"
     ),
+    "adoption": Rule(
+        f"ioreq ppgtt.space state.buffer state.layout state.store traps vgpu.registers _core {COMMON}",
+        "",
+        why="the order in which a successor takes over",
+    ),
     "instance": Rule(
-        f"{ANY_HYPERVISOR} config ioreq ppgtt state stats.page traps vgpu _core {COMMON}", "trio", why="wires the rooms"
+        f"{ANY_HYPERVISOR} adoption config ioreq ppgtt state stats.page traps vgpu _core {COMMON}",
+        "trio",
+        why="wires the rooms",
     ),
     "daemon": Rule(
-        "config control hypervisor.port instance ioreq.bus ioreq.loop log ppgtt.engine run_dir service stats trace "
-        f"vgpu {COMMON}",
+        "config control hypervisor.port instance ioreq.bus ioreq.loop log ppgtt.engine run_dir service state.file "
+        f"stats trace vgpu {COMMON}",
         "structlog trio",
         why="a process around an instance",
     ),

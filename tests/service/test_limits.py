@@ -55,7 +55,7 @@ def test_memory_that_a_group_does_not_allow(tmp_path: Path, group: str) -> None:
         limits.check(config("shadow.max_tables=131072"), root)
     path = root / "sys/fs/cgroup" / group / "memory.max"
     assert str(refused.value) == (
-        f"shadow.max_tables = 131072 may take 796 MiB of memory, and {path} allows 512 MiB; raise MemoryMax= with "
+        f"shadow.max_tables = 131072 may take 812 MiB of memory, and {path} allows 512 MiB; raise MemoryMax= with "
         "`systemctl edit`, or lower shadow.max_tables"
     )
 
@@ -97,7 +97,7 @@ def test_more_mappings_on_a_host_that_allows_them(tmp_path: Path) -> None:
 
 def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda which: (1 << 30, 1 << 30))
-    with pytest.raises(ConfigError, match="may take 2569 MiB of addresses, and RLIMIT_AS allows 1024 MiB"):
+    with pytest.raises(ConfigError, match="may take 2585 MiB of addresses, and RLIMIT_AS allows 1024 MiB"):
         limits.check(config(), host(tmp_path))
     limits.check(config("shadow.max_mapped_mib=256"), tmp_path)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sim import SimProcess
+from tests.support.sim import Console, SimProcess
 
 
 @pytest.fixture
@@ -22,3 +22,20 @@ def scripted_sim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimProces
     with SimProcess(tmp_path_factory.mktemp("sim"), "--guest", "scripted", "--frames", "64") as sim:
         yield sim
         assert sim.end() == (0, "")
+
+
+@pytest.fixture
+def sim(tmp_path: Path) -> Iterator[SimProcess]:
+    with SimProcess(tmp_path / "sim", "--guest", "scripted") as process:
+        yield process
+
+
+@pytest.fixture
+def console(sim: SimProcess) -> Iterator[Console]:
+    with sim.console() as opened:
+        yield opened
+
+
+@pytest.fixture
+def directory(base: Path) -> Path:
+    return base / "1"

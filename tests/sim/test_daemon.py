@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from tests.support.scraping import get, serving_http
-from tests.support.sim import Console, SimProcess, environment
+from tests.support.sim import SimProcess, environment
+from tests.support.sim_space import DATA, L1, L2, L3, L4, TABLES, announce, build, told, walked
 from tests.support.tables import FRAME, address, pte
 from xengt_dm._core import ffi
 from xengt_dm._core import lib as core
@@ -22,35 +21,6 @@ from xengt_dm.cli import main
 from xengt_dm.errors import ExitCode
 from xengt_dm.instance import DEFAULT_BAR0
 from xengt_dm.vgpu import registers as reg
-
-#: Frames of the tables of an L4 space, root first, and of a page that it maps.
-L4, L3, L2, L1, DATA = range(2, 7)
-TABLES = [L4, L3, L2, L1]
-
-
-def told(base: Path, *words: object, domid: int = 1) -> Any:
-    command = [*map(str, words), "--domid", str(domid), "--run-dir", str(base), "--json"]
-    result = CliRunner().invoke(main, command)
-    assert result.exit_code == ExitCode.OK, result.output
-    return json.loads(result.output)
-
-
-def walked(base: Path, va: int, domid: int = 1) -> Any:
-    """The gpa to which a GPU address leads in the only space."""
-    (space,) = told(base, "walk", va, domid=domid)["spaces"]
-    return space["page"]["gpa"]
-
-
-def announce(console: Console, root: int = L4) -> None:
-    console.run(0, "store", DEFAULT_BAR0 + reg.PDP0, 8, root * FRAME)
-    console.run(0, "store", DEFAULT_BAR0 + reg.G2V_NOTIFY, 4, int(reg.Notification.PPGTT_L4_CREATE))
-
-
-def build(console: Console) -> None:
-    """Link the tables of a space, map a page, and announce the space."""
-    for table, child in zip(TABLES, [*TABLES[1:], DATA], strict=True):
-        console.run(0, "store", address(table), 8, pte(child))
-    announce(console)
 
 
 def test_an_operator_sees_what_the_guest_does(tmp_path: Path, base: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -10,10 +12,12 @@ from xengt_dm.errors import DataError
 from xengt_dm.state.buffer import HEADER_SIZE, NO_SERVER, State, read_header
 from xengt_dm.state.layout import MAGIC, MOST_FRAMES, MOST_SPACES, ROWS, VERSION, Capacities, Layout
 from xengt_dm.state.life import Life
+from xengt_dm.state.markdown import layout_table
 from xengt_dm.units import PAGE_SIZE
 
 SMALL = Capacities(frames=64, spaces=3)
 UUID = bytes(range(16))
+BEGIN, END = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
 def made(capacities: Capacities = SMALL) -> tuple[State, bytearray]:
@@ -81,7 +85,7 @@ def test_a_creation_that_was_interrupted_leaves_no_state() -> None:
 )
 def test_a_header_of_another_layout(at: int, value: int, what: str) -> None:
     _, buffer = made()
-    read_header(buffer)
+    read_header(memoryview(buffer))
     struct.pack_into("<Q", buffer, at, value)
     for attempt in (read_header, State):
         with pytest.raises(DataError, match=what):
@@ -137,7 +141,7 @@ def test_the_words_of_life() -> None:
         changed = {i // 8 for i, byte in enumerate(buffer) if byte != before[i]}
         assert len(changed) == 1
         setattr(life, name, 0)
-    assert len(names) == 10
+    assert len(names) == 11
     assert buffer == before
 
 
@@ -156,3 +160,12 @@ def test_the_name_of_a_recording(name: str, read: str) -> None:
     state.life.recording_name = "y" * 2000
     state.life.recording_name = name
     assert State(memoryview(buffer)).life.recording_name == read
+
+
+def test_the_layout_in_the_document(checkout: Path) -> None:
+    path = checkout / "docs" / "crash-only.md"
+    before, _, rest = path.read_text().partition(BEGIN)
+    written, _, after = rest.partition(END)
+    if os.environ.get("XENGT_WRITE"):
+        path.write_text(before + BEGIN + layout_table() + END + after)
+    assert written == layout_table(), "docs/crash-only.md is not what the layout says; it says how to write it anew"

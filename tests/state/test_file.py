@@ -35,15 +35,15 @@ ME = (os.geteuid(),)
 
 
 @contextmanager
-def opened(directory: Path) -> Iterator[StateFile]:
-    with open_state(directory, DOMID, ME) as file:
+def opened(directory: Path, uuid: str | None = UUID) -> Iterator[StateFile]:
+    with open_state(directory, DOMID, ME, uuid) as file:
         yield file
 
 
 def made(directory: Path, uuid: str | None = UUID) -> Path:
     """A file that a predecessor left, with a word that is not 0."""
-    with opened(directory) as file:
-        state = file.create(CAPACITIES, uuid)
+    with opened(directory, uuid) as file:
+        state = file.create(CAPACITIES)
         state.is_of(3)
         state.life.relaxed = True
     return directory / FILE_NAME
@@ -51,18 +51,18 @@ def made(directory: Path, uuid: str | None = UUID) -> Path:
 
 def found(directory: Path, frames: int = FRAMES, uuid: str | None = UUID) -> tuple[State | None, str | None]:
     """What a successor reads, and why it does not if it does not."""
-    with opened(directory) as file:
-        state = file.read(frames, uuid)
+    with opened(directory, uuid) as file:
+        state = file.read(frames)
         return state, file.problem
 
 
 def refused(directory: Path) -> str:
     """Why a successor does not believe what is there. It starts with a state of its own, which the next believes."""
     with opened(directory) as file:
-        assert file.read(FRAMES, UUID) is None
+        assert file.read(FRAMES) is None
         problem = file.problem
         assert problem is not None
-        fresh = file.create(CAPACITIES, UUID)
+        fresh = file.create(CAPACITIES)
         assert not fresh.life.relaxed
         fresh.is_of(4)
     state, now = found(directory)
@@ -230,7 +230,7 @@ def test_a_file_of_somebody_else(tmp_path: Path) -> None:
     assert problem_of(about, (0, about.st_uid)) is None
     assert problem_of(about, (about.st_uid + 1,)) == f"it belongs to user {about.st_uid}"
     with open_state(tmp_path, DOMID, (about.st_uid + 1,)) as opened:
-        assert opened.read(FRAMES, UUID) is None
+        assert opened.read(FRAMES) is None
         assert opened.problem == f"it belongs to user {about.st_uid}"
 
 
@@ -257,7 +257,7 @@ def test_cut_after_it_was_mapped(tmp_path: Path, left: int) -> None:
     made(tmp_path)
     with opened(tmp_path) as file:
         os.truncate(tmp_path / FILE_NAME, left)
-        assert file.read(FRAMES, UUID) is None
+        assert file.read(FRAMES) is None
         assert file.problem == "it was cut while it was read"
     assert "bytes" in refused(tmp_path)
 
@@ -273,7 +273,7 @@ def test_cut_between_two_looks_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(mmap, "mmap", mapped)
     with opened(tmp_path) as left:
         monkeypatch.undo()
-        assert left.read(FRAMES, UUID) is None
+        assert left.read(FRAMES) is None
         assert "cannot be mapped" in str(left.problem)
 
 
@@ -372,10 +372,12 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     made(tmp_path)
+    os.truncate(tmp_path / FILE_NAME, SIZE - PAGE_SIZE)
+    os.truncate(tmp_path / FILE_NAME, SIZE)
     with monkeypatch.context() as context:
         context.setattr(os, "posix_fallocate", full)
         with opened(tmp_path) as file:
-            assert file.read(FRAMES, UUID) is None
+            assert file.read(FRAMES) is None
             assert file.problem == "its memory cannot be reserved: No space left on device"
             with pytest.raises(HostError) as caught:
                 file.create(CAPACITIES)

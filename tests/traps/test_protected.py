@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import random
 import tempfile
-from functools import partial
 
 import pytest
 import trio
@@ -117,8 +116,8 @@ def test_every_frame_that_traps_is_recorded_at_each_hypercall(
     with EmbeddedDomain(WHOLE_FRAMES, 2, xen, rep_stores=rep_stores) as domain:
         port = Port(domain)
         made = {
-            WriteTrap.CLAIM: partial(ClaimTraps, protected=port.bitmap),
-            WriteTrap.RANGES: partial(RangeTraps, protected=port.bitmap),
+            WriteTrap.CLAIM: lambda *most: ClaimTraps(*most[:-1], port.bitmap),
+            WriteTrap.RANGES: lambda *most: RangeTraps(*most[:-1], port.bitmap),
         }
         for kind, make in made.items():
             monkeypatch.setitem(instance_module.WRITE_TRAPS, kind, make)  # type: ignore[arg-type]

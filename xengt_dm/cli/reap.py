@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from xengt_dm.cli import errors
 from xengt_dm.cli.client import domid_option, run_dir_option
+from xengt_dm.cli.formatting import count
 from xengt_dm.control.client import NotRunningError, ask
 from xengt_dm.control.protocol import ControlError
 from xengt_dm.errors import BusyError, ExitCode, HostError
 from xengt_dm.printable import printable
 from xengt_dm.run_dir.directory import instance_directory, remove_directory
 from xengt_dm.run_dir.server_id import ServerIdFile
+
+if TYPE_CHECKING:
+    from xengt_dm.hypervisor.port import DomainPort
 
 #: $SERVICE_RESULT of systemd.exec(5) after an end that left the guest trapped, with no successor to release it.
 UNRELEASED = frozenset({"timeout"})
@@ -128,18 +134,44 @@ def _release(domid: int, base: Path) -> None:
 def _release_confined(domid: int, base: Path) -> None:
     """Follow the dead daemon, and end in order at once."""
     from xengt_dm.hypervisor.xen.port import XenPort
-    from xengt_dm.instance import Settings, open_instance
-    from xengt_dm.ioreq.ranges import RangeKind
     from xengt_dm.run_dir.directory import open_directory
-    from xengt_dm.run_dir.ranges import RangesFile
     from xengt_dm.service import sandbox
 
     with closing(XenPort(domid, restrict=True)) as port:
         directory = open_directory(base, domid)
         sandbox.enter(domid, directory)
-        record, ranges = ServerIdFile(directory), RangesFile(directory)
-        # Where the dead daemon had its BAR0: at another address it could be in the way of a device of QEMU's.
-        bars = [each.first for each in ranges.read() or [] if each.kind is RangeKind.MEMORY]
-        settings = Settings(bar0=bars[0]) if bars else Settings()
-        with open_instance(port, settings, record=record, ranges=ranges, directory=directory):
-            pass
+        for line in give_back(port, directory):
+            click.echo(line)
+        sys.stdout.flush()
+
+
+def give_back(port: DomainPort, directory: Path) -> Iterator[str]:
+    """Follow the dead daemon of a run directory, and end in order at once. Yields what was given back, when it is.
+
+    Raises CallError, BusyError if the daemon is not dead, and OSError.
+    """
+    from xengt_dm.instance import Settings, open_instance
+    from xengt_dm.ioreq.ranges import RangeKind
+    from xengt_dm.run_dir.ranges import RangesFile
+    from xengt_dm.state.file import open_state
+
+    record, older = ServerIdFile(directory), RangesFile(directory)
+    # Where a daemon without a state had its BAR0: at another address it could be in the way of a device of QEMU's.
+    bars = [each.first for each in older.read() or [] if each.kind is RangeKind.MEMORY]
+    settings = Settings(bar0=bars[0]) if bars else Settings()
+    with open_state(directory, port.domid, {os.geteuid()}) as state:
+        with open_instance(
+            port, settings, record=record, store=state, left_ranges=older.read, directory=directory
+        ) as instance:
+            kept, problem = instance.found.kept, instance.found.problem
+            pages = len(instance.traps.protected)
+            ranges = instance.server.ranges.read() or []
+            guards = sum(each.kind is RangeKind.GUARD for each in ranges)
+        older.clear()
+    if kept:
+        yield (
+            f"domain {port.domid}: unprotected {count(pages, 'page')}, and removed {count(guards, 'guard range')} and "
+            f"{count(len(ranges) - guards, 'range')} of the device"
+        )
+    else:
+        yield f"domain {port.domid}: unprotected whatever trapped; its state is of no use: {problem}"

@@ -81,6 +81,9 @@ def command(
 
 
 def _show(answer: dict[str, Any]) -> None:
+    if answer["events"] is None:  # who recorded is dead
+        click.echo(f"the recording to {answer['file']} ended by itself: {answer['reason']}")
+        return
     events = formatting.count(answer["events"], "event")
     if answer["recording"] is not None:
         click.echo(f"recording to {answer['recording']}, {events} so far")

@@ -33,6 +33,8 @@ def _show(status: dict[str, Any]) -> None:
         f"{status['mode']} shadows, generation {status['generation']}, {formatting.count(status['vcpus'], 'vCPU')}, "
         f"ioreq server {status['server']}"
     )
+    if status.get("state_refused") is not None:
+        click.echo(f"the device started anew, without the state that a dead daemon left: {status['state_refused']}")
     if status.get("recording") is not None:
         click.echo(f"recording to {status['recording']}")
     elif (cut := status.get("recording_cut")) is not None:

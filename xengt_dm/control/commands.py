@@ -118,6 +118,8 @@ def _status(target: Target, arguments: Arguments) -> object:
         "state": "quiesced" if engine.quiesced else "serving",
         "recording": target.recording.name,
         "recording_cut": target.recording.cut.describe() if target.recording.cut else None,
+        "state_kept": target.instance.found.kept if server.adopted else None,
+        "state_refused": target.instance.found.problem,
     }
 
 
@@ -186,7 +188,7 @@ async def _mode(target: Target, arguments: Arguments) -> object:
         if wanted not in [sync.value for sync in Sync]:
             raise UsageError('"mode" is "strict" or "relaxed"')
         before = engine.sync_mode
-        await target.instance.loop.run(engine.set_sync_mode(Sync(wanted)))
+        await target.instance.set_mode(Sync(wanted))
         get_logger().info("mode.switched", before=before.value, now=wanted)
     return {"mode": engine.sync_mode.value}
 

@@ -7,6 +7,7 @@ still there. What an instance is, and how it starts and stops, is :mod:`xengt_dm
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import time
 from contextlib import ExitStack, suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import trio
 
+from xengt_dm.config.keys import KEYS, show
 from xengt_dm.control import commands
 from xengt_dm.control.server import serve_control
 from xengt_dm.daemon.recording import Bounds, Recording, TraceFile
@@ -24,10 +26,12 @@ from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.log.guest_events import GuestLog
 from xengt_dm.log.log import get_logger
 from xengt_dm.run_dir.directory import open_directory
+from xengt_dm.run_dir.owner import user_of
 from xengt_dm.run_dir.ranges import RangesFile
 from xengt_dm.run_dir.server_id import ServerIdFile
 from xengt_dm.service.notify import Notifier
 from xengt_dm.service.watchdog import Progress, feed_watchdog
+from xengt_dm.state.file import open_state
 from xengt_dm.stats.table import log_events
 
 
@@ -61,6 +65,11 @@ async def _watch_domain(instance: Instance, running: Running, recording: Recordi
             guest_log.look()
 
 
+async def _take_up(instance: Instance) -> None:
+    if not await instance.take_up():
+        get_logger().warning("state.not_rebuilt", spaces=len(instance.engine.spaces))
+
+
 async def _run(instance: Instance, control: Path, running: Running, recording: Recording, notifier: Notifier) -> None:
     server, settings = instance.server, instance.settings
     domid = server.port.domid
@@ -75,6 +84,7 @@ async def _run(instance: Instance, control: Path, running: Running, recording: R
             await nursery.start(_stop_on_signal, scope)
             await nursery.start(reload_on_signal, running, instance)
             await nursery.start(instance.loop.serve)
+            nursery.start_soon(_take_up, instance)
             nursery.start_soon(_watch_domain, instance, running, recording, scope)
             target = commands.Target(
                 instance, recording, scope.cancel, time.monotonic(), bounds=lambda: Bounds.from_config(running.config)
@@ -97,6 +107,27 @@ async def _run(instance: Instance, control: Path, running: Running, recording: R
         notifier.stopping()
 
 
+def _tell_refusal(problem: str) -> None:
+    get_logger().warning("state.refused", reason=problem)
+
+
+def _tell_adoption(instance: Instance, wanted: Settings) -> None:
+    """Log what a predecessor left, and what of the configuration has to wait because the guest knows the device."""
+    if not instance.found.kept:
+        return
+    held, logger = instance.settings, get_logger()
+    spaces = len(instance.engine.spaces)
+    logger.info("state.kept", mode=held.sync.value, quiesced=instance.engine.quiesced, spaces=spaces)
+    for name, holds, configured in (
+        ("device.bar0_gpa", held.bar0, wanted.bar0),
+        ("device.generation", held.generation, wanted.generation),
+        ("shadow.max_spaces", held.max_spaces, wanted.max_spaces),
+    ):
+        if holds != configured:
+            key = KEYS[name]
+            logger.warning("state.overrides", key=name, holds=show(key, holds), wanted=show(key, configured))
+
+
 def run(
     port: DomainPort,
     running: Running,
@@ -109,14 +140,25 @@ def run(
 
     ``notifier``: to tell a service manager; without one it is told nothing. ``record_to``: record from the start.
     ``uuid``: the domain's, so that a record of another domain with this id is not believed. Raises CallError, maybe in
-    a group, and OSError.
+    a group, BusyError if another daemon serves the domain, and OSError.
     """
     directory = open_directory(base, port.domid)
-    record = ServerIdFile(directory, uuid)
+    record, older = ServerIdFile(directory, uuid), RangesFile(directory)
     settings = Settings.from_config(running.config)
-    opening = open_instance(port, settings, record=record, ranges=RangesFile(directory), directory=directory)
-    with suppress(DomainGoneError), ExitStack() as written, opening as instance:
-        recording = Recording(instance.engine, instance.device, instance.bus, port.frame_limit)
+    state = open_state(directory, port.domid, {os.geteuid(), user_of(port.domid)}, uuid)
+    opening = open_instance(
+        port,
+        settings,
+        record=record,
+        store=state,
+        left_ranges=older.read,
+        refused=_tell_refusal,
+        directory=directory,
+    )
+    with suppress(DomainGoneError), state, ExitStack() as written, opening as instance:
+        older.clear()  # from here on they are in the state
+        _tell_adoption(instance, settings)
+        recording = Recording(instance.engine, instance.device, instance.bus, port.frame_limit, instance.life)
         written.callback(recording.close)  # waits for the file, when the guest needs us no more
         try:
             if record_to is not None:

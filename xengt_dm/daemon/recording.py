@@ -20,11 +20,13 @@ from typing import Final
 
 from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
+from xengt_dm.daemon.outcome import LostOutcome, NoNote, Note, Outcome
 from xengt_dm.errors import CallError, DataError, UsageError
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine
+from xengt_dm.printable import printable
 from xengt_dm.service.threads import run_abandonable
 from xengt_dm.steps import Steps, complete
 from xengt_dm.trace.background import BackgroundWriter
@@ -76,47 +78,21 @@ class _Current:
     ends_at: float
 
 
-class Outcome:
-    """A recording that is over. ``error``: why it ended by itself, None if it was told to. ``logged``: its end is."""
-
-    def __init__(self, name: str, writer: BackgroundWriter, error: EndedError | None) -> None:
-        self.name = name
-        self.logged = False
-        self._writer = writer
-        self._error = error
-
-    @property
-    def error(self) -> EndedError | None:
-        """Why it ended by itself. A file that could not be written comes first."""
-        return self._writer.error or self._error
-
-    @property
-    def events(self) -> int:
-        """Events in the file."""
-        return self._writer.events
-
-    def wait(self, seconds: float) -> bool:
-        """Waits until the file has everything that was recorded, and is closed; False if that takes longer."""
-        return self._writer.wait(seconds)
-
-    def describe(self) -> dict[str, object]:
-        """What the control socket tells of it; docs/control.md has the meanings."""
-        error = self.error
-        return {
-            "file": self.name,
-            "events": self.events,
-            "bytes": self._writer.size,
-            "complete": self.wait(0),
-            "cut": error.end.value if error else None,
-            "reason": error.detail if error else None,
-        }
-
-
 class Recording:
-    """The recording of one instance, on or off. ``clock``: seconds that only grow."""
+    """The recording of one instance, on or off. ``clock``: seconds that only grow.
+
+    ``note`` says what is being recorded; if it says so at the beginning, a predecessor died meanwhile.
+    """
 
     def __init__(
-        self, engine: Engine, device: Vgpu, bus: Bus, frame_limit: int, clock: Callable[[], float] = time.monotonic
+        self,
+        engine: Engine,
+        device: Vgpu,
+        bus: Bus,
+        frame_limit: int,
+        note: Note | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._device = device
@@ -126,7 +102,17 @@ class Recording:
         self._current: _Current | None = None
         #: The name of the file that is being opened.
         self._opening: str | None = None
-        self._last: Outcome | None = None
+        self._note: Note = note or NoNote()
+        self._last: Outcome | LostOutcome | None = self._lost()
+
+    def _lost(self) -> LostOutcome | None:
+        if not self._note.recording:
+            return None
+        lost = LostOutcome(printable(self._note.recording_name))
+        self._note.recording = False
+        self._engine.counters.cut_recordings += 1
+        get_logger().warning("record.cut", file=lost.name, reason=lost.error.detail)
+        return lost
 
     @property
     def name(self) -> str | None:
@@ -139,7 +125,7 @@ class Recording:
         return self._current.writer.events if self._current else 0
 
     @property
-    def cut(self) -> Outcome | None:
+    def cut(self) -> Outcome | LostOutcome | None:
         """The last recording if it ended by itself, until the next one starts."""
         return self._last if self._last is not None and self._last.error is not None else None
 
@@ -182,7 +168,7 @@ class Recording:
             if self._current is not None:  # the syncs may have ended it
                 self._current.recorder.dump(name)
 
-    def finish(self) -> Steps[Outcome]:
+    def finish(self) -> Steps[Outcome | LostOutcome]:
         """Record no more; a thread writes what is left. If the last recording ended by itself, returns that.
 
         Raises UsageError if there is neither. The trace is whole also if the last dump fails; that raises HostError.
@@ -199,14 +185,14 @@ class Recording:
         assert self._last is not None
         return self._last
 
-    def stop(self) -> Outcome:
+    def stop(self) -> Outcome | LostOutcome:
         """:meth:`finish`, and wait until everything is written, at most STOP_SECONDS."""
         outcome = complete(self.finish())
         outcome.wait(STOP_SECONDS)
         self._log_end()
         return outcome
 
-    async def stop_later(self, loop: ServeLoop) -> Outcome:
+    async def stop_later(self, loop: ServeLoop) -> Outcome | LostOutcome:
         """:meth:`stop`, while a thread waits, and requests are served."""
         outcome = await loop.run(self.finish())
         await run_abandonable(outcome.wait, STOP_SECONDS)
@@ -259,6 +245,8 @@ class Recording:
             self._end_by_itself,
         )
         self._last = None
+        self._note.recording_name = file.name
+        self._note.recording = True
         self._current = _Current(file, writer, recorder, self._clock() + 60 * bounds.max_minutes)
         get_logger().info("record.started", file=file.name, max_mib=bounds.max_mib, max_minutes=bounds.max_minutes)
         self._bus.observe(recorder)
@@ -298,15 +286,16 @@ class Recording:
         assert self._current is not None
         self._engine.observe(None)
         self._bus.observe(None)
+        self._note.recording = False
         current, self._current = self._current, None
         current.writer.close(error.end if error else None)
-        self._last = Outcome(current.file.name, current.writer, error)
-        return self._last
+        self._last = outcome = Outcome(current.file.name, current.writer, error)
+        return outcome
 
     def _log_end(self) -> None:
         """Log how a recording ended that was told to, once that is known."""
         outcome = self._last
-        if outcome is None or outcome.logged:
+        if not isinstance(outcome, Outcome) or outcome.logged:
             return
         outcome.logged = True
         if outcome.error is not None:

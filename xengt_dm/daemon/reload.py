@@ -74,7 +74,7 @@ async def _change_to(new: Config, running: Running, instance: Instance) -> None:
 async def _follow(followed: list[Assignment], config: Config, instance: Instance) -> None:
     names = {each.key.name for each in followed}
     if "shadow.mode" in names:
-        await instance.loop.run(instance.engine.set_sync_mode(Sync(config.string("shadow.mode"))))
+        await instance.set_mode(Sync(config.string("shadow.mode")))
     if "log.level" in names:
         log.set_level(config.string("log.level"))
     if names & {"log.burst", "log.interval_ms"}:

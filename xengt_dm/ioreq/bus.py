@@ -323,7 +323,10 @@ class Bus:
                 if self._observer is not None and request.type == _MEMORY:
                     self._observer.mmio(request.vcpu, offset, size, data)
                 self._journal.in_hand(request.vcpu, element)
-                rest = device.write(offset, size, data)
+                try:
+                    rest = device.write(offset, size, data)
+                finally:
+                    self._journal.put_down()
                 return _REGISTER_WRITTEN if rest is None else self._written(rest, request.vcpu, element)
         if request.type != _MEMORY:
             return REFUSED
@@ -360,11 +363,13 @@ class Bus:
         slices = iter(Slices(rest))
         try:
             while True:
-                self._journal.in_hand(vcpu, element)  # other requests were, since the last slice
+                self._journal.in_hand(vcpu, element)
                 if next(slices, slices) is slices:
                     return _REGISTER_WRITTEN
+                self._journal.put_down()
                 yield
         finally:
+            self._journal.put_down()
             rest.close()
 
     def _load(self, gpa: int, size: int) -> int:

@@ -16,6 +16,7 @@ The bus says whose request is in hand, so a device need not know it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from xengt_dm._core import ffi, lib
@@ -54,7 +55,7 @@ class Journal:
         #: The ``xd_journal_record *`` of vCPU 0, for the functions that take requests.
         self.pointer = _pointer("xd_journal_record *", records)
         self._state = _pointer("uint64_t *", state)
-        self._in_hand = (0, 0)
+        self._in_hand: tuple[int, int] | None = None
 
     @classmethod
     def private(cls, vcpus: int = lib.XD_SLOTS_PER_PAGE) -> Journal:
@@ -64,14 +65,26 @@ class Journal:
     # What happens to a request
 
     def in_hand(self, vcpu: int, element: int) -> None:
-        """From here on, a device does an element of this vCPU's request."""
+        """From here to :meth:`put_down`, what changes is due to an element of this vCPU's request."""
         self._in_hand = (vcpu, element)
+
+    def put_down(self) -> None:
+        """From here on, what changes is due to no request."""
+        self._in_hand = None
 
     def change(self, word: int, value: int) -> None:
         """Stores ``value`` into word number ``word`` of the state, once, whenever this process dies."""
+        if self._in_hand is None:
+            self._state[word] = value
+            return
         vcpu, element = self._in_hand
         words = ffi.new("xd_journal_word[1]", [(word, value)])
         lib.xd_journal_commit(self.pointer + vcpu, element, words, 1, self._state)
+
+    def changes_of(self, offset: int) -> Callable[[int, int], None]:
+        """Returns :meth:`change` for the words from ``offset`` on, which is in bytes."""
+        first = offset // _WORD_BYTES
+        return lambda word, value: self.change(first + word, value)
 
     def copies(self, vcpu: int, element: int, value: int, old: int) -> None:
         """An element of a vCPU's request copies ``value``; its destination holds ``old``."""

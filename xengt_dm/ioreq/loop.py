@@ -169,7 +169,7 @@ class ServeLoop:
 
     def answer_begun(self) -> int:
         """Do the rest of what a predecessor began, then what came before the channels were bound. No event tells of
-        either, nor of an answer that the predecessor gave and died before it told the vCPU.
+        either.
 
         Returns how many requests that were. Raises CallError.
         """
@@ -179,8 +179,6 @@ class ServeLoop:
                 self._do(request.vcpu, self._bus.handle_begun(request))
             else:
                 self._do(request.vcpu, self._bus.give_up())
-        for vcpu in self._slots.answered():
-            self._channels.notify(vcpu)
         return len(begun) + self._answer(self._slots.take())
 
     def service(self) -> int:

@@ -9,9 +9,9 @@ What follows: the id of the server is recorded before anything depends on it, an
 *adopts* the server that is on record, with the requests in its slots, whatever their states. It serves a request again
 that the predecessor began to serve, since performing a store twice is harmless.
 
-What we do: :func:`attach` creates a server or finds the predecessor's, and undoes what it did if it fails.
-:mod:`xengt_dm.instance` calls everything else. A start, an adoption and a stop can each be read there from top to
-bottom.
+What we do: :func:`left_server` finds the predecessor's; :func:`attach` maps it or creates one, and undoes what it did
+if it fails. :mod:`xengt_dm.instance` calls everything else. A start and a stop can be read there from top to bottom, an
+adoption in :mod:`xengt_dm.adoption`.
 """
 
 from __future__ import annotations
@@ -52,6 +52,21 @@ class NoIdRecord:
     def clear(self) -> None: ...
 
 
+class ClaimRecord(Protocol):
+    """The record for a successor of whether the server has the claim.
+
+    ``claimed`` is set after the claim is made, and cleared before it is released.
+    """
+
+    claimed: bool
+
+
+class NoClaimRecord:
+    """A :class:`ClaimRecord` that no successor reads."""
+
+    claimed = False
+
+
 class IoreqServer:
     """An existing server, with its slots mapped. :func:`attach` makes it. Methods raise CallError."""
 
@@ -62,6 +77,7 @@ class IoreqServer:
         slots: Slots,
         record: IdRecord,
         ranges: RangeRecord,
+        claim: ClaimRecord,
         *,
         adopted: bool,
     ) -> None:
@@ -76,7 +92,9 @@ class IoreqServer:
         #: answer the requests.
         self.owned = not adopted
         self._record = record
-        self._claimed = False
+        self._claim = claim
+        #: Whether there may be a claim although none is on record.
+        self._unrecorded = adopted and not claim.claimed
 
     # Requests
 
@@ -99,22 +117,36 @@ class IoreqServer:
 
         Raises HostError if the domain is being migrated or saved, or another server has the claim.
         """
-        if self.port.write_trap is WriteTrap.CLAIM and not self._claimed:
+        if self.port.write_trap is WriteTrap.CLAIM and not self._claim.claimed:
+            self._release_unrecorded()
             self.port.claim_writes(self.id)
-            self._claimed = True
+            self._claim.claimed = True
 
     def claim_again(self) -> None:
         """Releases the claim that a predecessor may have made, so that every frame becomes RAM, and claims again."""
         if self.port.write_trap is WriteTrap.CLAIM:
-            with suppress(HostError):  # the predecessor may have died before it claimed
-                self.port.release_writes(self.id)
+            self._claim.claimed = False
+            self._unrecorded = True
             self.claim()
 
     def release_claim(self) -> None:
         """Releases the claim if this server has it. Every frame that still has the type becomes RAM."""
-        if self._claimed:
-            self.port.release_writes(self.id)
-            self._claimed = False
+        if self._claim.claimed:
+            self._claim.claimed = False
+            try:
+                self.port.release_writes(self.id)
+            except HostError:
+                self._claim.claimed = True
+                raise
+        elif self.port.write_trap is WriteTrap.CLAIM:
+            self._release_unrecorded()
+
+    def _release_unrecorded(self) -> None:
+        """Releases the claim that a predecessor made, or did not release, when it died between that and the record."""
+        if self._unrecorded:
+            with suppress(HostError):  # there is none
+                self.port.release_writes(self.id)
+            self._unrecorded = False
 
     # Ranges
 
@@ -173,17 +205,30 @@ class IoreqServer:
         _destroy(self.port, self.id, self._record, self.ranges)
 
 
-def attach(port: DomainPort, record: IdRecord, ranges: RangeRecord, timing: CData, journal: Journal) -> IoreqServer:
-    """Returns the predecessor's server if it is on record and still exists, or else a new one, which is not enabled.
+def left_server(port: DomainPort, record: IdRecord) -> int | None:
+    """Returns the id of a predecessor's server, if one is on record and exists. Raises CallError."""
+    found = record.read()
+    return found if found is not None and port.server_exists(found) else None
+
+
+def attach(
+    port: DomainPort,
+    left: int | None,
+    record: IdRecord,
+    ranges: RangeRecord,
+    timing: CData,
+    journal: Journal,
+    claim: ClaimRecord | None = None,
+) -> IoreqServer:
+    """Returns the server ``left`` by a predecessor, or a new one, which is not enabled.
 
     The server's id is on record then, and its slots are mapped. If this fails, no new server is left. ``timing``
     and ``journal``: see :class:`~xengt_dm.ioreq.slots.Slots`. Raises CallError, and OSError if the id cannot be
     recorded.
     """
     vcpus = port.vcpu_count()
-    found = record.read()
-    adopted = found is not None and port.server_exists(found)
-    server = found if found is not None and adopted else port.create_server()
+    adopted = left is not None
+    server = port.create_server() if left is None else left
     try:
         if not adopted:
             ranges.start([])
@@ -193,7 +238,8 @@ def attach(port: DomainPort, record: IdRecord, ranges: RangeRecord, timing: CDat
         if not adopted:
             _destroy(port, server, record, ranges)
         raise
-    return IoreqServer(port, server, Slots(page, vcpus, timing, journal.pointer), record, ranges, adopted=adopted)
+    slots = Slots(page, vcpus, timing, journal.pointer)
+    return IoreqServer(port, server, slots, record, ranges, claim or NoClaimRecord(), adopted=adopted)
 
 
 def _destroy(port: DomainPort, server: int, record: IdRecord, ranges: RangeRecord) -> None:

@@ -3,7 +3,7 @@
 The directory is ``<base>/<domid>``. These files can be in it:
 
 ``server-id``     the id of the ioreq server, see :mod:`xengt_dm.run_dir.server_id`
-``ranges``        the address ranges of the ioreq server, see :mod:`xengt_dm.run_dir.ranges`
+``state``         all else that a successor must know, see :mod:`xengt_dm.state.file`
 ``stats``         the stats page, see :mod:`xengt_dm.stats.page`
 ``control.sock``  the control socket, see :mod:`xengt_dm.control.server`
 """

@@ -27,6 +27,8 @@ TABLE: Final = 4400
 SPACE: Final = 1024
 #: 2 MiB of guest memory that are mapped: a page table, and the list of pages that the privcmd driver keeps.
 CHUNK: Final = 2 * 4096
+#: The state (docs/crash-only.md): 11 MiB, and 32 KiB for each GiB of a domain of 160 GiB.
+STATE: Final = 16 * MIB
 #: What a recording takes: xengt_dm/trace/memory.py and background.py, with the buffers of the thread.
 RECORDING: Final = 170 * MIB
 #: Mappings beside those of guest memory: some 300 of the program and its libraries, and threads.
@@ -40,6 +42,7 @@ def memory_needed(config: Config) -> int:
     return (
         BASE
         + RECORDING
+        + STATE
         + TABLE * config.integer("shadow.max_tables")
         + SPACE * config.integer("shadow.max_spaces")
         + CHUNK * _chunks(config)

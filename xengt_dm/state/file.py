@@ -3,11 +3,11 @@
 Facts: the directory and the file belong to the instance's user, and a daemon of that user looks at what a guest wrote.
 So whoever took over such a daemon may have left anything there: another kind of file, a link, any content; and may cut
 the file while it is mapped, which makes an access to the mapping SIGBUS.
-What follows: what is there can be opened only as if it were an attacker's.
-Decision: :func:`open_state` follows no link and never blocks; it looks at what it opened, locks it, and maps it. It
-reads nothing, so it can be called with root's privileges. :meth:`StateFile.read` reads, after these were given up; what
-it checks it has copied before, by a guarded function of C. A file that is wrong in any way counts as none, and
-:attr:`StateFile.problem` says why.
+What follows: what is there is to be opened and read as if it were an attacker's.
+Decision: a daemon opens it as the instance's user, when root is given up. :func:`open_state` follows no link and never
+blocks; it looks at what it opened, locks it, and maps it. :meth:`StateFile.read` reads; what it checks it has copied
+before, by a guarded function of C. A file that is wrong in any way counts as none, and :attr:`StateFile.problem` says
+why.
 Cost: a daemon whose file is cut while it serves dies of SIGBUS. Its successor finds a file of the wrong size, starts
 without it, and serves on.
 
@@ -35,6 +35,8 @@ from xengt_dm.units import PAGE_SIZE
 
 FILE_NAME: Final = "state"
 _NEW: Final = f"{FILE_NAME}.new"
+#: What st_blocks counts, stat(2).
+_BLOCK: Final = 512
 _LARGEST: Final = Layout(Capacities(MOST_FRAMES, MOST_SPACES)).size
 _KINDS: Final = {
     stat.S_IFLNK: "a symbolic link",
@@ -68,23 +70,21 @@ def problem_of(about: os.stat_result, users: Collection[int]) -> str | None:
 
 
 class StateFile:
-    """The file of one instance, locked. :func:`open_state` makes it."""
+    """The file of one instance, locked; a :class:`~xengt_dm.state.store.StateStore`. :func:`open_state` makes it."""
 
-    def __init__(self, directory: Path, descriptor: int, domid: int) -> None:
+    def __init__(self, directory: Path, descriptor: int, domid: int, uuid: str | None) -> None:
         self._path = directory / FILE_NAME
         self._directory = descriptor
         self._domid = domid
+        self._uuid = uuid_bytes(uuid)
         #: The mapped file, be it one that was found or one that was made; and the descriptor that has its lock.
         self._memory: mmap.mmap | None = None
         self._locked: int | None = None
         #: Why the file that was found counts as none; None if there was none, or if nothing is wrong with it.
         self.problem: str | None = None
 
-    def read(self, frames: int, uuid: str | None = None) -> State | None:
-        """Returns the state that was found, or None if there is none for this domain.
-
-        ``frames``: the frames that this domain can have. ``uuid``: the domain's, None if it is not known.
-        """
+    def read(self, frames: int) -> State | None:
+        """See :class:`~xengt_dm.state.store.StateStore`. To be called once."""
         if self._memory is None:
             return None
         try:
@@ -92,7 +92,7 @@ class StateFile:
             header = state.header
             if header.domid != self._domid:
                 raise DataError(f"a state of domain {header.domid}")
-            if NO_UUID != header.uuid != uuid_bytes(uuid) != NO_UUID:
+            if NO_UUID != header.uuid != self._uuid != NO_UUID:
                 raise DataError("a state of an earlier domain with this id")
             if header.frames != frames:
                 raise DataError(f"a state for {header.frames} frames; the domain has {frames}")
@@ -111,19 +111,20 @@ class StateFile:
         _copied(memory, layout["device"].offset)  # all that successors look at before the device serves
         assert self._locked is not None
         try:
-            # A hole would be SIGBUS on a full file system.
-            _reserve(self._locked, layout)
+            # A hole would be SIGBUS on a full file system. To reserve what is there already takes milliseconds.
+            if os.fstat(self._locked).st_blocks * _BLOCK < sum(region.size for region in layout.reserved()):
+                _reserve(self._locked, layout)
         except OSError as error:
             raise DataError(f"its memory cannot be reserved: {error.strerror}") from error
         return State(memoryview(memory))
 
     def refuse(self, problem: str) -> None:
-        """The file that was found counts as none, because of ``problem``. No view of it may be used any more."""
+        """See :class:`~xengt_dm.state.store.StateStore`."""
         self.problem = problem
         self._forget()
 
-    def create(self, capacities: Capacities, uuid: str | None = None) -> State:
-        """Makes a state of zeros, which replaces whatever is there. Raises HostError."""
+    def create(self, capacities: Capacities) -> State:
+        """Makes a file, which replaces whatever is there; see :class:`~xengt_dm.state.store.StateStore`."""
         self._forget()
         try:
             self._delete(_NEW)
@@ -135,7 +136,7 @@ class StateFile:
             os.ftruncate(descriptor, layout.size)
             _reserve(descriptor, layout)
             self._memory = mmap.mmap(descriptor, layout.size)
-            state = State.create(memoryview(self._memory), capacities, domid=self._domid, uuid=uuid_bytes(uuid))
+            state = State.create(memoryview(self._memory), capacities, domid=self._domid, uuid=self._uuid)
             if self._kind(FILE_NAME) == stat.S_IFDIR:
                 self._delete(FILE_NAME)
             os.replace(_NEW, FILE_NAME, src_dir_fd=self._directory, dst_dir_fd=self._directory)
@@ -146,8 +147,11 @@ class StateFile:
         return state
 
     def remove(self) -> None:
-        """Removes the file, after an orderly end. Does nothing if there is none. Raises OSError."""
-        self._delete(FILE_NAME)
+        """Removes the file, after an orderly end. Does nothing if there is none. Raises HostError."""
+        try:
+            self._delete(FILE_NAME)
+        except OSError as error:
+            raise HostError(f"remove {self._path}", self._domid, error.errno or 0) from error
 
     def close(self) -> None:
         """Gives the locks back. The views of the state stay usable. Safe to call twice."""
@@ -211,17 +215,17 @@ class StateFile:
             os.unlink(name, dir_fd=self._directory)
 
 
-def open_state(directory: Path, domid: int, users: Collection[int]) -> StateFile:
+def open_state(directory: Path, domid: int, users: Collection[int], uuid: str | None = None) -> StateFile:
     """Opens, locks and maps the file in a run directory, and reads nothing of it.
 
-    ``users``: who may own the file. Raises BusyError if another process has the lock, and HostError if ``directory``
-    cannot be opened.
+    ``users``: who may own the file. ``uuid``: the domain's, None if it is not known. Raises BusyError if another
+    process has the lock, and HostError if ``directory`` cannot be opened.
     """
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise HostError(f"open {directory}", domid, error.errno or 0) from error
-    file = StateFile(directory, descriptor, domid)
+    file = StateFile(directory, descriptor, domid, uuid)
     try:
         _lock(descriptor, directory, domid)
         file.open(users)

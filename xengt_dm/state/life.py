@@ -56,6 +56,8 @@ class Life:
     adoptions = _Word(8)
     #: How many daemons took the state over.
     successors = _Word(9)
+    #: How many daemons in a row died while they built the shadows again.
+    rebuilds = _Word(10)
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory

@@ -355,7 +355,14 @@ METRICS: Final = (
         COUNTER,
         "recordings",
         "cut_recordings",
-        "Recordings that ended by themselves, at a bound or because the file could not be written",
+        "Recordings that ended by themselves, at a bound, with their daemon or because the file could not be written",
+    ),
+    _per_domain(
+        "xengt_refused_states_total",
+        COUNTER,
+        "states",
+        "refused_states",
+        "1 if this daemon took over from one that died, and could not use the state that it left; the log says why",
     ),
     # The exporter
     Metric(

@@ -9,13 +9,15 @@ from xengt_dm.trace.events import Dump
 
 
 class End(enum.Enum):
-    """A bound that was reached, or what cannot be written to any more."""
+    """A bound that was reached, what cannot be written to any more, or the daemon's death."""
 
     SIZE = "size"
     DURATION = "duration"
     QUEUE = "queue"
     HOLES = "holes"
     FILE = "file"
+    #: No trace has this mark: who would write it is dead.
+    KILLED = "killed"
 
     @property
     def mark(self) -> Dump:
@@ -30,6 +32,7 @@ REASONS: Final = {
     End.QUEUE: "the file takes the events more slowly than the guest causes them",
     End.HOLES: "the domain has holes in too many places",
     End.FILE: "the file cannot be written",
+    End.KILLED: "the daemon that recorded died",
 }
 
 

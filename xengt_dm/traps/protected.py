@@ -59,8 +59,13 @@ class ProtectedBitmap:
         error = lib.xd_guard_install()
         if error:
             raise OSError(-error, "installing the SIGBUS guard")
-        self._words: CData = ffi.from_buffer("uint64_t[]", memory, require_writable=True)
-        self._word_count = len(self._words)
+        # The pointer alone, and the memory beside it. An array that has the memoryview's buffer must not be kept: if
+        # both are garbage in one cycle, CPython 3.11 and 3.12 may clear the memoryview first, and crash.
+        array = ffi.from_buffer("uint64_t[]", memory, require_writable=True)
+        self._words: CData = ffi.cast("uint64_t *", array)
+        self._word_count = len(array)
+        ffi.release(array)
+        self._memory = memory
         self._frames = frames
 
     def add(self, gfns: CData, count: int) -> None:

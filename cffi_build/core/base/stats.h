@@ -60,6 +60,7 @@ typedef struct xd_counters {
     uint64_t refused_spaces;
     uint64_t cut_recordings;
     uint64_t given_up_requests;
+    uint64_t refused_states;
     xd_timing timing;
 } xd_counters;
 

@@ -1,0 +1,204 @@
+"""How a successor takes over what a predecessor that died has left: its server, and the state that it kept.
+
+Facts: a server outlives its process, with the requests in its slots, its claim, its ranges and the types of frames. The
+state outlives it, too, if the file is sound (:mod:`xengt_dm.state.file`): device, live spaces, frames that may be
+protected, ranges, and how the instance was told to work.
+
+What follows: with the state nothing has to be searched for or released. The frames that may trap are on record, so
+they go on trapping until the shadows have been built again: :func:`adopt`. Without it, only a release of the claim
+makes RAM of frames that nobody can name: :func:`adopt_without_state`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from xengt_dm._core import lib
+from xengt_dm.errors import DataError
+from xengt_dm.ioreq.bar import Bar
+from xengt_dm.ioreq.journal import Journal
+from xengt_dm.ioreq.ranges import Range, RangeKind, RangesRegion
+from xengt_dm.ioreq.server import IoreqServer
+from xengt_dm.ppgtt.space import LiveSpaces
+from xengt_dm.state.buffer import State
+from xengt_dm.state.layout import Capacities
+from xengt_dm.state.store import StateStore
+from xengt_dm.steps import complete
+from xengt_dm.traps.guard_ranges import guard_range, search_ram
+from xengt_dm.traps.protected import ProtectedBitmap
+from xengt_dm.traps.write_traps import WriteTraps
+from xengt_dm.units import PAGE_SHIFT
+from xengt_dm.vgpu.registers import BAR0_SIZE
+
+#: After so many successors in a row that died before they served, the next one does without the state.
+MOST_ADOPTIONS: Final = 5
+GENERATIONS: Final = (8, 9)
+#: How long a successor waits for a vCPU to take its predecessor's answer. One that is paused takes none, and then we go
+#: on without it.
+TAKEN_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.001
+_ADDRESS_LIMIT: Final = 1 << 52
+
+
+class Found(NamedTuple):
+    """The state of an instance, and where it is from. ``problem``: why a predecessor's was not used, if there was one.
+
+    ``kept``: it is a predecessor's.
+    """
+
+    state: State
+    kept: bool
+    problem: str | None = None
+
+
+def find_state(store: StateStore, server: int | None, capacities: Capacities) -> Found:
+    """Returns the state that a predecessor kept of ``server``, or a fresh one of these capacities. Raises HostError.
+
+    ``server``: the one that the predecessor left, None if there is none; then there is nothing that a state is of.
+    """
+    if server is None:
+        return Found(store.create(capacities), kept=False)
+    state = store.read(capacities.frames)
+    if state is not None:
+        problem = problem_of(state, server)
+        if problem is None:
+            state.life.adoptions += 1
+            state.life.successors += 1
+            return Found(state, kept=True)
+        store.refuse(problem)
+    problem = store.problem or "there is none"
+    return Found(store.create(capacities), kept=False, problem=problem)
+
+
+def problem_of(state: State, server: int) -> str | None:
+    """Why a state cannot be that of ``server``, or must not be used; None if nothing is wrong with it."""
+    life = state.life
+    if state.server is None:
+        return "its daemon died before the server was ready"
+    if state.server != server:
+        return f"a state of ioreq server {state.server}; the one that is there is {server}"
+    if life.adoptions >= MOST_ADOPTIONS:
+        return f"{life.adoptions} successors in a row died with it before they served"
+    if life.generation not in GENERATIONS:
+        return f"a device of generation {life.generation}"
+    if life.bar0 % BAR0_SIZE or life.bar0 >= _ADDRESS_LIMIT:
+        return f"a device with BAR0 at {life.bar0:#x}"
+    ranges = RangesRegion(state.ranges).read()
+    if ranges is None:
+        return "its ranges are none that a server can have"
+    try:
+        Journal(state.journal, state.words).take_over()  # before anything else is read
+        ProtectedBitmap(state.protected, state.layout.capacities.frames).frames()
+        LiveSpaces(state.layout.capacities.spaces, state.spaces)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def adopt(
+    server: IoreqServer,
+    traps: WriteTraps,
+    bars: Mapping[Bar, int],
+    protected: Sequence[int],
+    *,
+    quiesced: bool,
+    fixed: Collection[Range] = (),
+) -> None:
+    """Take over the server of a predecessor whose state is kept. ``bars``: the gpa of each. ``fixed``: its other ranges.
+
+    ``protected``: the frames that may trap by that state. They still do afterwards, and so do the frames of the
+    requests that are not over; what the shadows do not protect again is for
+    :meth:`~xengt_dm.traps.write_traps.WriteTraps.unprotect_adopted`. ``quiesced``: the claim is not needed, and may be
+    refused.
+
+    If this fails, or this process dies, the next successor finds everything as it was. Raises CallError.
+    """
+    server.enable()  # it was, unless the predecessor died very early
+    left = server.ranges.read() or []
+    _adopt_ranges(server, traps, left)
+    traps.adopt_protected(protected)
+    if not quiesced:
+        server.claim()  # it has it, unless the predecessor died very early
+    traps.protect_in_flight()
+    _map_ranges(server, bars, fixed, left)
+    _answer_from_here_on(server)
+
+
+def adopt_without_state(
+    server: IoreqServer,
+    traps: WriteTraps,
+    bars: Mapping[Bar, int],
+    left: list[Range] | None,
+    fixed: Collection[Range] = (),
+) -> None:
+    """Take over the server of a predecessor whose state is not there. ``bars``, ``fixed``: as in :func:`adopt`.
+
+    Facts: what the predecessor had protected is not on record. Only a release of the claim makes RAM of frames that
+    nobody can name, and it must not fall between an answer and the end of the instruction that the answer is for
+    (:mod:`xengt_dm.traps.state`). What we do: have every answer that the predecessor gave be taken; release the claim
+    and make it again; protect again what the requests that are not answered yet store to.
+
+    If this fails, or this process dies, the server is left as it is by then, for the next successor: nothing was
+    answered. ``left``: the ranges, if an older version recorded them. Raises CallError.
+    """
+    port, channels = server.port, server.channels
+    server.enable()  # it was, unless the predecessor died very early
+
+    # Which ranges there are.
+    if left is None:
+        left = [guard_range(gfn) for gfn in search_ram(port, server.id)]
+    _adopt_ranges(server, traps, left)
+
+    # Make RAM of every frame but those of stores that are not over.
+    traps.guard_in_flight()
+    if port.retype_in_flight_is_fatal:
+        channels.bind(range(server.slots.vcpus))
+        _have_answers_taken(server)
+        server.enable()  # a barrier: the instructions of those answers are over
+    server.claim_again()
+    traps.claim_released()
+    traps.protect_in_flight()
+    complete(traps.unprotect_adopted())
+
+    _map_ranges(server, bars, fixed, left)
+    _answer_from_here_on(server)
+
+
+def _adopt_ranges(server: IoreqServer, traps: WriteTraps, left: list[Range]) -> None:
+    server.ranges.start(left)
+    traps.adopt_guard_ranges([each.first >> PAGE_SHIFT for each in left if each.kind is RangeKind.GUARD])
+
+
+def _map_ranges(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[Range], left: list[Range]) -> None:
+    """Give the device its ranges, if they are not what the predecessor had."""
+    wanted = [*fixed, *(bar.range_at(address) for bar, address in bars.items())]
+    for each in left:
+        if each.kind is not RangeKind.GUARD and each not in wanted:
+            server.remove_range(each)
+    for bar, address in bars.items():
+        bar.map(address)
+    for each in fixed:
+        server.add_range(each)
+
+
+def _answer_from_here_on(server: IoreqServer) -> None:
+    channels, vcpus = server.channels, range(server.slots.vcpus)
+    channels.bind(vcpus)
+    for vcpu in vcpus:  # a predecessor that died in between has answered and told nobody
+        if server.slots.state(vcpu) == lib.XD_STATE_RESP_READY:
+            channels.notify(vcpu)
+    server.owned = True
+
+
+def _have_answers_taken(server: IoreqServer) -> None:
+    """Notify the vCPUs whose answers are there until they have taken them, for :data:`TAKEN_SECONDS` at most."""
+    slots = server.slots
+    deadline = time.monotonic() + TAKEN_SECONDS
+    while answered := [vcpu for vcpu in range(slots.vcpus) if slots.state(vcpu) == lib.XD_STATE_RESP_READY]:
+        for vcpu in answered:
+            server.channels.notify(vcpu)
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(_LOOK_SECONDS)
