@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
+from tests.storm.history import History
 from tests.storm.memory import Memory
 from tests.storm.spaces import Space
 from tests.storm.world import FRAMES, SHARED_LEAF, pool
 from tests.support.tables import ENTRIES, FRAME, address, pte
 from xengt_dm._embedded import lib
-from xengt_dm.hypervisor.embedded import Vcpu
 
 SIZES = (1, 2, 4, 8)
 
@@ -21,7 +21,7 @@ class Wrong(Exception):  # noqa: N818 - what the guest found
 class Actor:
     """A vCPU, its frames, and what they should hold. Each method that does something draws what exactly."""
 
-    def __init__(self, vcpu: Vcpu, seed: int, memory: Memory) -> None:
+    def __init__(self, vcpu: History, seed: int, memory: Memory) -> None:
         self.vcpu = vcpu
         self._rng = random.Random(seed * 1000 + vcpu.index)
         #: RAM and plain registers of this vCPU, and the shared leaf.
@@ -155,4 +155,7 @@ class Actor:
     def _expect(self, at: int, size: int) -> None:
         found, meant = self.vcpu.load(at, size), self.memory.value(at, size)
         if found != meant:
-            raise Wrong(f"{size} bytes at {at:#x} read {found:#x}, and {meant:#x} was stored")
+            raise self._wrong(at, f"{size} bytes at {at:#x} read {found:#x}, and {meant:#x} was stored")
+
+    def _wrong(self, at: int, text: str) -> Wrong:
+        return Wrong("\n".join([text, "what the vCPU did there:", *self.vcpu.of(at)]))

@@ -18,6 +18,7 @@ class Check(enum.Enum):
     AUDIT = "audit"  #: after a sync, the shadows are what the tables say
     LIFE = "life"  #: mode and quiesced are what the operator was told
     GPU = "gpu"  #: what the GPU stored is in memory
+    KEPT = "kept"  #: once a daemon has served, no successor begins without its predecessor's state
     STATUS = "status"  #: a daemon ends when it is killed, not before
     ORDERLY = "orderly"  #: an orderly stop leaves nothing
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.storm.actor import SIZES, Actor, Wrong
+from tests.storm.actor import SIZES, Actor
+from tests.storm.history import History
 from tests.storm.memory import Memory
 from tests.storm.spaces import Announcements, Space
 from tests.storm.world import CLEARED, CLEARED_BITS, MASKED, PLAIN_FRAMES
@@ -24,7 +25,7 @@ class Driver(Actor):
     MOST_REFS = 3
     LEAST_DATA = 60
 
-    def __init__(self, vcpu: Vcpu, seed: int, announcements: Announcements, memory: Memory, forgetful: bool) -> None:
+    def __init__(self, vcpu: History, seed: int, announcements: Announcements, memory: Memory, forgetful: bool) -> None:
         super().__init__(vcpu, seed, memory)
         self._announcements = announcements
         self.masked = dict.fromkeys(MASKED[vcpu.index], 0)
@@ -259,7 +260,8 @@ class Driver(Actor):
     def _check_row(self, rows: dict[int, int], offset: int) -> None:
         found = self.vcpu.mmio_read(DEFAULT_BAR0 + offset, 4)
         if found != rows[offset] and not self._forgetful:
-            raise Wrong(f"the register at {offset:#x} reads {found:#x}, and should be {rows[offset]:#x}")
+            text = f"the register at {offset:#x} reads {found:#x}, and should be {rows[offset]:#x}"
+            raise self._wrong(DEFAULT_BAR0 + offset, text)
 
     def _device_to_memory(self) -> None:
         """``rep movs`` from registers to a page that traps, most often: a request with a pointer."""
@@ -283,7 +285,8 @@ class Driver(Actor):
         for gfn in PLAIN_FRAMES[self.vcpu.index]:
             for at in range(gfn * FRAME, (gfn + 1) * FRAME, 8):
                 found, meant = vcpu.load(at, 8), self.memory.value(at, 8)
-                wrong += [f"register {at - DEFAULT_BAR0:#x}: {found:#x}, not {meant:#x}"] * (found != meant)
+                if found != meant:
+                    wrong += [f"register {at - DEFAULT_BAR0:#x}: {found:#x}, not {meant:#x}", *self.vcpu.of(at)]
         for rows in (self.masked, self.cleared):
             for offset, meant in rows.items():
                 if (found := vcpu.load(DEFAULT_BAR0 + offset, 4)) != meant:

@@ -1,12 +1,26 @@
-"""Faults that a storm must find: each takes out one thing that a successor needs. A daemon's zygote calls one."""
+"""Faults that a storm must find: each takes out one thing that a successor needs. The zygote calls one of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from xengt_dm import adoption, instance
+from xengt_dm.ioreq.journal import Journal, Progress
 from xengt_dm.ppgtt.space import LiveSpaces
 from xengt_dm.traps.claim import ClaimTraps
+
+
+def no_journal() -> None:
+    """Nothing is recorded of a request, so a successor does each one afresh that was begun (J3)."""
+
+    def change(self: Journal, word: int, value: int) -> None:
+        self._state[word] = value
+
+    Journal.change = change  # type: ignore[method-assign]
+    Journal.copies = lambda self, vcpu, element, value, old: None  # type: ignore[method-assign]
+    Journal.done = lambda self, vcpu, elements: None  # type: ignore[method-assign]
+    Journal.progress = lambda self, vcpu: Progress()  # type: ignore[method-assign]
+    Journal.take_over = lambda self: None  # type: ignore[method-assign]
 
 
 def forget_registers() -> None:
@@ -28,7 +42,7 @@ def forget_spaces() -> None:
     def without_memory(self: LiveSpaces, most: int, memory: object = None, *rest: Any) -> None:
         init(self, most, None, *rest)
 
-    LiveSpaces.__init__ = without_memory  # type: ignore[assignment]
+    LiveSpaces.__init__ = without_memory  # type: ignore[method-assign]
 
 
 def leave_answers() -> None:
@@ -45,7 +59,7 @@ def forget_protected() -> None:
     """A successor does not know which frames trap (R11)."""
     adopt = ClaimTraps.adopt_protected
 
-    def nothing(self: ClaimTraps, gfns: object) -> None:
+    def without_frames(self: ClaimTraps, gfns: object) -> None:
         adopt(self, [])
 
-    ClaimTraps.adopt_protected = nothing  # type: ignore[assignment]
+    ClaimTraps.adopt_protected = without_frames  # type: ignore[method-assign]

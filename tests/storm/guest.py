@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from tests.storm.actor import Wrong
 from tests.storm.driver import Driver
+from tests.storm.history import History
 from tests.storm.memory import Memory
 from tests.storm.spaces import Announcements
 from tests.storm.world import (
@@ -57,7 +58,7 @@ class Guest:
         for index in range(VCPUS):
             memory = Memory([*pool(index), *PLAIN_FRAMES[index]])
             memory.frames.update(shared.frames)
-            self._drivers.append(Driver(domain.vcpu(index), seed, self._announcements, memory, forgetful))
+            self._drivers.append(Driver(History(domain, index), seed, self._announcements, memory, forgetful))
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (directory / PROGRESS).open("wb+") as file:
             file.truncate(8 * WORDS)
@@ -159,6 +160,7 @@ class Guest:
                         f"{kind} {gfn} of vCPU {index} differs from byte {at} on: {found[at : at + 8].hex()}, "
                         f"and {meant[at : at + 8].hex()} was stored"
                     )
+                    wrong += driver.vcpu.of(gfn * FRAME + at)
         return wrong[:_MOST_LINES]
 
     def check_registers(self) -> list[str]:

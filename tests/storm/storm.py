@@ -86,6 +86,8 @@ class Storm:
         self.report = Report()
         #: Kills when that was said last.
         self._said = 0
+        #: How far the daemons' log was looked at.
+        self._log_seen = 0
         #: A command of the operator that the daemon has not answered.
         self._in_flight: Asked | None = None
 
@@ -139,7 +141,7 @@ class Storm:
         return self._zygote.fork(words, log=self._log, env=self._waiter.environment)
 
     def _live(self, looks: bool) -> None:
-        began = time.monotonic()
+        began, served = time.monotonic(), bool(self.report.starts)
         pid = self._fork()
         if not looks and self._rng.random() < 0.2:
             time.sleep(self._rng.uniform(0, 1.2 * self._typical_start()))
@@ -152,6 +154,7 @@ class Storm:
                 self._look()
             self._until_the_kill()
         self._kill(pid)
+        self._check_log(served)
 
     def _typical_start(self) -> float:
         return min(self.report.starts[-5:], default=0.03)
@@ -201,6 +204,17 @@ class Storm:
             self._in_flight = None
         if status != -signal.SIGKILL:
             raise self._failed(Check.STATUS, f"a daemon ended by itself: status {status}")
+
+    def _check_log(self, served: bool) -> None:
+        """What the daemon said, and what the guest says. ``served``: whether a daemon before it has served."""
+        with self._log.open("rb") as log:
+            log.seek(self._log_seen)
+            said = log.read()
+        self._log_seen += len(said)
+        if self._checks(Check.KEPT) and served:
+            for line in said.splitlines():
+                if b'"state.refused"' in line:
+                    raise self._failed(Check.KEPT, line.decode(errors="replace"))
         if self._words[VCPUS]:
             raise self._failed(Check.REGISTERS, str(self._ask("progress")))
 

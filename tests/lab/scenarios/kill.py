@@ -21,6 +21,7 @@ GUESTS = ("kill",)
 _READY, _RESTED = 1, 2
 _ORDER_STORE, _ORDER_REST = 0, 1
 _STEP_SECONDS = 180
+#: A multiple of _LOOK_EVERY: the guest rests when the last daemon stops.
 _KILLS = sized(20, 100)
 #: Kills between two looks.
 _LOOK_EVERY = 5
@@ -43,7 +44,7 @@ def _stand_still(guest: Guest) -> None:
 
 
 def _first_answer(guest: Guest, daemon: Daemon) -> float:
-    """When a vCPU that stood still goes on: time.monotonic."""
+    """When a vCPU that stands still goes on: time.monotonic."""
     before = guest.moving()
     patience = Patience("a vCPU to go on", _STEP_SECONDS)
     while guest.moving() == before:
@@ -52,8 +53,8 @@ def _first_answer(guest: Guest, daemon: Daemon) -> float:
     return time.monotonic()
 
 
-def _look(guest: Guest, daemon: Daemon, when: str) -> int:
-    """Have the guest rest and compare; returns the pages that are mapped."""
+def _look(guest: Guest, when: str) -> int:
+    """Have the guest rest, which it then does, and compare; returns the pages that are mapped."""
     guest.leave(0)  # the same checkpoint comes each time
     guest.order(_ORDER_REST)
     wait_until("the guest to rest", _STEP_SECONDS, lambda: guest.read("order") == _ORDER_STORE, guest.moving)
@@ -62,9 +63,7 @@ def _look(guest: Guest, daemon: Daemon, when: str) -> int:
     told = {space["root"]: space["refs"] for space in spaces}
     meant = {guest.read(f"root{vcpu}"): guest.read(f"refs{vcpu}") for vcpu in range(VCPUS)}
     require(told == meant, f"{when}: spaces and references {told}, and the guest's are {meant}")
-    pages = compare(guest, daemon.ask("dump", "--sync"), when)
-    guest.leave(_RESTED)
-    return pages
+    return compare(guest, ask_at_once(guest.domid, "dump", sync=True), when)
 
 
 def run() -> dict[str, int | float | str]:
@@ -80,29 +79,32 @@ def run() -> dict[str, int | float | str]:
             guest.reach(_READY, _STEP_SECONDS)
             guest.leave(_READY)
             guest.wait_stores(_STORES_BEFORE, _STEP_SECONDS, "under the first daemon")
-            pages = _look(guest, daemon, "before any kill")
+            pages = _look(guest, "before any kill")
             for kill in range(1, _KILLS + 1):
+                guest.leave(_RESTED)
                 time.sleep(rng.uniform(0, _LIFE_SECONDS))
                 if rng.random() < 0.2:
                     ask_at_once(guest.domid, "mode", mode=rng.choice(("strict", "relaxed")))
+                start = time.monotonic()
                 daemon.kill()
-                killed = time.monotonic()
-                require(len(model.servers()) == 1, f"ioreq servers after the kill: {model.servers()}")
-                daemon = Daemon(guest.domid, zygote=zygote)
+                dying = time.monotonic() - start
                 _stand_still(guest)
-                waits.append(_first_answer(guest, daemon) - killed)
+                require(len(model.servers()) == 1, f"ioreq servers after the kill: {model.servers()}")
+                start = time.monotonic()
+                daemon = Daemon(guest.domid, zygote=zygote)
+                waits.append(dying + _first_answer(guest, daemon) - start)
                 daemon.wait_serving()
                 require(len(model.servers()) == 1, f"ioreq servers after the adoption: {model.servers()}")
                 guest.check()
                 if kill % _LOOK_EVERY == 0:
-                    pages = _look(guest, daemon, f"after {kill} kills")
+                    pages = _look(guest, f"after {kill} kills")
                     say(f"{kill} kills, {sum(guest.stores())} stores, {pages} pages mapped")
             traps = daemon.counter("store_traps")
-            model.close()
-            daemon.terminate()
+            daemon.terminate()  # the guest rests, so it does not miss its device
             status = daemon.wait_exit(_STEP_SECONDS)
             require(status == 0, f"the daemon ended with status {status}")
-            guest.check()
+            require(not model.servers(), f"ioreq servers after the end: {model.servers()}")
+            model.close()
         finally:
             daemon.kill()
         waits.sort()
