@@ -5,7 +5,7 @@ from shared import GENERATED, HERE, WARNINGS, declarations, from_environment, he
 
 CORE = HERE / "core"
 #: Folders of the sources; a header is included by its name alone.
-FOLDERS = (CORE / "base", CORE / "ioreq", CORE / "ppgtt", CORE / "trace")
+FOLDERS = (CORE / "base", CORE / "ioreq", CORE / "ppgtt", CORE / "trace", CORE / "traps")
 #: In the order in which they build on each other.
 HEADERS = (
     "guard.h",
@@ -25,6 +25,7 @@ HEADERS = (
     "runs_json.h",
     "audit.h",
     "page_lines.h",
+    "protected_bits.h",
 )
 
 

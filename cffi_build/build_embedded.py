@@ -25,7 +25,6 @@ HEADERS = (
     "ranges.h",
     "claim.h",
     "events.h",
-    "wait.h",
     "vcpu_run.h",
     "sim_share.h",
 )

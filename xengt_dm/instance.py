@@ -34,7 +34,10 @@ from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES
+from xengt_dm.state.buffer import State
+from xengt_dm.state.layout import Capacities, Layout
 from xengt_dm.stats.page import StatsPage
+from xengt_dm.steps import complete
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import guard_range, search_ram
 from xengt_dm.traps.ranges import RangeTraps
@@ -42,7 +45,7 @@ from xengt_dm.traps.write_traps import WriteTraps
 from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE
 from xengt_dm.vgpu.device import Vgpu
 from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
-from xengt_dm.vgpu.state import SIZE, DeviceState
+from xengt_dm.vgpu.state import DeviceState
 
 DEFAULT_BAR0 = int(KEYS["device.bar0_gpa"].default)
 DEFAULT_MAX_TABLES = int(KEYS["shadow.max_tables"].default)
@@ -134,11 +137,13 @@ class Instance:
 
     async def _quiesce(self) -> None:
         await self.loop.run(self.engine.quiesce())
+        await self.loop.run(self.traps.unprotect_adopted())
         with trio.move_on_after(ROUNDS_SECONDS):
             while not self.traps.unprotect_deferred():  # noqa: ASYNC110 - no event tells that a store is over
                 await trio.sleep(ROUND_SECONDS)
         self.traps.drop_guard_ranges()
         self.server.release_claim()
+        self.traps.claim_released()
 
     async def resume(self) -> bool:
         """Claim again, and shadow the spaces that are live by now; the end of :meth:`quiesce`.
@@ -214,7 +219,7 @@ def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps:
     )
     device = Vgpu(
         engine,
-        DeviceState.create(_fresh_memory()),
+        DeviceState(private_state(Capacities(port.frame_limit, settings.max_spaces)).device),
         generation=settings.generation,
         vgt_id=port.domid + 1,
         graphics=settings.graphics,
@@ -226,12 +231,12 @@ def _wire(server: IoreqServer, settings: Settings, stats: StatsPage, make_traps:
     return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats)
 
 
-def _fresh_memory() -> memoryview:
-    """Zeros for the state of a device; private and in small pages, so that an untouched page costs nothing."""
-    memory = mmap.mmap(-1, SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+def private_state(capacities: Capacities) -> State:
+    """A fresh state that no successor finds; in small pages, so that an untouched page costs nothing."""
+    memory = mmap.mmap(-1, Layout(capacities).size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel without huge pages
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return memoryview(memory)
+    return State.create(memoryview(memory), capacities)
 
 
 def start(server: IoreqServer, bars: Mapping[Bar, int]) -> None:
@@ -271,8 +276,9 @@ def adopt(server: IoreqServer, traps: WriteTraps, bars: Mapping[Bar, int]) -> No
         _have_answers_taken(server)
         server.enable()  # a barrier: the instructions of those answers are over
     server.claim_again()
+    traps.claim_released()
     traps.protect_in_flight()
-    traps.unprotect_deferred()
+    complete(traps.unprotect_adopted())
 
     # The device's ranges, if they are not what the predecessor had.
     wanted = [bar.range_at(address) for bar, address in bars.items()]
@@ -322,13 +328,17 @@ def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine
             if server.slots.all_taken():
                 return
 
+    def release_claim() -> None:
+        server.release_claim()
+        traps.claim_released()
+
     attempt = BestEffort()
     attempt(engine.abandon)  # what is under way ends early; its stores to guest memory are performed
     attempt(traps.refuse_new)
     attempt(unprotect)  # as stores to the frames end, for a second at most
     attempt(traps.unprotect_by_force)  # then whatever is left
     attempt(drop_guard_ranges)
-    attempt(server.release_claim)
+    attempt(release_claim)
     attempt(server.disable)  # from here on nothing new comes
     attempt(loop.answer_all)
     attempt(have_answers_taken)

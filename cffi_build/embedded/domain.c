@@ -1,5 +1,7 @@
 /* The domain of the embedded hypervisor: how it is made, and how it ends. */
 #define _GNU_SOURCE
+#include "domain.h"
+
 #include "phases.h"
 #include "servers.h"
 #include "sim_share.h"
@@ -31,7 +33,6 @@ xd_emb *xd_emb_new(uint32_t domid, uint64_t frames, uint32_t vcpus, const xd_emb
     d->rules = *rules;
     d->owner = -1;
     d->default_server = -1;
-    d->spin = 200;
     pthread_mutex_init(&d->p2m, NULL);
     pthread_mutex_init(&d->servers_lock, NULL);
     pthread_mutex_init(&d->channels_lock, NULL);

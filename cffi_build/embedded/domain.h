@@ -7,8 +7,8 @@
 /*
  * A domain of the embedded hypervisor: one HVM domain inside this process, as Xen keeps it for a device model.
  *
- * All xd_emb_* functions of this folder may be called from any thread, unless they say otherwise, and from Python
- * without the GIL. They return 0, or what they say, or -errno.
+ * Any thread may call the xd_emb_* functions of this folder, unless they say otherwise; Python calls them without the
+ * GIL. In every header, `domain` is the domain, and `d` is in the functions that are for C alone.
  */
 typedef struct xd_emb xd_emb;
 
@@ -30,31 +30,41 @@ enum {
 };
 
 /*
- * Make a domain of `frames` frames, all RAM and zero, with `vcpus` vCPUs (1 to 128). `rules` is copied. Returns NULL if
- * an argument is out of range or memory is short.
+ * Makes a domain with the number `domid`, of `frames` frames, all RAM and zero, with `vcpus` vCPUs (1 to 128). `rules`
+ * is copied. Returns NULL if an argument is out of range or memory is short. Called by hypervisor/embedded/domain.py.
  */
 xd_emb *xd_emb_new(uint32_t domid, uint64_t frames, uint32_t vcpus, const xd_emb_rules *rules);
 
-/* Free a domain. No thread may be inside any call on it, and every xd_emb_events of it must have been freed. */
+/*
+ * Frees a domain. No thread may be inside any call on it, and every xd_emb_events of it must have been freed. Called by
+ * hypervisor/embedded/domain.py.
+ */
 void xd_emb_free(xd_emb *domain);
 
-/* Destroy a domain: its vCPUs stop where they are, and every call returns -ESRCH. Memory stays until xd_emb_free. */
+/*
+ * Destroys a domain: its vCPUs stop where they are, and every call returns -ESRCH. Memory stays until xd_emb_free.
+ * Called by hypervisor/embedded/domain.py and calls.c.
+ */
 void xd_emb_destroy(xd_emb *domain);
 
-/* Crash a domain, as Xen's domain_crash does: its vCPUs stop. The first `reason` is kept. */
+/*
+ * Crashes a domain, as Xen's domain_crash does: its vCPUs stop. The first `reason` is kept. Called by C files of this
+ * folder.
+ */
 void xd_emb_crash(xd_emb *domain, const char *reason);
 
 /*
  * Returns why vCPUs run no more: ESRCH (destroyed), ENOTRECOVERABLE (crashed), or 0. `reason` receives the 128 bytes of
- * the crash's reason, zeros if there was none; it may be NULL.
+ * the crash's reason, zeros if there was none; it may be NULL. Called by hypervisor/embedded/domain.py and
+ * sim/console.py.
  */
 int xd_emb_stopped(xd_emb *domain, char *reason);
 
-/* Returns a counter, XD_EMB_*. */
+/* Returns a counter; `which` is an XD_EMB_*. Called by hypervisor/embedded/domain.py. */
 uint64_t xd_emb_counter(const xd_emb *domain, int which);
 
 #ifndef XD_CFFI
-/* Returns -ESRCH, -ENOTRECOVERABLE, or 0: xd_emb_stopped for C. Any thread. */
+/* Returns -ESRCH, -ENOTRECOVERABLE, or 0: xd_emb_stopped for C. Called by C files of this folder, in any thread. */
 int emb_why_stopped(const xd_emb *d);
 #endif
 

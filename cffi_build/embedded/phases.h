@@ -4,21 +4,28 @@
 
 #include <stdint.h>
 
-/* Where vCPUs are, how they are paused, and how a test holds one at a named point. */
+/*
+ * Where vCPUs are, how they are paused, and how a test holds one at a named point.
+ *
+ * vcpu: a vCPU's number. v: a vCPU. domain, d: see domain.h. Any thread may call the xd_emb_* functions.
+ */
 
 /*
- * Pause the domain. Returns when no vCPU runs; one that waits for an answer does not run. Pauses nest. The caller must
- * hold none of the domain's locks, because a vCPU that is inside Xen may want any of them.
+ * Pauses the domain. Returns when no vCPU runs; one that waits for an answer does not run. Pauses nest. The caller must
+ * hold none of the domain's locks, because a vCPU that is inside Xen may want any of them. Called by
+ * hypervisor/embedded/domain.py and servers.c.
  */
 void xd_emb_pause(xd_emb *domain);
+/* Undoes one xd_emb_pause. Called by hypervisor/embedded/domain.py and servers.c. */
 void xd_emb_unpause(xd_emb *domain);
 
 /*
  * The guest shuts down in order: vCPUs stand still, but one that waits for an answer defers the shutdown until it came.
+ * Called by hypervisor/embedded/domain.py.
  */
 void xd_emb_shutdown(xd_emb *domain);
 
-/* Returns 1 after xd_emb_shutdown, once no vCPU runs or waits; else 0. */
+/* Returns 1 after xd_emb_shutdown, once no vCPU runs or waits; else 0. Called by hypervisor/embedded/domain.py. */
 int xd_emb_is_shut_down(xd_emb *domain);
 
 /* Named points at which a vCPU can be held. */
@@ -31,13 +38,22 @@ enum {
     XD_POINTS = 5
 };
 
-/* Hold a vCPU when it next comes to a point. Returns 0, or -EINVAL without such a vCPU or point. */
+/*
+ * Holds a vCPU when it next comes to a point, XD_POINT_*. Returns 0, or -EINVAL without such a vCPU or point. Called by
+ * sim/console.py and tests.
+ */
 int xd_emb_hold(xd_emb *domain, uint32_t vcpu, int point);
 
-/* Let a vCPU go on, and forget every hold of it that is still to come. Returns 0 or -EINVAL. */
+/*
+ * Lets a vCPU go on, and forgets every hold of it that is still to come. Returns 0 or -EINVAL. Called by sim/console.py
+ * and tests.
+ */
 int xd_emb_unhold(xd_emb *domain, uint32_t vcpu);
 
-/* Let a vCPU go on, and hold it again at the next point that it comes to, whichever that is. Returns 0 or -EINVAL. */
+/*
+ * Lets a vCPU go on, and holds it again at the next point that it comes to, whichever that is. Returns 0 or -EINVAL.
+ * Called by tests.
+ */
 int xd_emb_step(xd_emb *domain, uint32_t vcpu);
 
 /* Where a vCPU is. */
@@ -51,33 +67,45 @@ enum {
 };
 
 /*
- * Wait until the vCPU is in a phase: OUT, BLOCKED, RETRYING or HELD. Returns 0, -ETIMEDOUT after `seconds`, -ESRCH if
- * the domain is destroyed, or -EINVAL.
+ * Waits until the vCPU is in a phase: OUT, BLOCKED, RETRYING or HELD. Returns 0, -ETIMEDOUT after `seconds`, -ESRCH if
+ * the domain is destroyed, or -EINVAL. Called by sim/console.py and tests.
  */
 int xd_emb_wait_phase(xd_emb *domain, uint32_t vcpu, uint32_t phase, double seconds);
 
-/* Wait until the vCPU is in any of these four. Returns the phase, for HELD with `point << 8` added; or as above. */
+/*
+ * Waits until the vCPU is in any of these four. Returns the phase, for HELD with `point << 8` added; -ETIMEDOUT after
+ * `seconds`; or as xd_emb_wait_phase. Called by tests.
+ */
 int xd_emb_wait_still(xd_emb *domain, uint32_t vcpu, double seconds);
 
 #ifndef XD_CFFI
 typedef struct emb_vcpu emb_vcpu;
 
 /*
- * Enter GUEST or XEN; blocks while the domain is paused. Each entry to GUEST is a new translation. Returns 0, or
- * -errno (emb_why_stopped) if the domain stopped; the vCPU is then OUT. The vCPU's own thread calls this.
+ * Enters a `phase`, GUEST or XEN; blocks while the domain is paused. Each entry to GUEST is a new translation. Returns
+ * 0, or -errno (emb_why_stopped) if the domain stopped; the vCPU is then OUT. Called by C files of this folder, in the
+ * vCPU's own thread.
  */
 int emb_enter(emb_vcpu *v, uint32_t phase);
 
-/* Change to XEN from GUEST, or to a phase in which the vCPU stands still. The vCPU's own thread calls this. */
+/*
+ * Changes to XEN from GUEST, or to a `phase` in which the vCPU stands still. Called by C files of this folder, in the
+ * vCPU's own thread.
+ */
 void emb_leave(emb_vcpu *v, uint32_t phase);
 
-/* A named point: blocks while a test holds the vCPU here. The vCPU's own thread calls this. */
+/*
+ * A named point: blocks while a test holds the vCPU here. Called by C files of this folder, in the vCPU's own thread.
+ */
 void emb_point(emb_vcpu *v, int point);
 
-/* Wake all threads that wait for a phase or a pause, after a phase changed. Any thread; takes the gate. */
+/*
+ * Wakes all threads that wait for a phase or a pause, after a phase changed. Takes the gate. Called by wait.c, in any
+ * thread.
+ */
 void emb_tell_watchers(xd_emb *d);
 
-/* Stop all vCPUs for good, wherever they are. Any thread; takes the gate. */
+/* Stops all vCPUs for good, wherever they are. Takes the gate. Called by domain.c, in any thread. */
 void emb_stop_vcpus(xd_emb *d);
 #endif
 

@@ -13,60 +13,56 @@
  * Guest memory is a file of frames. A frame of the guest (gfn) is a frame of the file, at first the one with the same
  * number. Each mapping of a device model is a reference to a frame of the file. A frame that the guest gives back stays
  * as it is for as long as it has references, as a frame of Xen does, and the guest gets another one in its place.
+ *
+ * domain, d: see domain.h. Any thread may call these, unless they say otherwise.
  */
 
 /*
- * Make a domain ready for device models in other processes. Must be called before a vCPU runs and before a device model
- * opens the domain. Returns 0 or -errno.
+ * Makes a domain ready for device models in other processes. Must be called before a vCPU runs and before a device
+ * model opens the domain. Returns 0 or -errno. Called by sim/process.py.
  */
 int xd_emb_share(xd_emb *domain);
 
-/* Returns the descriptor of the file of frames. Owned by the domain. */
+/* Returns the descriptor of the file of frames. Owned by the domain. Called by sim/session.py. */
 int xd_emb_ram_fd(const xd_emb *domain);
 
-/* Returns the descriptor of the file that is a page of slots, or -EINVAL. Owned by the domain. */
+/*
+ * Returns the descriptor of the file that is a page of slots, or -EINVAL if `page` is none. Owned by the domain. Called
+ * by sim/session.py.
+ */
 int xd_emb_slots_fd(xd_emb *domain, const char *page);
 
 /* The references of one device model. Not for two threads at once. */
 typedef struct xd_emb_mappings xd_emb_mappings;
 
-/* Returns a device model's references, none at first, or NULL. The domain must be shared, and outlive them. */
+/*
+ * Returns a device model's references, none at first, or NULL. The domain must be shared, and outlive them. Called by
+ * sim/session.py.
+ */
 xd_emb_mappings *xd_emb_mappings_new(xd_emb *domain);
 
-/* Give every reference back, as the kernel does when a process ends. */
+/* Gives every reference in `mappings` back, as the kernel does when a process ends. Called by sim/session.py. */
 void xd_emb_mappings_free(xd_emb_mappings *mappings);
 
 /*
  * The hypercall of a device model that maps guest frames `first` to `first + count - 1` in its own process. words[i]
- * receives a positive errno, or `number of the frame in the file << 16`; each such frame then has one more reference.
- * Returns 0; or -errno, with no reference taken.
+ * receives a positive errno, or `number of the frame in the file << 16`; each such frame then has one more reference in
+ * `mappings`. Returns 0; or -errno, with no reference taken. Called by sim/session.py.
  */
 int xd_emb_frames_get(xd_emb_mappings *mappings, uint64_t first, int count, uint64_t *words);
 
 /*
- * Give references back. `words` are those of xd_emb_frames_get, and such as are an errno are ignored. Returns 0, or
- * -EINVAL for a frame that the device model has no reference to; the words before it are done by then.
+ * Gives `count` references in `mappings` back. `words` are those of xd_emb_frames_get, and such as are an errno are
+ * ignored. Returns 0, or -EINVAL for a frame that the device model has no reference to; the words before it are done by
+ * then. Called by sim/session.py.
  */
 int xd_emb_frames_put(xd_emb_mappings *mappings, const uint64_t *words, int count);
 
-/* Returns the number of frames that are no longer the guest's, and are kept because of their references. */
-uint64_t xd_emb_frames_stale(xd_emb *domain);
-
-/* What a device model in another process sees of its local port. Written by the hypervisor alone. */
-typedef struct xd_emb_shared_port {
-    uint32_t raised;    /* events so far */
-    uint32_t connected; /* 1 while a notify reaches the domain */
-} xd_emb_shared_port;
-
 /*
- * Have a handle's events counted in a file, an array of xd_emb_shared_port by local port, instead of in the handle. Its
- * descriptor is then written at each event, and xd_emb_events_pending, _unmask and _drain must not be called. Must be
- * called before a port is bound. Returns the file's descriptor, owned by the handle, or -errno.
+ * Returns the number of frames that are no longer the guest's, and are kept because of their references. Called by
+ * sim/console.py.
  */
-int xd_emb_events_share(xd_emb_events *events);
-
-/* Returns the eventfd that wakes the vCPU of a local port, or -ENOTCONN. Owned by the domain. */
-int xd_emb_events_wake_fd(xd_emb_events *events, int port);
+uint64_t xd_emb_frames_stale(xd_emb *domain);
 
 #ifndef XD_CFFI
 #include "state.h"
@@ -83,19 +79,25 @@ struct emb_share {
     uint64_t nr_spare, nr_stale;
 };
 
-/* Returns new, zero, shared memory whose size nobody can reduce, and its descriptor; or NULL. */
+/*
+ * Returns new, zero, shared memory of `bytes` bytes, whose size nobody can reduce, and its descriptor in *fd; or NULL.
+ * `name` is for /proc. Called by events.c and servers.c.
+ */
 void *emb_new_shared(const char *name, size_t bytes, int *fd);
 
-/* Take frames from the guest, whose types are changed already. Returns 0 or -errno. The caller holds p2m. */
+/*
+ * Takes `count` frames from `gfn` from the guest, whose types are changed already. Returns 0 or -errno. The caller
+ * holds p2m. Called by p2m.c.
+ */
 int emb_share_remove(xd_emb *d, uint64_t gfn, uint64_t count);
 
-/* Free what xd_emb_share made. */
+/* Frees what xd_emb_share made. Called by domain.c. */
 void emb_unshare(xd_emb *d);
 
-/* Write an eventfd; one that is full is readable, too. */
+/* Writes the eventfd `fd`; one that is full is readable, too. Called by events.c and wait.c. */
 void emb_ring(int fd);
 
-/* Returns whether an eventfd was rung and not taken. */
+/* Returns whether the eventfd `fd` was rung and not taken. Called by phases.c and wait.c. */
 bool emb_rings(int fd);
 #endif
 

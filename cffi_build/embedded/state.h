@@ -109,7 +109,6 @@ struct xd_emb {
     uint32_t generation; /* atomic, futex: changes of types and claim */
     uint32_t retrying;   /* atomic: vCPUs that sleep on it */
     uint32_t gone;       /* atomic: 1 once destroyed */
-    uint32_t spin;       /* atomic: looks before a sleep */
     char reason[128];    /* under gate: of a crash */
 
     uint32_t fail_mask;  /* atomic: 1 << XD_CALL_* of the hypercalls that are counted; the rest under gate */
@@ -122,25 +121,34 @@ struct xd_emb {
     emb_vcpu *vcpus;
 };
 
-/* Count one more of XD_EMB_*. Any thread. */
+/* Counts one more of `which`, an XD_EMB_*, in the domain `d`. Called by C files of this folder, in any thread. */
 static inline void emb_count(xd_emb *d, int which)
 {
     __atomic_fetch_add(&d->counters[which], 1, __ATOMIC_RELAXED);
 }
 
-/* Returns the p2m type of a frame, MMIO_DM beyond the domain's memory. Any thread. */
+/*
+ * Returns the p2m type of frame `gfn` of domain `d`, MMIO_DM beyond its memory. Called by C files of this folder, in
+ * any thread.
+ */
 static inline uint32_t emb_type(const xd_emb *d, uint64_t gfn)
 {
     return gfn < d->frames ? __atomic_load_n(&d->types[gfn], __ATOMIC_SEQ_CST) : (uint32_t)XD_P2M_MMIO_DM;
 }
 
-/* Returns what an access to an address meets by one of the tables of d->rules, XD_LOOK_*. Any thread. */
+/*
+ * Returns what an access to `gpa` in domain `d` meets by `table`, one of the tables of d->rules: XD_LOOK_*. Called by C
+ * files of this folder, in any thread.
+ */
 static inline uint32_t emb_look(const xd_emb *d, const uint8_t *table, uint64_t gpa)
 {
     return table[emb_type(d, gpa >> EMB_SHIFT)];
 }
 
-/* Returns an address some bytes up. One that would wrap round to the guest's memory is beyond all memory instead. */
+/*
+ * Returns the address `bytes` above `gpa`. One that would wrap round to the guest's memory is beyond all memory
+ * instead. Called by C files of this folder, in any thread.
+ */
 static inline uint64_t emb_up(uint64_t gpa, uint64_t bytes)
 {
     return gpa + bytes < gpa ? ~(uint64_t)(EMB_FRAME - 1) : gpa + bytes;

@@ -3,8 +3,8 @@
 #include "state.h"
 
 /*
- * What one instruction of a vCPU does to memory: the hardware's look, and the emulator after it. The vCPU's own thread
- * calls all of this.
+ * What one instruction of a vCPU does to memory: the hardware's look, and the emulator after it. The own thread of the
+ * vCPU, `v`, calls all of this. a: an access. gpa, size: where it begins, and its bytes.
  */
 
 /* How an emulation pass ended; negative: -errno. */
@@ -48,30 +48,38 @@ enum {
 };
 
 /*
- * Begin an instruction: enter the guest and look. Returns EMB_BY_*, or -errno. *generation receives what
- * emb_sleep_until_bumped wants if an emulator then says EMB_RETRY.
+ * Begins an instruction: enters the guest and looks. Returns EMB_BY_*, or -errno. *generation receives what
+ * emb_sleep_until_bumped wants if an emulator then says EMB_RETRY. Called by vcpu_rmw.c.
  */
 int emb_begin(emb_access *a, uint64_t gpa, uint32_t size, uint32_t *generation);
 
-/* Emulate the access, in as many passes as it needs. Returns EMB_DONE, EMB_RETRY or -errno, with p2m released. */
+/*
+ * Emulates the access, in as many passes as it needs. Returns EMB_DONE, EMB_RETRY or -errno, with p2m released. Called
+ * by vcpu_rmw.c.
+ */
 int emb_emulate(emb_access *a);
 
-/* Divide an access of `size` bytes at `gpa` into its parts. */
+/* Divides an access of `size` bytes at `gpa` into its parts. Called by C files of this folder. */
 void emb_split(emb_access *a, uint64_t gpa, uint32_t size);
 
-/* Release p2m if the access holds it. */
+/* Releases p2m if the access holds it. Called by vcpu_rmw.c. */
 void emb_unlock(emb_access *a);
 
-/* Returns what a mapping of all pages of the access finds (hvmemul_map_linear_addr): DIRECT, or what is in its way. */
+/*
+ * Returns what a mapping of all pages of the access finds (hvmemul_map_linear_addr): DIRECT, or what is in its way.
+ * Called by vcpu_rmw.c.
+ */
 uint32_t emb_mapping_look(const emb_access *a);
 
-/* A whole store or load of 1 to 64 bytes. Return 0 or -errno. */
+/* Executes a whole store of 1 to 64 bytes at `from`. Returns 0 or -errno. Called by vcpu_repeat.c and vcpu_run.c. */
 int emb_store(emb_vcpu *v, uint64_t gpa, const uint8_t *from, uint32_t size);
+/* Executes a whole load of 1 to 64 bytes to `to`. Returns 0 or -errno. Called by C files of this folder. */
 int emb_load(emb_vcpu *v, uint64_t gpa, uint8_t *to, uint32_t size);
 
 /*
- * The store of an INS, which has read its port. Returns 0 or -errno. If the store needs a request, Xen crashes the domain
- * when it is answered: the next pass begins with the port again, and meets the answer of the store (hvmemul_do_io).
+ * Executes the store of an INS, which has read its port; the bytes are at `from`. Returns 0 or -errno. If the store
+ * needs a request, Xen crashes the domain when it is answered: the next pass begins with the port again, and meets the
+ * answer of the store (hvmemul_do_io). Called by ports.c.
  */
 int emb_store_input(emb_vcpu *v, uint64_t gpa, const uint8_t *from, uint32_t size);
 

@@ -4,8 +4,8 @@
 #include "state.h"
 
 /*
- * Execute XCHG, CMPXCHG or MODIFY; op->result receives the old value, op->stored whether something was stored. Returns
- * 0 or -errno. The vCPU's own thread.
+ * Executes `op`: XCHG, CMPXCHG or MODIFY; op->result receives the old value, op->stored whether something was stored.
+ * Returns 0 or -errno. Called by vcpu_run.c, in the own thread of the vCPU, `v`.
  */
 int emb_rmw(emb_vcpu *v, xd_emb_op *op);
 

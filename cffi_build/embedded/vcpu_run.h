@@ -49,9 +49,10 @@ typedef struct xd_emb_op {
 } xd_emb_op;
 
 /*
- * Execute operations on a vCPU, one after the other, up to the first that fails; *done receives how many were finished,
- * unless it is NULL. Two threads on one vCPU take turns, call by call. Returns 0; -ESRCH if the domain is destroyed;
- * -ENOTRECOVERABLE if it crashed; -EFAULT if the guest got a fault; -EINVAL for a bad operation.
+ * Executes `count` operations, `ops`, on a vCPU, one after the other, up to the first that fails; *done receives how
+ * many were finished, unless it is NULL. Two threads on one vCPU take turns, call by call. Returns 0; -ESRCH if the
+ * domain is destroyed; -ENOTRECOVERABLE if it crashed; -EFAULT if the guest got a fault; -EINVAL for a bad operation.
+ * Called by hypervisor/embedded/vcpu.py, in the thread that plays the vCPU.
  */
 int xd_emb_run(xd_emb *domain, uint32_t vcpu, xd_emb_op *ops, int count, int *done);
 

@@ -19,14 +19,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* How many times a wait for an answer looks before it sleeps. */
+enum { MOST_LOOKS = 200 };
+
 static void futex_wait(uint32_t *word, uint32_t value)
 {
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
-}
-
-void xd_emb_set_spin(xd_emb *d, uint32_t turns)
-{
-    __atomic_store_n(&d->spin, turns, __ATOMIC_RELAXED);
 }
 
 /*
@@ -80,10 +78,9 @@ static void relax(void)
 
 static bool spin(emb_vcpu *v, uint32_t seen, uint32_t *now)
 {
-    uint32_t turns = __atomic_load_n(&v->domain->spin, __ATOMIC_RELAXED);
-    if (!turns || (!v->luck && ++v->waits % 64))
+    if (!v->luck && ++v->waits % 64)
         return false;
-    for (; turns; turns--) {
+    for (int looks = 0; looks < MOST_LOOKS; looks++) {
         if ((*now = __atomic_load_n(&v->wake, __ATOMIC_ACQUIRE)) != seen) {
             v->luck = v->luck < 4 ? v->luck + 1 : 4;
             return true;

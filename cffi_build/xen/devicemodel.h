@@ -7,6 +7,7 @@
  * -1 with errno; ranges include both ends. Any thread may call them. xengt_dm/hypervisor/xen/devicemodel.py does, from
  * the thread that serves the domain.
  */
+
 xendevicemodel_handle *xendevicemodel_open(struct xentoollog_logger *logger, unsigned int open_flags);
 int xendevicemodel_close(xendevicemodel_handle *dmod);
 int xendevicemodel_restrict(xendevicemodel_handle *dmod, domid_t domid);
@@ -49,16 +50,18 @@ int xendevicemodel_shutdown(xendevicemodel_handle *dmod, domid_t domid, unsigned
 int xendevicemodel_nr_vcpus(xendevicemodel_handle *dmod, domid_t domid, unsigned int *vcpus);
 
 /*
- * Change the type of each frame gfns[0..count-1] by a hypercall of its own; `type` is hvmmem_type_t. errors[i] receives
- * 0 or a positive errno. Returns how many failed, or -ESRCH if the domain is gone; the frames that were not tried then
- * have ESRCH, too. Blocks for up to 51 ms while Xen says that a page is paged out.
+ * Changes the type of each frame gfns[0..count-1] of domain `domid` by a hypercall of its own, through the handle
+ * `dmod`; `type` is hvmmem_type_t. errors[i] receives 0 or a positive errno. Returns how many failed, or -ESRCH if the
+ * domain is gone; the frames that were not tried then have ESRCH, too. Blocks for up to 51 ms while Xen says that a
+ * page is paged out. Called by hypervisor/xen/devicemodel.py.
  */
 int xd_xen_set_mem_types(xendevicemodel_handle *dmod, domid_t domid, uint32_t type, const uint64_t *gfns,
                          uint32_t count, int *errors);
 
 /*
  * Returns a logger that says nothing, which is never freed. Xen's libraries print to stderr by default; here each
- * failure becomes an exception.
+ * failure becomes an exception. Called by hypervisor/xen/devicemodel.py, hypervisor/xen/events.py and
+ * hypervisor/xen/memory.py.
  */
 struct xentoollog_logger *xd_xen_quiet_logger(void);
 

@@ -7,6 +7,7 @@
  * errno on failure. Any thread may call them; xengt_dm/hypervisor/xen/events.py does, from the thread that serves the
  * domain.
  */
+
 xenevtchn_handle *xenevtchn_open(struct xentoollog_logger *logger, unsigned int flags);
 xenevtchn_handle *xenevtchn_fdopen(struct xentoollog_logger *logger, int fd, unsigned open_flags);
 int xenevtchn_close(xenevtchn_handle *xce);
@@ -29,18 +30,20 @@ enum { XD_EVTCHN_BATCH = 1024 };
  */
 
 /*
- * Read the ports that are pending into ports[0..XD_EVTCHN_BATCH-1]; they stay masked until they are unmasked. Returns
- * how many; 0 when there are none; -EFBIG when the kernel's ring overflowed and ports were lost.
+ * Reads the ports that are pending into ports[0..XD_EVTCHN_BATCH-1]; they stay masked until they are unmasked. Returns
+ * how many; 0 when there are none; -EFBIG when the kernel's ring overflowed and ports were lost. Called by evtchn.c.
  */
 int xd_xen_evtchn_take(int fd, evtchn_port_t *ports);
 
-/* Unmask `count` ports. The kernel passes over a port that is not masked or not ours. Returns 0. */
+/*
+ * Unmasks `count` ports. The kernel passes over a port that is not masked or not ours. Returns 0. Called by evtchn.c.
+ */
 int xd_xen_evtchn_unmask(int fd, const evtchn_port_t *ports, uint32_t count);
 
 /*
- * Take and unmask every pending port, up to XD_EVTCHN_BATCH. Returns how many. After an overflow it empties the ring
+ * Takes and unmasks every pending port, up to XD_EVTCHN_BATCH. Returns how many. After an overflow it empties the ring
  * and unmasks all of bound[0..nr_bound-1], and returns nr_bound: the caller's look at every slot finds what the lost
- * ports stood for.
+ * ports stood for. Called by hypervisor/xen/events.py.
  */
 int xd_xen_evtchn_drain(int fd, const evtchn_port_t *bound, uint32_t nr_bound);
 

@@ -69,7 +69,7 @@ class NoSpaces:
 
 
 def reset_device(graphics: reg.GraphicsMemory) -> Vgpu:
-    state = DeviceState.create(memoryview(bytearray(SIZE)))
+    state = DeviceState(memoryview(bytearray(SIZE)))
     device = Vgpu(NoSpaces(), state, generation=8, vgt_id=1, graphics=graphics)
     device.reset()
     return device

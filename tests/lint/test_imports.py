@@ -59,7 +59,11 @@ RULES = {
     "steps": Rule("", "", effects=False, why="everybody imports it"),
     "units": Rule("", "", effects=False, why="everybody imports it"),
     "ppgtt": Rule(f"_core {COMMON}", "", effects=False, why="sans-io: effects go out through ppgtt/ports.py"),
-    "vgpu": Rule(f"ppgtt {COMMON}", "", effects=False, why="sans-io: a device sees offsets and values"),
+    "state": Rule(f"_core {COMMON}", "", why="is what a successor knows, whoever writes it"),
+    "state.layout": Rule("units", "", effects=False, why="figures only"),
+    "state.life": Rule("state.layout", "", effects=False, why="words in memory"),
+    "state.buffer": Rule(f"state.layout state.life {COMMON}", "", effects=False, why="sans-io: views of any memory"),
+    "vgpu": Rule(f"ppgtt state.layout {COMMON}", "", effects=False, why="sans-io: a device sees offsets and values"),
     "ioreq": Rule(f"{ANY_HYPERVISOR} _core {COMMON}", "trio", why="serves any hypervisor, device and shadows"),
     "traps": Rule(
         f"{ANY_HYPERVISOR} ioreq.ranges ioreq.slots _core {COMMON}", "", why="protects frames on any hypervisor"
@@ -87,7 +91,7 @@ RULES = {
         f"control.answers control.protocol control.socket run_dir.owner {COMMON}", "", why="must answer at once"
     ),
     "instance": Rule(
-        f"{ANY_HYPERVISOR} config ioreq ppgtt stats.page traps vgpu _core {COMMON}", "trio", why="wires the rooms"
+        f"{ANY_HYPERVISOR} config ioreq ppgtt state stats.page traps vgpu _core {COMMON}", "trio", why="wires the rooms"
     ),
     "daemon": Rule(
         "config control hypervisor.port instance ioreq.bus ioreq.loop log ppgtt.engine run_dir service stats trace "

@@ -63,6 +63,7 @@ _USES_DEPENDENCIES = (
     "run_dir",
     "service",
     "sim",
+    "state",
     "stats",
     "traps",
     "vgpu",

@@ -21,6 +21,7 @@ ELSEWHERE = {
     "cffi_build/core/ioreq/": ("ioreq",),
     "cffi_build/core/ppgtt/": ("ppgtt",),
     "cffi_build/core/trace/": ("trace",),
+    "cffi_build/core/traps/": ("traps",),
     "cffi_build/embedded/": ("embedded",),
     "cffi_build/xen/": ("xen",),
     "cffi_build/": ("core", "embedded", "xen"),

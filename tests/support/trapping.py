@@ -6,14 +6,17 @@ import errno
 from collections.abc import Iterable
 from typing import Any
 
+from tests.support.protected import new_bitmap
+from tests.support.records import RangeRecord as Ranges
 from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
 from xengt_dm.hypervisor.embedded.p2m import P2mType
 from xengt_dm.hypervisor.port import MemType, WriteTrap
-from xengt_dm.instance import WRITE_TRAPS
-from xengt_dm.ioreq.ranges import NoRangeRecord, RangeRecord
+from xengt_dm.ioreq.ranges import RangeRecord
 from xengt_dm.ioreq.slots import LastStores, Slots
+from xengt_dm.traps.claim import ClaimTraps
+from xengt_dm.traps.ranges import RangeTraps
 from xengt_dm.traps.write_traps import WriteTraps
 from xengt_dm.units import PAGE_SIZE, CData
 
@@ -54,9 +57,21 @@ class Setting:
         self.port.set_server_state(self.server, True)
         if self.port.write_trap is WriteTrap.CLAIM:
             self.port.claim_writes(self.server)
-        make = WRITE_TRAPS[self.port.write_trap]
-        self.traps: WriteTraps = make(self.port, self.server, self.slots, record or NoRangeRecord())
+        self.record = record or Ranges([])
+        self.protected = new_bitmap(FRAMES)
+        self.traps = self._make_traps()
         self.calls.clear()
+
+    def _make_traps(self) -> WriteTraps:
+        make = ClaimTraps if self.port.write_trap is WriteTrap.CLAIM else RangeTraps
+        return make(self.port, self.server, self.slots, self.record, self.protected)
+
+    def succeed(self) -> None:
+        """The process has died, and its successor has adopted what is on record."""
+        self.traps = self._make_traps()
+        self.traps.adopt_guard_ranges([each.first // PAGE_SIZE for each in self.record.read() or ()])
+        self.traps.adopt_protected(self.protected.frames())
+        self.traps.check()
 
     def protect(self, *gfns: int) -> list[int]:
         errors = ffi.new("int[]", len(gfns))

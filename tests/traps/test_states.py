@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
+from tests.support.protected import trapping
 from tests.support.trapping import Setting
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded.p2m import P2mType
@@ -20,6 +22,8 @@ from xengt_dm.units import CData
 
 FRAMES = range(10, 22)
 STEPS = 2000
+#: With a process that dies.
+MORTAL_STEPS = 600
 
 
 class Watched(Frames):
@@ -41,8 +45,9 @@ class Guest:
     resynced.
     """
 
-    def __init__(self, flavour: str, seed: int, rep_stores: bool) -> None:
+    def __init__(self, flavour: str, seed: int, rep_stores: bool, *, mortal: bool = False) -> None:
         self.rng = random.Random(seed)
+        self.mortal = mortal
         self.setting = Setting(flavour, rep_stores=rep_stores)
         #: Frames that the shadows track, and whether each is unsynced.
         self.tracked: dict[int, bool] = {}
@@ -50,8 +55,19 @@ class Guest:
         self.stores: set[int] = set()
         self.refusals = 0
         port = self.setting.port
-        self._change = port.set_mem_types
+        self._change = self._recorded(port.set_mem_types)
         port.set_mem_types = self._sometimes_refuse  # type: ignore[method-assign]
+
+    def _recorded(self, change: Callable[..., int]) -> Callable[..., int]:
+        """Whatever traps before and after a change of type is on record by then."""
+
+        def changed(*arguments: Any) -> int:
+            assert trapping(self.setting.domain, FRAMES) <= set(self.setting.protected.frames())
+            failed = change(*arguments)
+            assert trapping(self.setting.domain, FRAMES) <= set(self.setting.protected.frames())
+            return failed
+
+        return changed
 
     def _sometimes_refuse(self, mem_type: MemType, gfns: CData, count: int, errors: CData) -> int:
         if not self.refusals:
@@ -70,6 +86,7 @@ class Guest:
             + [self.store] * 4
             + [self.give_back, self.take_back] * 2
             + [self.retry, self.invalidate, self.refuse]
+            + [self.die] * self.mortal
         )
         kind()
         self.setting.slots.unfinished = set(self.stores)
@@ -84,11 +101,16 @@ class Guest:
         while len(self.tracked) < len(FRAMES):
             self.take_back()
             self.protect()
+        if self.mortal:
+            self.setting.succeed()
+            self.give_back()
+            self.tracked.clear()
         self.setting.traps.refuse_new()
         assert complete(self.setting.traps.unprotect_all())
         assert self.setting.domain.protected() == []
         assert self.setting.traps.drop_guard_ranges()
         assert self.setting.ranges() == 0
+        assert self.setting.protected.frames() == []
         self.setting.unprotect(*self.tracked)
 
     # The shadows
@@ -116,6 +138,8 @@ class Guest:
             if self.tracked.get(gfn) is False and self.setting.traps.unsync(gfn):
                 self.tracked[gfn] = True
         self.setting.traps.unprotect_deferred()
+        if self.rng.random() < 0.5:
+            complete(self.setting.traps.unprotect_adopted())
 
     def resync(self) -> None:
         gfn = self.pick([gfn for gfn, unsynced in self.tracked.items() if unsynced])
@@ -138,6 +162,18 @@ class Guest:
         elif protected := self.setting.domain.protected():
             self.stores.add(self.rng.choice(protected))
 
+    def die(self) -> None:
+        """The process dies. Its successor creates the tables again, while the guest does what it likes."""
+        self.setting.succeed()
+        self.setting.traps.protect_in_flight()
+        tables, self.tracked = [*self.tracked], {}
+        self.rng.shuffle(tables)
+        for gfn in tables:
+            self.check()
+            self.rng.choice([self.give_back, self.take_back, self.retry, self.invalidate, self.unsync, self.refuse])()
+            if gfn not in self.tracked and self.setting.protect(gfn) == [0]:
+                self.tracked[gfn] = False
+
     def give_back(self) -> None:
         gfn = self.pick(set(FRAMES) - self.stores)
         if gfn is not None:
@@ -159,6 +195,7 @@ class Guest:
         traps, domain = self.setting.traps, self.setting.domain
         traps.check()
         trapping = set(domain.protected())
+        assert self.setting.protected.frames() == sorted(traps.protected)
         # No frame traps that is not known to; and of those that are, only what the guest gave back does not.
         assert trapping <= traps.protected
         assert not any(domain.type_of(gfn) is P2mType.IOREQ_SERVER for gfn in traps.protected - trapping)
@@ -169,7 +206,7 @@ class Guest:
 def test_the_table_is_total() -> None:
     assert list(TRANSITIONS) == list(Event)
     assert all(len(row) == len(FrameState) for row in TRANSITIONS.values())
-    assert frozenset({FrameState.PROTECTED, FrameState.DEFERRED}) == TRAPPING
+    assert frozenset({FrameState.PROTECTED, FrameState.DEFERRED, FrameState.ADOPTED}) == TRAPPING
 
 
 def test_every_state_can_be_reached_and_left() -> None:
@@ -182,12 +219,11 @@ def test_every_state_can_be_reached_and_left() -> None:
         assert {after for before, after in steps if before == state} - {state}
 
 
-#: Only a successor finds frames that a predecessor left.
-_ELSEWHERE = {(FrameState.PLAIN, Event.LEFT_PROTECTED)}
 #: Where the type is claimed, nobody asks what became of an unsynced frame. By ranges, a frame that the guest replaced
 #: is LOST before it is protected again.
 _BY_THE_OTHER = {
     "4.17": {
+        (FrameState.ADOPTED, Event.LEFT_PROTECTED),
         (FrameState.UNSYNCED, Event.LOSE),
         (FrameState.LOST_UNSYNCED, Event.PROTECT),
         (FrameState.LOST_UNSYNCED, Event.FORGET),
@@ -207,12 +243,13 @@ def test_random_events(flavour: str, rep_stores: bool, monkeypatch: pytest.Monke
     monkeypatch.setattr(Watched, "seen", seen)
     for module in (claim, ranges):
         monkeypatch.setattr(module, "Frames", Watched)
-    guest = Guest(flavour, 0, rep_stores)
-    with guest.setting.domain:
-        for _ in range(STEPS):
-            guest.step()
-        guest.end()
+    for mortal, steps in ((False, STEPS), (True, MORTAL_STEPS)):
+        guest = Guest(flavour, 0, rep_stores, mortal=mortal)
+        with guest.setting.domain:
+            for _ in range(steps):
+                guest.step()
+            guest.end()
     possible = {(state, event) for event, row in TRANSITIONS.items() for state in FrameState if row[state] is not None}
-    expected = possible - _ELSEWHERE - _BY_THE_OTHER[flavour]
+    expected = possible - _BY_THE_OTHER[flavour]
     assert expected - seen == set()
     assert seen <= possible

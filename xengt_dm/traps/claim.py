@@ -17,7 +17,8 @@ from xengt_dm.ioreq.ranges import RangeRecord
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.steps import Steps
 from xengt_dm.traps.guard_ranges import GuardRanges, droppable, ram_frames
-from xengt_dm.traps.retry import UNSYNC_TRIES, UnsyncRetries, set_types, set_types_in_place
+from xengt_dm.traps.protected import ProtectedRecord
+from xengt_dm.traps.retry import UNSYNC_TRIES, UnsyncRetries, set_types_in_place
 from xengt_dm.traps.state import Event, Frames, FrameState
 from xengt_dm.traps.unprotect import batches, make_ram, may_become_ram, set_ram
 from xengt_dm.traps.write_traps import not_verified, refuse, still_trapping
@@ -34,11 +35,18 @@ class ClaimTraps:
     #: A frame that traps can be mapped without a change of its type, so there are no trap gaps.
     gaps: Final = 0
 
-    def __init__(self, port: DomainPort, server: int, slots: Slots, record: RangeRecord) -> None:
+    def __init__(
+        self,
+        port: DomainPort,
+        server: int,
+        slots: Slots,
+        record: RangeRecord,
+        protected: ProtectedRecord | None = None,
+    ) -> None:
         self._port = port
         self._server = server
         self._slots = slots
-        self._frames = Frames()
+        self._frames = Frames(protected)
         self._guards = GuardRanges(port, server, record)
         self._retries = UnsyncRetries()
         self._refusing = False
@@ -49,12 +57,12 @@ class ClaimTraps:
     def protect(self, gfns: CData, count: int, errors: CData) -> int:
         if self._refusing:
             return refuse(count, errors)
-        failures = set_types_in_place(self._port, self.TRAP, gfns, count, errors)
+        failures = self._set_trap(gfns, count, errors)
         frames = ffi.unpack(gfns, count)
         if failures:
             for i, gfn in enumerate(frames):
-                # A deferred frame still has the type, and Xen answers EINVAL for that.
-                if errors[i] == errno.EINVAL and self._frames[gfn] is FrameState.DEFERRED:
+                # A frame that is DEFERRED or ADOPTED has the type already, and Xen answers EINVAL for that.
+                if errors[i] == errno.EINVAL and self._frames[gfn] in (FrameState.DEFERRED, FrameState.ADOPTED):
                     errors[i] = 0
                     failures -= 1
             frames = [gfn for i, gfn in enumerate(frames) if not errors[i]]
@@ -91,11 +99,12 @@ class ClaimTraps:
         return self.protect(gfns, count, errors)
 
     def verify(self, gfns: CData, count: int) -> None:
+        errors = ffi.new("int[]", count)
+        self._set_trap(gfns, count, errors)
         frames = ffi.unpack(gfns, count)
-        for gfn, error in zip(frames, set_types(self._port, self.TRAP, frames), strict=True):
-            if not error:
-                self._frames.apply(Event.PROTECT, [gfn])
-            elif error != errno.EINVAL:  # EINVAL: the frame still has the type, or it is no RAM
+        self._frames.apply(Event.PROTECT, [gfn for gfn, error in zip(frames, errors, strict=True) if not error])
+        for error in errors:
+            if error not in (0, errno.EINVAL):  # EINVAL: the frame still has the type, or it is no RAM
                 raise not_verified(self._port.domid, error)
 
     def frames_changed(self) -> None:
@@ -122,6 +131,14 @@ class ClaimTraps:
     def adopt_guard_ranges(self, gfns: Collection[int]) -> None:
         self._guards.adopt(gfns)
 
+    def adopt_protected(self, gfns: Sequence[int]) -> None:
+        self._frames.adopt(gfns)
+
+    def unprotect_adopted(self) -> Steps[None]:
+        for batch in batches(self._frames.in_state(FrameState.ADOPTED)):
+            self._free(self._frames.defer(batch))
+            yield
+
     def guard_in_flight(self) -> None:
         """Gives guard ranges to RAM only: a frame of registers has its range already, or belongs to QEMU."""
         for gfn in sorted(self._slots.frames_in_flight()):
@@ -132,10 +149,12 @@ class ClaimTraps:
 
     def protect_in_flight(self) -> None:
         if self._port.retype_in_flight_is_fatal:
-            frames = sorted(self._slots.last_stores().unfinished)
-            errors = set_types(self._port, self.TRAP, frames)
-            trapping = [gfn for gfn, error in zip(frames, errors, strict=True) if not error]
-            self._frames.apply(Event.LEFT_PROTECTED, trapping)
+            limit = self._port.frame_limit
+            frames = sorted(gfn for gfn in self._slots.last_stores().unfinished if gfn < limit)
+            if frames:
+                errors = ffi.new("int[]", len(frames))
+                self._set_trap(ffi.new("uint64_t[]", frames), len(frames), errors)
+                self._frames.adopt([gfn for gfn, error in zip(frames, errors, strict=True) if not error])
 
     # The end
 
@@ -153,10 +172,13 @@ class ClaimTraps:
             for _ in range(2):  # the second time there is room for guard ranges that found none at first
                 self._free(self._frames.trapping(), by_force=True)
         except DomainGoneError:
-            self._frames.apply(Event.FREE, self._frames.trapping())  # they are gone with the domain
+            self._frames.all_plain()  # they are gone with the domain
             raise
         if left := self._frames.trapping():
             raise still_trapping(self._port.domid, len(left))
+
+    def claim_released(self) -> None:
+        self._frames.all_plain()
 
     def drop_guard_ranges(self) -> bool:
         if len(self._guards):
@@ -175,7 +197,15 @@ class ClaimTraps:
         assert not self._frames.in_state(FrameState.LOST_UNSYNCED)
         assert not self._guards.reserved()
 
-    # Making frames RAM
+    # Changing types
+
+    def _set_trap(self, gfns: CData, count: int, errors: CData) -> int:
+        """Gives frames the trapping type. Parameters and result are those of DomainPort.set_mem_types."""
+        self._frames.begin_protect(gfns, count)
+        failures = set_types_in_place(self._port, self.TRAP, gfns, count, errors)
+        if failures:
+            self._frames.end_protect([gfns[i] for i in range(count) if errors[i]])
+        return failures
 
     def _free(self, gfns: Sequence[int], *, by_force: bool = False) -> None:
         for batch in batches(gfns):

@@ -42,6 +42,7 @@ from xengt_dm.ioreq.ranges import RangeRecord
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.steps import Steps
 from xengt_dm.traps.guard_ranges import GuardRanges, droppable
+from xengt_dm.traps.protected import ProtectedRecord
 from xengt_dm.traps.retry import UNSYNC_TRIES, UnsyncRetries, set_types
 from xengt_dm.traps.state import TRAPPING, Event, Frames, FrameState
 from xengt_dm.traps.unprotect import batches, make_ram, may_become_ram, set_ram
@@ -61,11 +62,18 @@ class RangeTraps:
 
     TRAP: Final = MemType.MMIO_WRITE_DM
 
-    def __init__(self, port: DomainPort, server: int, slots: Slots, record: RangeRecord) -> None:
+    def __init__(
+        self,
+        port: DomainPort,
+        server: int,
+        slots: Slots,
+        record: RangeRecord,
+        protected: ProtectedRecord | None = None,
+    ) -> None:
         self._port = port
         self._server = server
         self._slots = slots
-        self._frames = Frames()
+        self._frames = Frames(protected)
         self._guards = GuardRanges(port, server, record)
         self._retries = UnsyncRetries()
         self._refusing = False
@@ -83,11 +91,13 @@ class RangeTraps:
         to_protect = [gfn for gfn in frames if self._frames[gfn] is not FrameState.DEFERRED]
         error_of = {gfn: self._add_range(gfn, frames) for gfn in to_protect}
         with_range = [gfn for gfn in to_protect if not error_of[gfn]]
-        error_of.update(zip(with_range, set_types(self._port, self.TRAP, with_range), strict=True))
+        error_of.update(zip(with_range, self._set_trap(with_range), strict=True))
         failures = 0
         for i, gfn in enumerate(frames):
             errors[i] = error_of.get(gfn, 0)
-            if not errors[i]:
+            # A frame that is ADOPTED may have the type already, and Xen answers EINVAL for that.
+            if not errors[i] or (errors[i] == errno.EINVAL and self._frames[gfn] is FrameState.ADOPTED):
+                errors[i] = 0
                 self._frames.apply(Event.PROTECT, [gfn])
                 continue
             failures += 1
@@ -122,7 +132,7 @@ class RangeTraps:
             error = self._guards.add_retrying(gfn)
             if error:
                 raise not_verified(self._port.domid, error)
-        for gfn, error in zip(frames, set_types(self._port, self.TRAP, frames), strict=True):
+        for gfn, error in zip(frames, self._set_trap(frames), strict=True):
             if not error:
                 self._frames.apply(Event.PROTECT, [gfn])
             elif error == errno.EINVAL:  # it is still no RAM
@@ -140,8 +150,9 @@ class RangeTraps:
         trapping = self._frames.trapping()
         errors = set_types(self._port, self.TRAP, trapping)
         replaced = [gfn for gfn, error in zip(trapping, errors, strict=True) if error != errno.EINVAL]
-        set_types(self._port, MemType.RAM_RW, replaced)
-        self._frames.apply(Event.LOSE, replaced)
+        errors = set_types(self._port, MemType.RAM_RW, replaced)
+        lost = [gfn for gfn, error in zip(replaced, errors, strict=True) if error in (0, errno.EINVAL)]
+        self._frames.apply(Event.LOSE, lost)
         if trapping := self._frames.trapping():
             self._while_plain(trapping, _nothing)
         unsynced = self._frames.in_state(FrameState.UNSYNCED)
@@ -181,9 +192,20 @@ class RangeTraps:
     # For a successor
 
     def adopt_guard_ranges(self, gfns: Collection[int]) -> None:
-        """A frame with a range may have the type. It is unprotected, since nothing says what it was protected for."""
+        """A frame with a range may have the type. It is adopted, since nothing says what it was protected for."""
         self._guards.adopt(gfns)
-        self._frames.apply(Event.LEFT_PROTECTED, [gfn for gfn in gfns if self._frames[gfn] is FrameState.PLAIN])
+        self._frames.adopt([gfn for gfn in gfns if self._frames[gfn] is FrameState.PLAIN])
+
+    def adopt_protected(self, gfns: Sequence[int]) -> None:
+        """A frame that has no range gets one if there is room. It had one, unless the record is damaged."""
+        for gfn in gfns:
+            self._guards.add_retrying(gfn)
+        self._frames.adopt(gfns)
+
+    def unprotect_adopted(self) -> Steps[None]:
+        for batch in batches(self._frames.in_state(FrameState.ADOPTED)):
+            self._free(self._frames.defer(batch))
+            yield
 
     def guard_in_flight(self) -> None:
         """Does nothing: a frame that traps has its range."""
@@ -207,10 +229,13 @@ class RangeTraps:
             for _ in range(2):  # as every call that would leave something behind if it failed
                 self._free(self._frames.trapping())
         except DomainGoneError:
-            self._frames.apply(Event.FREE, self._frames.trapping())  # they are gone with the domain
+            self._frames.all_plain()  # they are gone with the domain
             raise
         if left := self._frames.trapping():
             raise still_trapping(self._port.domid, len(left))
+
+    def claim_released(self) -> None:
+        """Does nothing: where a range is needed for each frame there is no claim."""
 
     def drop_guard_ranges(self) -> bool:
         self._drop_unneeded()
@@ -255,7 +280,14 @@ class RangeTraps:
     def _remove_range(self, gfn: int) -> None:
         self._guards.remove(gfn, reserve=self._frames[gfn] in _LOST)
 
-    # Making frames RAM
+    # Changing types
+
+    def _set_trap(self, gfns: Sequence[int]) -> list[int]:
+        """Gives frames the trapping type. Returns an errno or 0 for each."""
+        self._frames.begin_protect(ffi.new("uint64_t[]", gfns), len(gfns))
+        errors = set_types(self._port, self.TRAP, gfns)
+        self._frames.end_protect([gfn for gfn, error in zip(gfns, errors, strict=True) if error])
+        return errors
 
     def _free(self, gfns: Sequence[int]) -> None:
         for batch in batches(gfns):

@@ -61,8 +61,12 @@ Xen crashes the domain then, too. No driver is known to store like that.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
+
+from xengt_dm._core import ffi
+from xengt_dm.traps.protected import NoProtectedRecord, ProtectedRecord
+from xengt_dm.units import CData
 
 
 class FrameState(enum.IntEnum):
@@ -80,6 +84,8 @@ class FrameState(enum.IntEnum):
     LOST = 4
     #: Was UNSYNCED until the guest gave the page back or replaced it. The engine still uses it as a table.
     LOST_UNSYNCED = 5
+    #: A predecessor may have left it with the trapping type. The engine may protect it again before it is unprotected.
+    ADOPTED = 6
 
 
 class Event(enum.Enum):
@@ -95,34 +101,40 @@ class Event(enum.Enum):
     FREE = enum.auto()
     #: ``set_mem_type`` to RAM answered EINVAL: the guest gave the frame back or replaced it, so it traps no more.
     LOSE = enum.auto()
-    #: A predecessor left it with the trapping type.
+    #: A predecessor may have left it with the trapping type, or this process gave it the type for a store in flight.
     LEFT_PROTECTED = enum.auto()
+    #: The engine will not protect it again, now that it has created the tables of all live spaces.
+    DEFER = enum.auto()
 
 
-_PLAIN, _PROTECTED, _UNSYNCED, _DEFERRED, _LOST, _LOST_UNSYNCED = FrameState
+_PLAIN, _PROTECTED, _UNSYNCED, _DEFERRED, _LOST, _LOST_UNSYNCED, _ADOPTED = FrameState
 _NEVER = None
 
 #: The state after each event, by the state before it. NEVER: this event cannot happen in this state.
 # fmt: off
 TRANSITIONS: Final[Mapping[Event, tuple[FrameState | None, ...]]] = {
-    # before:              PLAIN       PROTECTED   UNSYNCED         DEFERRED    LOST        LOST_UNSYNCED
-    Event.PROTECT:        (_PROTECTED, _PROTECTED, _PROTECTED,      _PROTECTED, _PROTECTED, _PROTECTED),
-    Event.UNSYNC:         (_NEVER,     _UNSYNCED,  _NEVER,          _NEVER,     _NEVER,     _NEVER),
-    Event.FORGET:         (_PLAIN,     _DEFERRED,  _PLAIN,          _NEVER,     _PLAIN,     _PLAIN),
-    Event.FREE:           (_NEVER,     _PLAIN,     _NEVER,          _PLAIN,     _NEVER,     _NEVER),
-    Event.LOSE:           (_NEVER,     _LOST,      _LOST_UNSYNCED,  _PLAIN,     _NEVER,     _NEVER),
-    Event.LEFT_PROTECTED: (_DEFERRED,  _NEVER,     _NEVER,          _NEVER,     _NEVER,     _NEVER),
+    # before:              PLAIN       PROTECTED   UNSYNCED         DEFERRED    LOST        LOST_UNSYNCED ADOPTED
+    Event.PROTECT:        (_PROTECTED, _PROTECTED, _PROTECTED,      _PROTECTED, _PROTECTED, _PROTECTED,   _PROTECTED),
+    Event.UNSYNC:         (_NEVER,     _UNSYNCED,  _NEVER,          _NEVER,     _NEVER,     _NEVER,       _NEVER),
+    Event.FORGET:         (_PLAIN,     _DEFERRED,  _PLAIN,          _NEVER,     _PLAIN,     _PLAIN,       _NEVER),
+    Event.FREE:           (_NEVER,     _PLAIN,     _NEVER,          _PLAIN,     _NEVER,     _NEVER,       _PLAIN),
+    Event.LOSE:           (_NEVER,     _LOST,      _LOST_UNSYNCED,  _PLAIN,     _NEVER,     _NEVER,       _PLAIN),
+    Event.LEFT_PROTECTED: (_ADOPTED,   _NEVER,     _NEVER,          _NEVER,     _NEVER,     _NEVER,       _ADOPTED),
+    Event.DEFER:          (_NEVER,     _NEVER,     _NEVER,          _NEVER,     _NEVER,     _NEVER,       _DEFERRED),
 }
 # fmt: on
 
-#: The states in which a frame has the trapping type.
-TRAPPING: Final = frozenset({FrameState.PROTECTED, FrameState.DEFERRED})
+#: The states in which a frame has the trapping type, or may have it.
+TRAPPING: Final = frozenset({FrameState.PROTECTED, FrameState.DEFERRED, FrameState.ADOPTED})
+#: The events after which a frame does not have the trapping type, although it had it before.
+_NO_LONGER: Final = frozenset({Event.UNSYNC, Event.FREE, Event.LOSE})
 
 
 class Frames:
-    """The state of every frame of one domain."""
+    """The state of every frame of one domain. ``record`` has the frames that trap (:mod:`xengt_dm.traps.protected`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, record: ProtectedRecord | None = None) -> None:
+        self._record = record or NoProtectedRecord()
         self._states: dict[int, FrameState] = {}
         #: How many frames are in each state, so that no search is made for a state that no frame is in. The element of
         #: PLAIN means nothing, since PLAIN frames are not recorded.
@@ -131,7 +143,32 @@ class Frames:
     def __getitem__(self, gfn: int) -> FrameState:
         return self._states.get(gfn, FrameState.PLAIN)
 
-    def apply(self, event: Event, gfns: Iterable[int]) -> None:
+    def begin_protect(self, gfns: CData, count: int) -> None:
+        """Records frames that are about to get the trapping type. ``gfns`` is ``uint64_t *``."""
+        self._record.add(gfns, count)
+
+    def end_protect(self, gfns: Collection[int]) -> None:
+        """Removes those frames from the record that did not get the trapping type, unless they had it before."""
+        if refused := [gfn for gfn in gfns if self[gfn] not in TRAPPING]:
+            self._record.remove(refused)
+
+    def adopt(self, gfns: Collection[int]) -> None:
+        """Records frames as ADOPTED."""
+        self._record.add(ffi.new("uint64_t[]", list(gfns)), len(gfns))
+        self.apply(Event.LEFT_PROTECTED, gfns)
+
+    def defer(self, gfns: Iterable[int]) -> list[int]:
+        """Has those of these frames that are ADOPTED become DEFERRED. Returns them."""
+        adopted = [gfn for gfn in gfns if self[gfn] is FrameState.ADOPTED]
+        self.apply(Event.DEFER, adopted)
+        return adopted
+
+    def all_plain(self) -> None:
+        """Every frame that had the trapping type is RAM."""
+        self.apply(Event.FREE, self.trapping())
+        self._record.clear()
+
+    def apply(self, event: Event, gfns: Collection[int]) -> None:
         """Changes the state of each of these frames, to which the event happened."""
         after, states, counts = TRANSITIONS[event], self._states, self._counts
         for gfn in gfns:
@@ -144,6 +181,8 @@ class Frames:
                 states[gfn] = state
             else:
                 states.pop(gfn, None)
+        if gfns and event in _NO_LONGER:
+            self._record.remove(gfns)
 
     def in_state(self, *wanted: FrameState) -> list[int]:
         """Returns the frames that are in one of these states, ascending. PLAIN may not be among the states."""
@@ -152,7 +191,7 @@ class Frames:
         return sorted(gfn for gfn, state in self._states.items() if state in wanted)
 
     def trapping(self) -> list[int]:
-        """The frames that have the trapping type, ascending."""
+        """The frames that have the trapping type, or may have it, ascending."""
         return self.in_state(*TRAPPING)
 
     def check(self) -> None:

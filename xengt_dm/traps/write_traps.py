@@ -8,7 +8,7 @@ is retried, and :mod:`xengt_dm.traps.state` explains why.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from xengt_dm._core import ffi
@@ -62,6 +62,18 @@ class WriteTraps(Protocol):
     def adopt_guard_ranges(self, gfns: Collection[int]) -> None:
         """Takes over the guard ranges that a predecessor left over these frames, or was about to claim."""
 
+    def adopt_protected(self, gfns: Sequence[int]) -> None:
+        """Takes over the frames that a predecessor may have left with the trapping type.
+
+        They trap until they are protected again, or until :meth:`unprotect_adopted`. Ranges are adopted before.
+        """
+
+    def unprotect_adopted(self) -> Steps[None]:
+        """Unprotects what was adopted and not protected again, :data:`~.unprotect.BATCH` frames a slice.
+
+        Those that still trap at the end, because a store to them is in flight, are left to :meth:`unprotect_deferred`.
+        """
+
     def guard_in_flight(self) -> None:
         """Gives guard ranges to the frames of the stores in flight, so that their remaining parts come to us as well.
 
@@ -71,7 +83,7 @@ class WriteTraps(Protocol):
     def protect_in_flight(self) -> None:
         """Gives the trapping type to the frames of the stores in flight, so that these may be answered.
 
-        The frames trap until :meth:`unprotect_deferred` succeeds.
+        The frames are adopted: they trap until :meth:`unprotect_adopted`.
         """
 
     # For the end, in this order.
@@ -85,6 +97,9 @@ class WriteTraps(Protocol):
     def unprotect_by_force(self) -> None:
         """Unprotects every frame, even if a store to it is in flight. Raises HostError if any frame still traps."""
 
+    def claim_released(self) -> None:
+        """The claim was released, so that every frame with the trapping type became RAM."""
+
     def drop_guard_ranges(self) -> bool:
         """Removes the guard ranges that no late store can need. Returns False if any guard range is left."""
 
@@ -92,7 +107,7 @@ class WriteTraps(Protocol):
 
     @property
     def protected(self) -> frozenset[int]:
-        """The frames that have the trapping type."""
+        """The frames that have the trapping type, or may have it from a predecessor."""
 
     @property
     def vanished(self) -> int:

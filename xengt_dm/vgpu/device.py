@@ -28,7 +28,7 @@ from xengt_dm.vgpu.mmio import Mmio, Written
 from xengt_dm.vgpu.ports import AddressSpaces
 from xengt_dm.vgpu.registers import pvinfo
 from xengt_dm.vgpu.registers.register import Register
-from xengt_dm.vgpu.state import DeviceState
+from xengt_dm.vgpu.state import UNASSIGNED, DeviceState
 
 _MIB_SHIFT: Final = 20
 
@@ -57,7 +57,7 @@ class Vgpu:
         graphics: reg.GraphicsMemory = reg.NO_GRAPHICS_MEMORY,
     ) -> None:
         self._spaces = spaces
-        self._mmio = Mmio(state.bar0, reg.REGISTERS, ON_READ, ON_WRITE)
+        self._mmio = Mmio(state.bar0, reg.REGISTERS, ON_READ, ON_WRITE, UNASSIGNED)
         self._host_values = _host_values(generation, vgt_id, graphics)
         self._tell_page_sizes()
 

@@ -2,7 +2,8 @@
 
 Theory of operation
 -------------------
-BAR0 is memory in the state buffer. Bytes that belong to no row, or to a row without special fields, read as stored; an
+BAR0 is memory in the state buffer, but for a *hole*: bytes there read as zero, what is written to them is dropped, and
+their memory is never touched. Bytes that belong to no row, or to a row without special fields, read as stored; an
 access to these is one load or one store. The other rows are in two tables by dword, one for reads and one for writes,
 so that two or three look-ups tell whether an access touches any.
 
@@ -47,15 +48,23 @@ class Mmio:
     """The registers of a BAR, stored in ``memory``.
 
     ``on_read`` and ``on_write`` are the names of the behaviours that there are. Raises ValueError if a row makes no
-    sense, overlaps another, or names a behaviour that there is not.
+    sense, overlaps another or the hole, or names a behaviour that there is not.
     """
 
     def __init__(
-        self, memory: memoryview, rows: Iterable[Register], on_read: Container[str], on_write: Container[str]
+        self,
+        memory: memoryview,
+        rows: Iterable[Register],
+        on_read: Container[str],
+        on_write: Container[str],
+        hole: range = range(0),
     ) -> None:
+        """``hole``: the offsets of no memory; its bounds are multiples of 8."""
+        self._hole_start: Final = hole.start
+        self._hole_end: Final = hole.stop
         self._rows: Final = tuple(sorted(rows, key=lambda row: row.offset))
         for row in self._rows:
-            if problem := _problem(row, memory.nbytes, on_read, on_write):
+            if problem := _problem(row, memory.nbytes, hole, on_read, on_write):
                 raise ValueError(f"register {row.name} at {row.offset:#x}: {problem}")
         for row, after in zip(self._rows, self._rows[1:], strict=False):
             if row.end > after.offset:
@@ -84,16 +93,29 @@ class Mmio:
 
     def load(self, offset: int, size: int) -> int:
         """What is stored."""
+        if offset < self._hole_end and offset + size > self._hole_start:
+            kept = self._outside_hole(offset, size)
+            return int.from_bytes(self._memory[kept.start : kept.stop], "little") << 8 * (kept.start - offset)
         if offset & size - 1:
             return int.from_bytes(self._memory[offset : offset + size], "little")
         return self._views[size][offset // size]
 
     def store(self, offset: int, size: int, value: int) -> None:
         """Store ``value``, whatever the rows say. It must fit ``size``."""
-        if offset & size - 1:
+        if offset < self._hole_end and offset + size > self._hole_start:
+            kept = self._outside_hole(offset, size)
+            data = value.to_bytes(size, "little")
+            self._memory[kept.start : kept.stop] = data[kept.start - offset : kept.stop - offset]
+        elif offset & size - 1:
             self._memory[offset : offset + size] = value.to_bytes(size, "little")
         else:
             self._views[size][offset // size] = value
+
+    def _outside_hole(self, offset: int, size: int) -> range:
+        """The offsets of an access that touches the hole, without those in it. The hole is larger than an access."""
+        if offset < self._hole_start:
+            return range(offset, self._hole_start)
+        return range(self._hole_end, max(offset + size, self._hole_end))
 
     def write(self, offset: int, size: int, value: int) -> Sequence[Written]:
         """A write by the guest: store what the rows let through of ``value``, which must fit ``size``."""
@@ -158,12 +180,13 @@ def _touched(table: _Table, offset: int, size: int) -> Sequence[Register]:
     return [row for row in dict.fromkeys(found) if row.offset < end and offset < row.end]
 
 
-def _problem(row: Register, limit: int, on_read: Container[str], on_write: Container[str]) -> str | None:
+def _problem(row: Register, limit: int, hole: range, on_read: Container[str], on_write: Container[str]) -> str | None:
     """What is wrong with a row by itself."""
     checks = (
         (row.size not in _SIZES, "its size is none of 1, 2, 4 and 8"),
         (row.offset % max(row.size, 1) != 0, "it is not aligned to its size"),
         (not 0 <= row.offset <= limit - row.size, "it is outside of the BAR"),
+        (row.offset < hole.stop and row.end > hole.start, "it is in the hole"),
         (not row.source, "it has no source"),
         (isinstance(row.reset, int) and row.reset & ~row.bits != 0, "its reset value does not fit"),
         (row.writable & row.write_one_to_clear & row.bits != 0, "a bit cannot be both writable and write-one-to-clear"),

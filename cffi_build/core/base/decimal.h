@@ -2,7 +2,10 @@
 #define XD_DECIMAL_H
 #include <stdint.h>
 
-/* Writes a decimal number at `to`, which has room for 20 bytes. Returns the end of it. */
+/*
+ * Writes `value` as a decimal number at `to`, which has room for 20 bytes. Returns the end of it. Called by
+ * page_lines.c, in any thread.
+ */
 static inline char *xd_decimal(char *to, uint64_t value)
 {
     char digits[20];

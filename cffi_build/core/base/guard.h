@@ -12,32 +12,42 @@
  */
 
 /*
- * Install the handler of SIGBUS, for the whole process; a second call does nothing. A SIGBUS outside of an accessor
- * goes to the handler that was there before. Returns 0 or -errno. The process calls it before it uses an accessor.
+ * Installs the handler of SIGBUS, for the whole process; a second call does nothing. A SIGBUS outside of an accessor
+ * goes to the handler that was there before. Returns 0 or -errno. Called by ppgtt/guest_frames.py and stats/page.py,
+ * before they use an accessor.
  */
 int xd_guard_install(void);
 
-/* Copy `size` bytes from foreign memory, in pieces of no particular width. */
+/*
+ * Copies `size` bytes from foreign memory, in pieces of no particular width. Returns 0 or -EFAULT. Called by frames.c.
+ */
 int xd_read(void *to, const void *from, uint64_t size);
 
-/* Copy `size` bytes to foreign memory, in pieces of no particular width. */
+/* Copies `size` bytes to foreign memory, in pieces of no particular width. Returns 0 or -EFAULT. Called by tests. */
 int xd_write(void *to, const void *from, uint64_t size);
 
 /*
- * Store the low `size` bytes of `value` to foreign memory: 1, 2, 4 or 8 aligned bytes in one machine access, any other
- * number up to 8 in several. Returns -EINVAL for a size above 8.
+ * Stores the low `size` bytes of `value` to foreign memory: 1, 2, 4 or 8 aligned bytes in one machine access, any other
+ * number up to 8 in several. Returns 0, -EFAULT, or -EINVAL for a size above 8. Called by frames.c.
  */
 int xd_store(void *to, uint64_t value, uint32_t size);
 
-/* Load `size` bytes of foreign memory into *value, zero-extended; sizes and accesses as in xd_store. */
+/*
+ * Loads `size` bytes of foreign memory into *value, zero-extended; sizes and accesses as in xd_store. Returns 0,
+ * -EFAULT, or -EINVAL for a size above 8. Called by frames.c.
+ */
 int xd_load(const void *from, uint32_t size, uint64_t *value);
 
-/* Copy `count` aligned words of 8 bytes from foreign memory, each in one machine access. */
+/*
+ * Copies `count` aligned words of 8 bytes from foreign memory, each in one machine access. Returns 0 or -EFAULT. Called
+ * by stats/page.py.
+ */
 int xd_read_words(uint64_t *to, const uint64_t *from, uint64_t count);
 
 /*
- * Call `work(address, more)`, which may touch the `size` bytes at `address`. After -EFAULT it was left in the middle,
- * so it must hold nothing that needs to be given back. It must not use another accessor.
+ * Calls `work(address, more)`, which may touch the `size` bytes at `address`. Returns 0; or -EFAULT, and then `work`
+ * was left in the middle, so it must hold nothing that needs to be given back. It must not use another accessor. Called
+ * by frames.c.
  */
 int xd_guarded(const void *address, uint64_t size, void (*work)(const void *address, void *more), void *more);
 

@@ -63,25 +63,31 @@ typedef struct xd_counters {
 } xd_counters;
 
 /*
- * All times are nanoseconds of CLOCK_MONOTONIC, which all processes of a host share. The functions that write are
- * called by the thread that serves the domain, the page's one writer.
+ * All times are nanoseconds of CLOCK_MONOTONIC, which all processes of a host share. Functions that write belong to the
+ * thread that serves the domain, the page's one writer.
  */
 
-/* Returns the time. Any thread. */
+/*
+ * Returns the time. Called by ioreq/loop.py, ppgtt/syncing.py, stats/page.py, stats/reader.py, slots.c, shadow.c and
+ * sync.c; any thread may.
+ */
 uint64_t xd_now(void);
 
-/* Count one observation of `ns` nanoseconds. */
+/* Counts one observation of `ns` nanoseconds in `histogram`. Called by tests. */
 void xd_histogram_add(xd_histogram *histogram, uint64_t ns);
 
-/* Count an observation that began at the time `since` and ends now. */
+/*
+ * Counts an observation that began at the time `since` and ends now in `histogram`. Called by ppgtt/syncing.py and
+ * sync.c.
+ */
 void xd_observe(xd_histogram *histogram, uint64_t since);
 
-/* Note that the request of a vCPU was taken at the time `now`. */
+/* Notes in `timing` that the request of `vcpu` was taken at the time `now`. Called by slots.c. */
 void xd_timing_taken(xd_timing *timing, uint32_t vcpu, uint64_t now);
 
 /*
- * Count the time since the request of a vCPU was taken; nothing if it was not. `route` is an xd_route; any other number
- * counts as XD_ROUTE_REFUSED.
+ * Counts in `timing` the time since the request of `vcpu` was taken; nothing if it was not. `route` is an xd_route; any
+ * other number counts as XD_ROUTE_REFUSED. Called by slots.c.
  */
 void xd_timing_answered(xd_timing *timing, uint32_t vcpu, uint32_t route);
 
@@ -113,10 +119,16 @@ typedef struct xd_stats {
     xd_counters counters;
 } xd_stats;
 
-/* Write version, size and magic of a page whose other fields are set; from then on readers take it for valid. */
+/*
+ * Writes version, size and magic of a page whose other fields are set; from then on readers take it for valid. Called
+ * by stats/page.py.
+ */
 void xd_stats_publish(xd_stats *page);
 
-/* Returns 1 if `size` bytes at `page` are a page of this version that was published, else 0. Any process. */
+/*
+ * Returns 1 if `size` bytes at `page` are a page of this version that was published, else 0. Called by stats/page.py,
+ * in any thread of any process.
+ */
 int xd_stats_valid(const xd_stats *page, uint64_t size);
 
 #endif

@@ -3,6 +3,10 @@
 #include <stdint.h>
 #include "shadow.h"
 
+/*
+ * Comparing the shadow with the guest's tables. The thread that serves the guest calls every function here.
+ */
+
 /* What an audit found. */
 typedef struct xd_audit {
     uint64_t tables;     /* distinct tables below the roots */
@@ -46,9 +50,10 @@ xd_auditor *xd_audit_new(const xd_shadow *shadow, const uint32_t *roots, uint32_
                          const uint64_t *refused, uint32_t refused_count, xd_audit *result);
 /*
  * Compares tables until about `looks` frames were looked up and entries compared, one table at least. Returns 1 at the
- * end of the audit, else 0. Same caller.
+ * end of the audit, else 0. Called by ppgtt/read.py.
  */
 int xd_audit_step(xd_auditor *audit, uint64_t looks);
+/* Frees an audit, at its end or before; NULL is none. Called by ppgtt/read.py. */
 void xd_audit_free(xd_auditor *audit);
 
 #endif

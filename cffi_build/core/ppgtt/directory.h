@@ -13,7 +13,8 @@
  * else happens between them. Tables are created before others are freed, so that an entry which names a table again
  * costs nothing.
  *
- * entries: the copy, XD_ENTRIES guest entries. first..last: the entries to be updated, 0..511.
+ * entries: the copy, XD_ENTRIES guest entries. first..last: the entries to be updated, 0..511. number: the directory's
+ * shadow table, in `shadow`. need: see need.h. The thread that serves the guest calls every function here.
  */
 
 /* A guest table that a directory names and that has no shadow table yet. */
@@ -47,7 +48,10 @@ int xd_directory_missing(xd_shadow *shadow, uint32_t number, const uint64_t *ent
  */
 uint32_t xd_create_tables(xd_shadow *shadow, xd_missing_table *missing, uint32_t count, uint32_t *numbers,
                           uint64_t *gfns);
-/* Drops the references that xd_create_tables took. Called by ppgtt/tree.py once the entries are linked. */
+/*
+ * Drops the references that xd_create_tables took for the `count` tables of `missing`. Called by ppgtt/tree.py, once
+ * the entries are linked.
+ */
 void xd_unref_tables(xd_shadow *shadow, const xd_missing_table *missing, uint32_t count);
 /*
  * Writes the shadow entries of directory `number`: links to tables that exist, and 2 MiB leaf entries.

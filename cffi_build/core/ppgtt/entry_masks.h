@@ -2,7 +2,8 @@
 #define XD_ENTRY_MASKS_H
 
 /*
- * Masks of guest entries, which follow from entry_bits.h. For C files only: cffi does not read this header.
+ * Masks of guest entries, which follow from entry_bits.h. For C files only: cffi does not read this header. Any thread
+ * may call these functions; they only compute.
  */
 #include "entry_bits.h"
 #include "frames.h"
@@ -22,19 +23,22 @@
     (XD_ADDRESS_2M | XD_PRESENT | XD_HUGE | XD_WRITABLE | XD_MASK(XD_BIT_PWT) | XD_MASK(XD_BIT_PCD) |                  \
      XD_MASK(XD_BIT_PAT_HUGE))
 
-/* The frame that an entry names: its 4 KiB page, or its table. */
+/* Returns the frame that an entry names: its 4 KiB page, or its table. Called by C files of this folder. */
 static inline uint64_t xd_frame(uint64_t entry)
 {
     return (entry & XD_ADDRESS_4K) >> XD_FRAME_SHIFT;
 }
 
-/* The first frame of the 2 MiB page that an entry names. */
+/* Returns the first frame of the 2 MiB page that an entry names. Called by audit.c and directory.c. */
 static inline uint64_t xd_frame_2m(uint64_t entry)
 {
     return (entry & XD_ADDRESS_2M) >> XD_FRAME_SHIFT;
 }
 
-/* The attributes of a 2 MiB entry at the bits where a 4 KiB entry has them: PAT moves from bit 12 to bit 7. */
+/*
+ * Returns the attributes of a 2 MiB entry at the bits where a 4 KiB entry has them: PAT moves from bit 12 to bit 7.
+ * Called by audit.c, directory.c and walk.c.
+ */
 static inline uint64_t xd_attributes_of_2m(uint64_t entry)
 {
     uint64_t kept = entry & (XD_WRITABLE | XD_MASK(XD_BIT_PWT) | XD_MASK(XD_BIT_PCD));

@@ -49,9 +49,10 @@ typedef struct xd_frames {
 
 /*
  * Returns the record of a guest with `limit` frames, all UNKNOWN, or NULL without memory. Its memory grows with
- * queries.
+ * queries. Called by ppgtt/guest_frames.py.
  */
 xd_frames *xd_frames_new(uint64_t limit);
+/* Frees the record; NULL is none. It unmaps no guest memory. Called by ppgtt/guest_frames.py. */
 void xd_frames_free(xd_frames *frames);
 
 /*
@@ -68,31 +69,47 @@ void xd_frames_forget(xd_frames *frames, uint64_t chunk);
  * returns -EAGAIN until the chunk is queried again. Called by ppgtt/guest_frames.py.
  */
 void xd_frames_unmapped(xd_frames *frames, uint64_t chunk);
-/* Makes every frame UNKNOWN; mappings stay. To be called when the guest gave frames back. */
+/* Makes every frame UNKNOWN; mappings stay. Called by ppgtt/guest_frames.py, when the guest gave frames back. */
 void xd_frames_invalidate(xd_frames *frames);
-/* Makes every hole UNKNOWN; mappings stay. To be called when a sync begins. */
+/* Makes every hole UNKNOWN; mappings stay. Called by ppgtt/guest_frames.py and sync.c, when a sync begins. */
 void xd_frames_invalidate_holes(xd_frames *frames);
 
-/* Returns XD_FRAME_RAM, XD_FRAME_HOLE or XD_FRAME_UNKNOWN. */
+/*
+ * Returns XD_FRAME_RAM, XD_FRAME_HOLE or XD_FRAME_UNKNOWN, in constant time. Called by ppgtt/guest_frames.py and C
+ * files of this folder.
+ */
 int xd_frames_state(const xd_frames *frames, uint64_t gfn);
-/* Returns the same for a whole chunk, an XD_CHUNK_*, in constant time. A chunk beyond the limit has no RAM. */
+/*
+ * Returns the same for a whole chunk, an XD_CHUNK_*, in constant time. A chunk beyond the limit has no RAM. Called by
+ * directory.c.
+ */
 int xd_chunk_state(const xd_frames *frames, uint64_t chunk);
 
 /*
- * Guarded access to guest memory within one frame (guard.h).
- *
- * size: 1, 2, 4 or 8 bytes. All return 0, or
+ * Guarded access to guest memory within one frame (guard.h). These four return 0, or
  *   -EINVAL  the access leaves the frame;
  *   -ENOENT  the frame is a hole;
  *   -EAGAIN  the frame's chunk must be queried first. A frame that was RAM at the last query is accepted even if an
  *            invalidation has made it UNKNOWN, because its mapping is still good if the guest still has it;
  *   -EFAULT  the page was not there any more.
  */
+
+/* Stores the low `size` bytes of `value`: 1, 2, 4 or 8. Returns as above. Called by guest_store.c. */
 int xd_frames_store(const xd_frames *frames, uint64_t gpa, uint64_t value, uint32_t size);
+/*
+ * Loads 1, 2, 4 or 8 bytes (`size`) into *value, zero-extended. Returns as above. Called by ppgtt/guest_frames.py and
+ * leaf.c.
+ */
 int xd_frames_load(const xd_frames *frames, uint64_t gpa, uint32_t size, uint64_t *value);
-/* Copies a whole frame to `to`, which has room for XD_FRAME_SIZE bytes. */
+/*
+ * Copies a whole frame to `to`, which has room for XD_FRAME_SIZE bytes. Returns as above. Called by ppgtt/leaves.py and
+ * C files of this folder.
+ */
 int xd_frames_read_page(const xd_frames *frames, uint64_t gfn, void *to);
-/* Calls `work` on the frame where it is mapped, with `more`; after -EFAULT, `work` ended in the middle. */
+/*
+ * Calls `work` on the frame where it is mapped, with `more`. Returns as above; after -EFAULT, `work` ended in the
+ * middle. Called by leaf.c.
+ */
 int xd_frames_on_page(const xd_frames *frames, uint64_t gfn, void (*work)(const void *page, void *more), void *more);
 
 #endif

@@ -15,7 +15,7 @@ enum {
 /*
  * Performs one store of a guest CPU that trapped: to guest memory first, then to the leaf tables of that frame.
  *
- * gpa, size: within one frame; 1, 2, 4 or 8 bytes. value: its low `size` bytes.
+ * shadow: of the guest. gpa, size: within one frame; 1, 2, 4 or 8 bytes. value: its low `size` bytes.
  * Returns one of the above; -EAGAIN if nothing is stored yet, and frames are listed in `need` that must be queried
  * before another call; or -ENOENT, -EFAULT, -EINVAL as xd_frames_store, and then the store is dropped.
  *

@@ -9,22 +9,23 @@
  *
  * An update reads entries of the guest's page and writes the shadow entries that follow from them. The caller has
  * write-protected the page before, so that what is read stays true until the next trapped store.
+ *
+ * shadow: all tables of the guest. The thread that serves the guest calls every function here.
  */
 
 /*
  * Updates shadow entries `first`..`last` (0..511) of leaf table `number`.
  *
  * Returns 0; -EAGAIN if frames are listed in `need` (need.h), and the table is unread until an update of all entries
- * returns 0; or -ENOENT or -EFAULT if the table's page is gone, and
- * the table maps nothing now. An update of all 512 entries that returns 0 makes the table one of this epoch. Called by
- * guest_store.c, and by xd_leaf_update_many.
+ * returns 0; or -ENOENT or -EFAULT if the table's page is gone, and the table maps nothing now. An update of all 512
+ * entries that returns 0 makes the table one of this epoch. Called by guest_store.c.
  */
 int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, xd_need *need);
 /*
  * Updates all entries of `count` leaf tables. A number that is none of a leaf table by now is skipped.
  *
  * Returns how many tables could not be updated because frames are unknown: their numbers are moved to the front of
- * `numbers`. If `need` is full the rest is not tried. Called by ppgtt/tree.py.
+ * `numbers`. If `need` is full the rest is not tried. Called by ppgtt/leaves.py.
  */
 uint32_t xd_leaf_update_many(xd_shadow *shadow, uint32_t *numbers, uint32_t count, xd_need *need);
 

@@ -9,7 +9,8 @@ enum { XD_RUN_JSON = 112 };
 /*
  * Writes `count` runs as JSON, `[va,length,gpa,writable,cache]` each, with commas between them and none after the last.
  *
- * to: room for count * XD_RUN_JSON bytes. Returns how many bytes were written. Called by ppgtt/read.py.
+ * to: room for count * XD_RUN_JSON bytes. Returns how many bytes were written. Any thread may call it. Called by
+ * ppgtt/read.py.
  */
 uint64_t xd_runs_json(const xd_run *runs, uint64_t count, char *to);
 

@@ -27,7 +27,8 @@
  *
  * number: an index into `tables` and `pages`, 1..max_tables; 0 is no table. roots: an address space's root tables, 1 of
  * level 4 or 4 of level 2, 0 for a root that has no table.
- * Thread: every function belongs to the thread that serves the guest.
+ * shadow: all tables of one guest; gfn: a frame; kind: of a table, as above. Thread: every function belongs to the
+ * thread that serves the guest.
  */
 enum { XD_PENDING = 2, XD_REFUSED = 4 };
 enum { XD_LEVEL_MASK = 7, XD_KIND_64K = 8, XD_KIND_SPLIT = 16 };
@@ -87,53 +88,74 @@ typedef struct xd_shadow {
 } xd_shadow;
 
 /*
- * Returns an empty set of shadow tables, or NULL without memory. The other two must outlive it. The keys of the hash
- * are random numbers of the kernel's.
+ * Returns an empty set of at most `max_tables` shadow tables, or NULL without memory. `frames` and `counters` must
+ * outlive it. The keys of the hash are random numbers of the kernel's. Called by ppgtt/tree.py.
  */
 xd_shadow *xd_shadow_new(xd_frames *frames, xd_counters *counters, uint32_t max_tables);
+/* Frees the tables; NULL is none. Called by ppgtt/tree.py. */
 void xd_shadow_free(xd_shadow *shadow);
 
-/* Returns the frame's table of the highest level; next_of_frame leads to the others. 0 if it has none. */
+/*
+ * Returns the frame's table of the highest level; next_of_frame leads to the others. 0 if it has none. Called by
+ * ppgtt/leaves.py, ppgtt/stores.py, ppgtt/tree.py and C files of this folder.
+ */
 uint32_t xd_first_of_frame(const xd_shadow *shadow, uint64_t gfn);
-/* Returns the frame's table of this kind, or 0. */
+/*
+ * Returns the frame's table of this kind, or 0. Called by ppgtt/check.py, ppgtt/stores.py, ppgtt/tree.py and
+ * directory.c.
+ */
 uint32_t xd_find(const xd_shadow *shadow, uint64_t gfn, uint32_t kind);
 /*
  * Adds an empty table without references. Returns its number, or 0 if the quota is used up. The page of a leaf is not
- * cleared, because the caller is about to write all of it: until then the table is BLANK.
+ * cleared, because the caller is about to write all of it: until then the table is BLANK. Called by directory.c.
  */
 uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind);
-/* Removes a table that nothing points to. */
+/* Removes a table that nothing points to. Called by ppgtt/tree.py. */
 void xd_remove(xd_shadow *shadow, uint32_t number);
-/* Clears the page of a BLANK table. Called before something reads the page or writes a part of it. */
+/*
+ * Clears the page of a BLANK table. Called by leaf.c and directory.c, before they read the page or write a part of it.
+ */
 void xd_clear_blank(xd_shadow *shadow, uint32_t number);
 
-/* Adds a reference. */
+/* Adds a reference. Called by ppgtt/tree.py and directory.c. */
 void xd_ref(xd_shadow *shadow, uint32_t number);
 /*
  * Drops a reference. A table without references stays in the index, so that it can be referenced again, until
- * xd_free_unreferenced is called; a SPLIT is removed at once.
+ * xd_free_unreferenced is called; a SPLIT is removed at once. Called by ppgtt/tree.py and directory.c.
  */
 void xd_unref(xd_shadow *shadow, uint32_t number);
-/* The same for the reference of an entry: `parent` is the directory that has it. Called by directory.c. */
+/*
+ * Adds the reference of an entry: `parent` is the directory that has it, `child` the table that it points to. Called by
+ * directory.c.
+ */
 void xd_link_to(xd_shadow *shadow, uint32_t parent, uint32_t child);
+/* Drops the reference that xd_link_to added for `parent` and `child`. Called by directory.c. */
 void xd_unlink(xd_shadow *shadow, uint32_t parent, uint32_t child);
 /*
  * Frees tables without references, and the tables below them that lose their last reference by that.
  *
  * gfns: room for `capacity` frames; receives those that have no table any more and are to be unprotected. Frees at most
- * `capacity` tables. Returns how many frames. The caller repeats the call until first_unreferenced is 0.
+ * `capacity` tables. Returns how many frames. The caller repeats the call until first_unreferenced is 0. Called by
+ * ppgtt/tree.py.
  */
 uint32_t xd_free_unreferenced(xd_shadow *shadow, uint64_t *gfns, uint32_t capacity);
 
 /*
- * Starts an epoch: every entry of every table must be checked again. Frames came or went, or IPS changed its meaning.
+ * Starts an epoch: every entry of every table must be checked again. Called by ppgtt/engine.py and ppgtt/syncing.py,
+ * after frames came or went, or IPS changed its meaning.
  */
 void xd_new_epoch(xd_shadow *shadow);
 
-/* Marks all tables of a frame as unread: their guest table changed, and they are updated later. */
+/*
+ * Marks all tables of a frame as unread: their guest table changed, and they are updated later. Called by
+ * ppgtt/stores.py, ppgtt/tree.py and guest_store.c.
+ */
 void xd_set_frame_unread(xd_shadow *shadow, uint64_t gfn);
 
-/* Notes that all tables of a frame are unsynced (1) or synced (0). The caller changes the protection of the frame. */
+/*
+ * Notes that all tables of a frame are unsynced (`unsynced` is 1) or synced (0). The caller changes the protection of
+ * the frame. Called by ppgtt/leaves.py and sync.c.
+ */
 void xd_set_unsynced(xd_shadow *shadow, uint64_t gfn, int unsynced);
 
 #endif

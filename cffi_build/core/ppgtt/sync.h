@@ -7,11 +7,13 @@
  * Which tables of an address space must be synced at a submission, and how unsynced ones are resynced.
  *
  * A full sync (ppgtt/syncing.py) repeats: collect some tables that need it; update the directories; resync and update
- * the leaf tables; until a walk through all tables finds nothing. Requests are served between these steps. Most submissions
- * find that nothing happened but stores to unsynced leaf tables. These take the short way: xd_sync_begin_leaves, resync
- * and update the leaf tables, xd_sync_end_leaves.
+ * the leaf tables; until a walk through all tables finds nothing. Requests are served between these steps. Most
+ * submissions find that nothing happened but stores to unsynced leaf tables. These take the short way:
+ * xd_sync_begin_leaves, resync and update the leaf tables, xd_sync_end_leaves.
  *
- * One sync is made at a time: the marks of a walk and of a submission are kept in the tables.
+ * work: the walk or submission under way, which the caller keeps from its begin to its end. One sync is made at a time:
+ * the marks of a walk and of a submission are kept in the tables, those of `shadow`. The thread that serves the guest
+ * calls every function here.
  */
 enum { XD_SYNC_BATCH = 512, XD_SYNC_LEVELS = 4 };
 
@@ -37,7 +39,8 @@ typedef struct xd_sync_work {
 } xd_sync_work;
 
 /*
- * Begins a walk from the `count` roots down: numbers of root tables, 0 for none. Called by ppgtt/syncing.py.
+ * Begins a walk from the `count` roots down, whose state is `work`. roots: numbers of root tables, 0 for none. Called
+ * by ppgtt/syncing.py.
  */
 void xd_sync_walk(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_sync_work *work);
 /*
@@ -71,14 +74,15 @@ int xd_sync_end_leaves(xd_shadow *shadow, const xd_sync_work *work);
  *
  * gfns: room for `count`, receives their frames, which the caller write-protects before it updates the tables. others:
  * room for `count`, receives the tables of the same frames that this submission has not collected, which the caller
- * must update as well. Returns how many frames. Called by ppgtt/leaves.py.
+ * must update as well. other_count: receives how many these are. Returns how many frames. Called by ppgtt/leaves.py.
  */
 uint32_t xd_resync_begin(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, uint64_t *gfns, uint32_t *others,
                          uint32_t *other_count);
 /*
  * Ends it: marks the frames that could not be protected as unsynced again, and counts.
  *
- * errors: `count` numbers, 0 for each frame that is protected now. Called by ppgtt/leaves.py.
+ * gfns, count: the frames that xd_resync_begin returned. errors: `count` numbers, 0 for each frame that is protected
+ * now. Called by ppgtt/leaves.py.
  */
 void xd_resync_end(xd_shadow *shadow, const uint64_t *gfns, const int *errors, uint32_t count);
 

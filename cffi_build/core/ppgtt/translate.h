@@ -18,7 +18,10 @@
     ((((UINT64_C(1) << XD_ADDRESS_BITS) - 1) & ~(uint64_t)0xfff) | UINT64_C(1) << XD_BIT_PRESENT |                     \
      UINT64_C(1) << XD_BIT_WRITABLE | UINT64_C(1) << XD_BIT_PWT | UINT64_C(1) << XD_BIT_PCD | UINT64_C(1) << XD_BIT_PAT)
 
-/* Returns the shadow entry for a present 4 KiB guest entry whose frame is RAM. */
+/*
+ * Returns the shadow entry for `guest`, a present 4 KiB guest entry whose frame is RAM. Called by C files of this
+ * folder, in any thread.
+ */
 static inline uint64_t xd_gpu_leaf(uint64_t guest)
 {
     return guest & XD_LEAF_BITS;

@@ -1,0 +1,262 @@
+"""The file ``state`` in the run directory: an instance's state, which outlives its daemon.
+
+Facts: the directory and the file belong to the instance's user, and a daemon of that user looks at what a guest wrote.
+So whoever took over such a daemon may have left anything there: another kind of file, a link, any content; and may cut
+the file while it is mapped, which makes an access to the mapping SIGBUS.
+What follows: what is there can be opened only as if it were an attacker's.
+Decision: :func:`open_state` follows no link and never blocks; it looks at what it opened, locks it, and maps it. It
+reads nothing, so it can be called with root's privileges. :meth:`StateFile.read` reads, after these were given up; what
+it checks it has copied before, by a guarded function of C. A file that is wrong in any way counts as none, and
+:attr:`StateFile.problem` says why.
+Cost: a daemon whose file is cut while it serves dies of SIGBUS. Its successor finds a file of the wrong size, starts
+without it, and serves on.
+
+The lock is on the directory and on the file, for as long as the process lives. So one daemon serves a domain, whatever
+happens to the file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import shutil
+import stat
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Self
+
+from xengt_dm._core import ffi, lib
+from xengt_dm.errors import BusyError, DataError, HostError
+from xengt_dm.state.buffer import NO_UUID, State, read_header
+from xengt_dm.state.layout import MOST_FRAMES, MOST_SPACES, Capacities, Layout
+from xengt_dm.units import PAGE_SIZE
+
+FILE_NAME: Final = "state"
+_NEW: Final = f"{FILE_NAME}.new"
+_LARGEST: Final = Layout(Capacities(MOST_FRAMES, MOST_SPACES)).size
+_KINDS: Final = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def uuid_bytes(uuid: str | None) -> bytes:
+    """A domain's uuid as a state has it."""
+    return NO_UUID if uuid is None else bytes.fromhex(uuid.replace("-", ""))
+
+
+def problem_of(about: os.stat_result, users: Collection[int]) -> str | None:
+    """What is wrong with a file as far as fstat tells it; None if nothing. ``users``: who may own it."""
+    mode = about.st_mode
+    if not stat.S_ISREG(mode):
+        return f"it is {_KINDS.get(stat.S_IFMT(mode), 'no regular file')}"
+    if about.st_nlink != 1:
+        return f"it has {about.st_nlink} links"
+    if about.st_uid not in users:
+        return f"it belongs to user {about.st_uid}"
+    if stat.S_IMODE(mode) & 0o077:
+        return f"others may use it: its mode is {stat.S_IMODE(mode):04o}"
+    if not PAGE_SIZE <= about.st_size <= _LARGEST or about.st_size % PAGE_SIZE:
+        return f"no state has {about.st_size} bytes"
+    return None
+
+
+class StateFile:
+    """The file of one instance, locked. :func:`open_state` makes it."""
+
+    def __init__(self, directory: Path, descriptor: int, domid: int) -> None:
+        self._path = directory / FILE_NAME
+        self._directory = descriptor
+        self._domid = domid
+        #: The mapped file, be it one that was found or one that was made; and the descriptor that has its lock.
+        self._memory: mmap.mmap | None = None
+        self._locked: int | None = None
+        #: Why the file that was found counts as none; None if there was none, or if nothing is wrong with it.
+        self.problem: str | None = None
+
+    def read(self, frames: int, uuid: str | None = None) -> State | None:
+        """Returns the state that was found, or None if there is none for this domain.
+
+        ``frames``: the frames that this domain can have. ``uuid``: the domain's, None if it is not known.
+        """
+        if self._memory is None:
+            return None
+        try:
+            state = self._checked(self._memory)
+            header = state.header
+            if header.domid != self._domid:
+                raise DataError(f"a state of domain {header.domid}")
+            if NO_UUID != header.uuid != uuid_bytes(uuid) != NO_UUID:
+                raise DataError("a state of an earlier domain with this id")
+            if header.frames != frames:
+                raise DataError(f"a state for {header.frames} frames; the domain has {frames}")
+        except DataError as error:
+            self.refuse(str(error))
+            return None
+        return state
+
+    def _checked(self, memory: mmap.mmap) -> State:
+        """The state in a mapping that may be of any content, and of less than its size."""
+        copy = _copied(memory, PAGE_SIZE)
+        header = read_header(copy)
+        if header.size != len(memory):
+            raise DataError(f"a state of {header.size} bytes in a file of {len(memory)}")
+        layout = Layout(header.capacities)
+        _copied(memory, layout["device"].offset)  # all that successors look at before the device serves
+        assert self._locked is not None
+        try:
+            # A hole would be SIGBUS on a full file system.
+            _reserve(self._locked, layout)
+        except OSError as error:
+            raise DataError(f"its memory cannot be reserved: {error.strerror}") from error
+        return State(memoryview(memory))
+
+    def refuse(self, problem: str) -> None:
+        """The file that was found counts as none, because of ``problem``. No view of it may be used any more."""
+        self.problem = problem
+        self._forget()
+
+    def create(self, capacities: Capacities, uuid: str | None = None) -> State:
+        """Makes a state of zeros, which replaces whatever is there. Raises HostError."""
+        self._forget()
+        try:
+            self._delete(_NEW)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(_NEW, flags, 0o600, dir_fd=self._directory)
+            self._locked = descriptor
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            layout = Layout(capacities)
+            os.ftruncate(descriptor, layout.size)
+            _reserve(descriptor, layout)
+            self._memory = mmap.mmap(descriptor, layout.size)
+            state = State.create(memoryview(self._memory), capacities, domid=self._domid, uuid=uuid_bytes(uuid))
+            if self._kind(FILE_NAME) == stat.S_IFDIR:
+                self._delete(FILE_NAME)
+            os.replace(_NEW, FILE_NAME, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        except OSError as error:
+            with suppress(OSError):
+                self._delete(_NEW)
+            raise HostError(f"make {self._path}", self._domid, error.errno or 0) from error
+        return state
+
+    def remove(self) -> None:
+        """Removes the file, after an orderly end. Does nothing if there is none. Raises OSError."""
+        self._delete(FILE_NAME)
+
+    def close(self) -> None:
+        """Gives the locks back. The views of the state stay usable. Safe to call twice."""
+        self._forget()
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def open(self, users: Collection[int]) -> None:
+        """See :func:`open_state`."""
+        kind = self._kind(FILE_NAME)
+        if kind is not None and kind != stat.S_IFREG:  # so that no other is opened, unless it has just taken its place
+            self.problem = f"it is {_KINDS.get(kind, 'no regular file')}"
+            return
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        try:
+            self._locked = os.open(FILE_NAME, flags, dir_fd=self._directory)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self.problem = f"it cannot be opened: {error.strerror}"
+            return
+        about = os.fstat(self._locked)
+        problem = problem_of(about, users)
+        if problem is None:
+            _lock(self._locked, self._path, self._domid)
+            try:
+                self._memory = mmap.mmap(self._locked, about.st_size)
+            except (OSError, ValueError) as error:  # ValueError: it was cut after fstat
+                problem = f"it cannot be mapped: {error}"
+        if problem is not None:
+            self.refuse(problem)
+
+    def _forget(self) -> None:
+        """Give its lock back; it is unmapped when its last view goes."""
+        self._memory = None
+        if self._locked is not None:
+            fcntl.flock(self._locked, fcntl.LOCK_UN)  # the mapping has a copy of the descriptor
+            os.close(self._locked)
+            self._locked = None
+
+    def _kind(self, name: str) -> int | None:
+        """Of which kind what has this name is, as in st_mode; None if there is nothing."""
+        try:
+            return stat.S_IFMT(os.stat(name, dir_fd=self._directory, follow_symlinks=False).st_mode)
+        except FileNotFoundError:
+            return None
+
+    def _delete(self, name: str) -> None:
+        """Delete what has this name, of whatever kind. Raises OSError."""
+        kind = self._kind(name)
+        if kind == stat.S_IFDIR:
+            shutil.rmtree(name, dir_fd=self._directory)
+        elif kind is not None:
+            os.unlink(name, dir_fd=self._directory)
+
+
+def open_state(directory: Path, domid: int, users: Collection[int]) -> StateFile:
+    """Opens, locks and maps the file in a run directory, and reads nothing of it.
+
+    ``users``: who may own the file. Raises BusyError if another process has the lock, and HostError if ``directory``
+    cannot be opened.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"open {directory}", domid, error.errno or 0) from error
+    file = StateFile(directory, descriptor, domid)
+    try:
+        _lock(descriptor, directory, domid)
+        file.open(users)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _lock(descriptor: int, path: Path, domid: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BusyError(
+            f"a daemon has locked {path}, so it serves domain {domid} or is about to; stop it first: "
+            f"xengt-dm stop --domid {domid}"
+        ) from None
+
+
+def _reserve(descriptor: int, layout: Layout) -> None:
+    """Reserves memory for what is touched. Raises OSError."""
+    for region in layout.reserved():
+        os.posix_fallocate(descriptor, region.offset, region.size)
+
+
+def _copied(memory: mmap.mmap, size: int) -> bytes:
+    """The first ``size`` bytes of a mapped file. Raises DataError if the file has fewer by now."""
+    error = lib.xd_guard_install()
+    if error:
+        raise OSError(-error, os.strerror(-error))
+    copy = bytearray(size)
+    source = ffi.from_buffer("char[]", memory)
+    try:
+        if lib.xd_read(ffi.from_buffer("char[]", copy), source, size):
+            raise DataError("it was cut while it was read")
+    finally:
+        ffi.release(source)
+    return bytes(copy)

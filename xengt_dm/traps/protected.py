@@ -1,0 +1,87 @@
+"""The record of the frames that may have the trapping type, for a successor.
+
+Facts: a frame keeps its type when the process dies, no hypercall lists the frames of a type, and a store to a frame
+that nobody serves blocks its vCPU for ever. A store to a shared file mapping is kept if the process dies at any moment.
+
+What follows: a frame is recorded before it is given the type, and the record of it is removed after Xen has made it
+RAM or has said that it does not have the type. So whenever the process dies, the record has every frame that has the
+type, and perhaps some more.
+
+What a successor does: it adopts all of them (:meth:`xengt_dm.traps.write_traps.WriteTraps.adopt_protected`), protects
+those again that are tables of live spaces, and unprotects the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Protocol
+
+from xengt_dm._core import ffi, lib
+from xengt_dm.errors import DataError
+from xengt_dm.units import CData
+
+_WORD_BYTES = 8
+
+
+class ProtectedRecord(Protocol):
+    """Records which frames may have the trapping type. :class:`~xengt_dm.traps.state.Frames` calls it."""
+
+    def add(self, gfns: CData, count: int) -> None:
+        """Records frames that are about to get the type. ``gfns`` is ``uint64_t *``."""
+
+    def remove(self, gfns: Collection[int]) -> None:
+        """Removes frames that do not have the type. Does nothing for those that are not recorded."""
+
+    def clear(self) -> None:
+        """Removes every frame."""
+
+
+class NoProtectedRecord:
+    """A :class:`ProtectedRecord` that records nothing, for frames that no successor will adopt."""
+
+    def add(self, gfns: CData, count: int) -> None: ...
+
+    def remove(self, gfns: Collection[int]) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+class ProtectedBitmap:
+    """A :class:`ProtectedRecord` in ``memory``, a bit for each of ``frames`` frames (``core/traps/protected_bits.h``).
+
+    ``memory`` is writable, its size a multiple of 8 bytes. Raises ValueError if there are more frames than bits,
+    OSError if the guard against vanishing pages cannot be installed.
+    """
+
+    def __init__(self, memory: memoryview, frames: int) -> None:
+        if frames > memory.nbytes * 8 or memory.nbytes % _WORD_BYTES:
+            raise ValueError(f"{memory.nbytes} bytes do not hold a bit for each of {frames} frames")
+        error = lib.xd_guard_install()
+        if error:
+            raise OSError(-error, "installing the SIGBUS guard")
+        self._words: CData = ffi.from_buffer("uint64_t[]", memory, require_writable=True)
+        self._word_count = len(self._words)
+        self._frames = frames
+
+    def add(self, gfns: CData, count: int) -> None:
+        lib.xd_protected_add(self._words, self._frames, gfns, count)
+
+    def remove(self, gfns: Collection[int]) -> None:
+        lib.xd_protected_remove(self._words, self._frames, ffi.new("uint64_t[]", [*gfns]), len(gfns))
+
+    def clear(self) -> None:
+        ffi.memmove(self._words, bytes(self._word_count * _WORD_BYTES), self._word_count * _WORD_BYTES)
+
+    def frames(self) -> list[int]:
+        """Returns the recorded frames, ascending.
+
+        Raises DataError if the memory is damaged: it has bits beyond the frames, or some of it is not there.
+        """
+        count, beyond = ffi.new("uint64_t *"), ffi.new("uint64_t *")
+        error = lib.xd_protected_count(self._words, self._word_count, self._frames, count, beyond)
+        if not error and beyond[0]:
+            raise DataError(f"{beyond[0]} frames are recorded as protected that the domain cannot have")
+        gfns = ffi.new("uint64_t[]", count[0])
+        if error or lib.xd_protected_list(self._words, self._word_count, gfns, count[0], count):
+            raise DataError("the record of protected frames is not there as a whole")
+        return list(ffi.unpack(gfns, count[0]))
