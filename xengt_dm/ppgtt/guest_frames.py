@@ -75,10 +75,23 @@ class GuestFrames:
             self._unmap(oldest)
 
     def query_all(self, chunks: Collection[int]) -> Steps[None]:
-        """Query chunks, one a slice."""
+        """Query chunks, one a slice.
+
+        Facts: other work may have a chunk unmapped in a yield after its query, before the caller uses it. What follows:
+        pieces of work could undo each other's queries for ever. What we do: for a chunk that was unmapped to make room,
+        the yield is before the query, so that the caller uses it in the same slice. Cost: such a slice is longer.
+        """
         for chunk in chunks:
-            self.query(chunk)
-            yield
+            if self._was_unmapped(chunk):
+                yield
+                self.query(chunk)
+            else:
+                self.query(chunk)
+                yield
+
+    def _was_unmapped(self, chunk: int) -> bool:
+        """Whether a chunk is known but not mapped, because others needed its room."""
+        return chunk not in self._mapped and self.pointer.queried_at[chunk] > 0
 
     def known_chunks(self) -> list[int]:
         """The chunks of which something is known."""

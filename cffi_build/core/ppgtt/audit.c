@@ -153,7 +153,12 @@ static void compare_entries(auditor *self, uint32_t number)
     unsigned level = xd_level(table);
     uint64_t guest[XD_ENTRIES];
     self->looks += XD_ENTRIES;
-    if (xd_frames_read_page(self->shadow->frames, table->gfn, guest))
+    int error = xd_frames_read_page(self->shadow->frames, table->gfn, guest);
+    if (error == -EAGAIN) { /* unmapped to make room */
+        self->result->unsynced++;
+        return;
+    }
+    if (error)
         memset(guest, 0, sizeof(guest));
     for (uint32_t i = 0; i < XD_ENTRIES; i++) {
         self->result->entries += (guest[i] & XD_PRESENT) | (entries[i] & XD_PRESENT);

@@ -10,7 +10,7 @@
 /* What an audit found. */
 typedef struct xd_audit {
     uint64_t tables;     /* distinct tables below the roots */
-    uint64_t unsynced;   /* of these, tables that were left out because they are compared only after the next sync */
+    uint64_t unsynced;   /* of these, tables that were left out: not in sync, or not mapped */
     uint64_t entries;    /* entries compared that are present in the guest's table or in the shadow */
     uint64_t mismatches; /* entries of the shadow that are not what the guest's entry says */
     uint64_t overdue;    /* pending entries of directories that have no reason to be pending */
@@ -36,7 +36,8 @@ typedef struct xd_auditor xd_auditor;
  * changed. It is done in slices, and requests may be served between two of them: a table that comes, or moves to where
  * the audit was already, may be missed.
  *
- * Unsynced and unread tables are always left out: they need not be right until the next sync. A mapping of a frame that
+ * Unsynced and unread tables are always left out: they need not be right until the next sync. So are tables whose page
+ * is not mapped now, because an audit maps nothing (shadow.max_mapped_mib). A mapping of a frame that
  * is not RAM is always wrong. A pending entry is right in a directory; in a leaf it is if its frame is not RAM, or with
  * XD_AUDIT_AS_IT_IS. With XD_AUDIT_SYNCED, a pending entry of a directory is overdue if its frame is RAM, there is room
  * for a table, and the frame is not among the refused ones.
