@@ -59,7 +59,7 @@ def forget_protected() -> None:
     """A successor does not know which frames trap (R11)."""
     adopt = ClaimTraps.adopt_protected
 
-    def without_frames(self: ClaimTraps, gfns: object) -> None:
+    def nothing(self: ClaimTraps, gfns: object) -> None:
         adopt(self, [])
 
-    ClaimTraps.adopt_protected = without_frames  # type: ignore[method-assign]
+    ClaimTraps.adopt_protected = nothing  # type: ignore[method-assign]
