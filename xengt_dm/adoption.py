@@ -32,8 +32,9 @@ from xengt_dm.traps.write_traps import WriteTraps
 from xengt_dm.units import PAGE_SHIFT
 from xengt_dm.vgpu.registers import BAR0_SIZE
 
-#: After so many successors in a row that died before they served, the next one does without the state.
-MOST_ADOPTIONS: Final = 5
+#: After so many successors in a row that died before they served, the next one does without the state. Whoever kills
+#: daemons at random instants, again and again, finds one in its start now and then, but not so many in a row.
+MOST_ADOPTIONS: Final = 20
 GENERATIONS: Final = (8, 9)
 #: How long a successor waits for a vCPU to take its predecessor's answer. One that is paused takes none, and then we go
 #: on without it.
