@@ -15,7 +15,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from xengt_dm._core import lib
 from xengt_dm.errors import DataError
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.journal import Journal
@@ -185,11 +184,9 @@ def _map_ranges(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[
 
 
 def _answer_from_here_on(server: IoreqServer) -> None:
-    channels, vcpus = server.channels, range(server.slots.vcpus)
-    channels.bind(vcpus)
-    for vcpu in vcpus:  # a predecessor that died in between has answered and told nobody
-        if server.slots.state(vcpu) == lib.XD_STATE_RESP_READY:
-            channels.notify(vcpu)
+    server.channels.bind(range(server.slots.vcpus))
+    for vcpu in server.slots.answered():  # the predecessor may have died before it told them
+        server.channels.notify(vcpu)
     server.owned = True
 
 
@@ -197,7 +194,7 @@ def _have_answers_taken(server: IoreqServer) -> None:
     """Notify the vCPUs whose answers are there until they have taken them, for :data:`TAKEN_SECONDS` at most."""
     slots = server.slots
     deadline = time.monotonic() + TAKEN_SECONDS
-    while answered := [vcpu for vcpu in range(slots.vcpus) if slots.state(vcpu) == lib.XD_STATE_RESP_READY]:
+    while answered := slots.answered():
         for vcpu in answered:
             server.channels.notify(vcpu)
         if time.monotonic() >= deadline:
