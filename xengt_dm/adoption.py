@@ -40,6 +40,7 @@ GENERATIONS: Final = (8, 9)
 TAKEN_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.001
 _ADDRESS_LIMIT: Final = 1 << 52
+_MOST: Final = 1 << 32
 
 
 class Found(NamedTuple):
@@ -61,15 +62,25 @@ def find_state(store: StateStore, server: int | None, capacities: Capacities) ->
     if server is None:
         return Found(store.create(capacities), kept=False)
     state = store.read(capacities.frames)
+    deaths = 1
     if state is not None:
         problem = problem_of(state, server)
+        deaths = _count(state.life.deaths)
         if problem is None:
-            state.life.adoptions += 1
-            state.life.successors += 1
+            state.life.adoptions = _count(state.life.adoptions)
+            state.life.successors = _count(state.life.successors)
+            state.life.deaths = deaths
             return Found(state, kept=True)
         store.refuse(problem)
     problem = store.problem or "there is none"
-    return Found(store.create(capacities), kept=False, problem=problem)
+    fresh = store.create(capacities)
+    fresh.life.deaths = deaths
+    return Found(fresh, kept=False, problem=problem)
+
+
+def _count(number: int) -> int:
+    """One more, of a number that may be any of 64 bits."""
+    return min(number, _MOST) + 1
 
 
 def problem_of(state: State, server: int) -> str | None:
