@@ -39,7 +39,7 @@ def test_works_that_need_each_others_chunks_come_to_an_end(engine: Engine) -> No
     """One slice of each in turn, as the serve loop does: none of them is undone by the others for ever."""
     works = {}
     for chunk in range(3):
-        work = engine.store((4 + chunk * CHUNK) * FRAME, 8, pte(9))
+        work = engine.stores.store((4 + chunk * CHUNK) * FRAME, 8, pte(9))
         if not isinstance(work, int):
             works[chunk] = work
     assert works
@@ -51,7 +51,7 @@ def test_works_that_need_each_others_chunks_come_to_an_end(engine: Engine) -> No
                 del works[chunk]
     assert not works
     (space,) = engine.spaces
-    assert [run.gpa // FRAME for run in engine.mappings(space) or ()] == [9, 9, 9]
+    assert [run.gpa // FRAME for run in complete(engine.mappings(space)) or ()] == [9, 9, 9]
 
 
 def test_an_audit_takes_no_unmapped_table_for_a_wrong_one(engine: Engine) -> None:
