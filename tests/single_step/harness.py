@@ -9,7 +9,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,17 +56,18 @@ class Run:
 
 
 class Stepper:
-    """Runs cases, as a context; each run is a domain of its own."""
+    """Runs cases, as a context; each run is a domain of its own. ``hooks``: of the zygote, besides its own."""
 
-    def __init__(self, mode: str = "strict") -> None:
+    def __init__(self, mode: str = "strict", hooks: Iterable[str] = ()) -> None:
         self._mode = mode
+        self._hooks = [*hooks]
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             os.environ[stepping.LIBRARY] = str(stepping.compile_library(self._folder))
-            self._zygote = stack.enter_context(Zygote(["tests.single_step.stepping:install"]))
+            self._zygote = stack.enter_context(Zygote(["tests.single_step.stepping:install", *self._hooks]))
             self._waiter = Waiter()
             stack.callback(self._waiter.close)
             self._stack = stack.pop_all()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from xengt_dm import adoption, instance
+from xengt_dm import instance
 from xengt_dm.ioreq.journal import Journal, Progress
+from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.space import LiveSpaces
-from xengt_dm.traps.claim import ClaimTraps
 
 
 def no_journal() -> None:
@@ -32,7 +32,7 @@ def forget_registers() -> None:
         made.device.reset()
         return made
 
-    instance._wire = wired
+    instance._wire = wired  # type: ignore[assignment]
 
 
 def forget_spaces() -> None:
@@ -42,24 +42,9 @@ def forget_spaces() -> None:
     def without_memory(self: LiveSpaces, most: int, memory: object = None, *rest: Any) -> None:
         init(self, most, None, *rest)
 
-    LiveSpaces.__init__ = without_memory  # type: ignore[method-assign]
+    LiveSpaces.__init__ = without_memory  # type: ignore[assignment,method-assign]
 
 
 def leave_answers() -> None:
     """A successor does not notify the vCPUs that its predecessor answered (J4)."""
-
-    def bind(server: Any) -> None:
-        server.channels.bind(range(server.slots.vcpus))
-        server.owned = True
-
-    adoption._answer_from_here_on = bind
-
-
-def forget_protected() -> None:
-    """A successor does not know which frames trap (R11)."""
-    adopt = ClaimTraps.adopt_protected
-
-    def without_frames(self: ClaimTraps, gfns: object) -> None:
-        adopt(self, [])
-
-    ClaimTraps.adopt_protected = without_frames  # type: ignore[method-assign]
+    Slots.answered = lambda self: []  # type: ignore[method-assign]

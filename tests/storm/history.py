@@ -22,14 +22,14 @@ class Did(NamedTuple):
     size: int
     value: int
     other: int
-    count: int
+    elements: int
     down: bool
 
     def touches(self, gpa: int) -> bool:
         """Whether it may have stored to an address, or loaded from it."""
         if self.kind in (lib.XD_OP_ADD, lib.XD_OP_REMOVE):
-            return self.at <= gpa // FRAME < self.at + self.count
-        reach = max(self.count, 1) * max(self.size, 1)
+            return self.at <= gpa // FRAME < self.at + self.elements
+        reach = max(self.elements, 1) * max(self.size, 1)
         first = -reach if self.down else -8
         return any(first <= gpa - where < reach + 8 for where in (self.at, self.other))
 
@@ -37,7 +37,7 @@ class Did(NamedTuple):
         down = " down" if self.down else ""
         return (
             f"{self.number}: kind {self.kind} at {self.at:#x} size {self.size} value {self.value:#x} "
-            f"other {self.other:#x} count {self.count}{down}"
+            f"other {self.other:#x} count {self.elements}{down}"
         )
 
 

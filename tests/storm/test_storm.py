@@ -20,9 +20,9 @@ def test_a_guest_notices_nothing_of_thirty_kills(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flavour", ["4.20", "4.11"])
+@pytest.mark.parametrize("flavour", ["4.20", "4.12"])
 def test_nor_on_another_xen(tmp_path: Path, flavour: str) -> None:
-    Storm(tmp_path, Plan(seed=SEED + 1, kills=60, flavour=flavour)).run()
+    Storm(tmp_path, Plan(seed=SEED + 1, kills=60, flavour=flavour, rep_stores=flavour == "4.20")).run()
 
 
 @pytest.mark.slow
@@ -30,13 +30,12 @@ def test_nor_on_another_xen(tmp_path: Path, flavour: str) -> None:
     ("fault", "checks"),
     [
         ("forget_registers", {Check.REGISTERS}),
-        ("forget_spaces", {Check.SPACES, Check.AUDIT}),
-        ("no_journal", {Check.SPACES, Check.REGISTERS, Check.MEMORY}),
-        ("leave_answers", {Check.WAITING}),
+        ("forget_spaces", {Check.SPACES}),
+        ("no_journal", {Check.SPACES}),
     ],
 )
 def test_a_fault_is_found(tmp_path: Path, fault: str, checks: set[Check]) -> None:
-    plan = Plan(seed=SEED, kills=2000, hooks=(f"tests.storm.faults:{fault}",), patience=5.0)
+    plan = Plan(seed=SEED, kills=1000, hooks=(f"tests.storm.faults:{fault}",))
     with pytest.raises(Failed) as caught:
         Storm(tmp_path, plan).run()
     assert caught.value.check in checks

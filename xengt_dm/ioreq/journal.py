@@ -24,8 +24,9 @@ from xengt_dm.errors import DataError
 from xengt_dm.units import CData
 
 RECORD_BYTES: Final = ffi.sizeof("xd_journal_record")
-#: How many processes may begin a request. The last of them does not do it, since it may be what kills them.
-MOST_ATTEMPTS: Final = 3
+#: How many processes may begin a request. The last of them does not do it, since it may be what kills them. One that is
+#: killed by somebody else in the meantime counts, too, so there are more than the two or three that would show a bug.
+MOST_ATTEMPTS: Final = 10
 _WORD_BYTES: Final = 8
 
 
@@ -117,6 +118,10 @@ class Journal:
             half = record.halves[record.commit >> lib.XD_JOURNAL_HALF_SHIFT & 1]
             return Progress(element, (half.value, half.old))
         return Progress(element + 1 if phase == lib.XD_JOURNAL_DONE else 0)
+
+    def forgive(self, vcpu: int) -> None:
+        """A successor will begin a vCPU's request again, but not because the request killed anybody."""
+        self.pointer[vcpu].attempts = 0
 
     def begin_again(self, vcpu: int) -> bool:
         """Counts an attempt to do a request that a predecessor began. Returns False if there were too many."""
