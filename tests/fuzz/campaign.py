@@ -37,7 +37,7 @@ from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
 from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
-from xengt_dm.steps import Steps, complete, finish
+from xengt_dm.steps import Steps
 
 #: Frames at the end of the domain that never were the guest's.
 FOREIGN: Final = 64
@@ -372,7 +372,10 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             one_round(options.seed, number, slots, done)
         except BaseException:
-            print(f"seed {options.seed}, --round {number}:{'slots' if slots else 'stores'}; until then: {done}", flush=True)
+            print(
+                f"seed {options.seed}, --round {number}:{'slots' if slots else 'stores'}; until then: {done}",
+                flush=True,
+            )
             raise
         number += 1
         if time.monotonic() - told >= 20:

@@ -110,7 +110,9 @@ class OwnedPort(EmbeddedPort):
 
     def map_frames(self, first_gfn: int, count: int, errors: CData, address: int = 0) -> int:
         if not 0 <= first_gfn < first_gfn + count <= len(self._owned):
-            self.wrong.append(f"frames {first_gfn}..{first_gfn + count - 1} are beyond the domain's end, and were mapped")
+            self.wrong.append(
+                f"frames {first_gfn}..{first_gfn + count - 1} are beyond the domain's end, and were mapped"
+            )
         return super().map_frames(first_gfn, count, errors, address)
 
 
@@ -138,7 +140,9 @@ class Judge:
         engine = instance.engine
         judge(not engine.quiesced, "the instance is quiesced")
         if registers is not None:
-            live = {(mode, root if isinstance(root, tuple) else (root,)): n for (mode, root), n in registers.live.items()}
+            live = {
+                (mode, root if isinstance(root, tuple) else (root,)): n for (mode, root), n in registers.live.items()
+            }
             seen = {(space.mode.value, space.roots): space.refs for space in engine.spaces}
             judge(live == seen, f"live spaces are {live}, not {seen}")
         page_sizes = instance.device.read(0x4080, 4) if registers is None else registers.page_sizes
@@ -155,7 +159,10 @@ class Judge:
         judge(trapping <= said, f"frames {sorted(trapping - said)[:_SHOWN]} trap, and the device model does not know")
         gone = {gfn for gfn in said - trapping if self._owned[gfn] == OWNED}
         tables = {table.frame for space in engine.spaces for table in walker.tables(space.mode.value, _root(space))}
-        judge(not gone & tables, f"tables {sorted(gone & tables)[:_SHOWN]} do not trap, and the device model does not know")
+        judge(
+            not gone & tables,
+            f"tables {sorted(gone & tables)[:_SHOWN]} do not trap, and the device model does not know",
+        )
         self.tables_compared += len(tables)
         self._put_canaries()
         self.faults()
@@ -190,7 +197,9 @@ class Judge:
                 got, want = self._domain.read(frame * PAGE, PAGE), bytes(FFI.buffer(model + frame * PAGE, PAGE))
                 if got != want:
                     at = next(i for i in range(0, PAGE, 8) if got[i : i + 8] != want[i : i + 8])
-                    judge(False, f"{frame * PAGE + at:#x} holds {got[at : at + 8].hex()}, not {want[at : at + 8].hex()}")
+                    judge(
+                        False, f"{frame * PAGE + at:#x} holds {got[at : at + 8].hex()}, not {want[at : at + 8].hex()}"
+                    )
 
     def _space(self, instance: Instance, walker: Walker, space: Space) -> None:
         engine, mode, root = instance.engine, space.mode.value, _root(space)
@@ -211,7 +220,9 @@ class Judge:
             page, run = walker.resolve(mode, root, va), engine.resolve(space, va)
             if run is not None:
                 judge(page is not None and tuple(run[2:]) == tuple(page), f"{name}: {va:#x} is {run}, not {page}")
-                judge(self._owned[run.gpa // PAGE] == OWNED, f"{name}: {va:#x} leads to a frame that is not the guest's")
+                judge(
+                    self._owned[run.gpa // PAGE] == OWNED, f"{name}: {va:#x} leads to a frame that is not the guest's"
+                )
             elif whole:
                 judge(page is None, f"{name}: {va:#x} is nothing, not {page}")
         found = complete(engine.audit(space))

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
+from tests.support.bus_world import request
 from tests.support.counting_guest import FIRST_LEAF, CountingGuest, assert_bounded, large
+from tests.support.engine_bench import EngineBench
+from tests.support.serving import handled
 from tests.support.tables import ENTRIES, FRAME, pte
-from xengt_dm._core import lib
+from xengt_dm._core import ffi, lib
+from xengt_dm.ioreq.bus import Bus
+from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.steps import complete
@@ -105,3 +110,22 @@ def test_a_root_and_what_it_names_are_created_in_bounded_slices() -> None:
     assert engine.counters.tables == 1 + ENTRIES
     assert_bounded(guest.slices_of(lambda: engine.destroy_space(Mode.L3, roots)))
     engine.close()
+
+
+def test_a_copy_finds_a_frame_that_the_guest_has_added() -> None:
+    """Nobody tells us of it, and its chunk was queried when it was a hole. Once a request is often enough."""
+    guest = EngineBench()
+    stores = guest.make_engine().stores
+    guest.remove(40)
+    assert stores.load(40 * FRAME, 8) == (1 << 64) - 1
+    guest.add(40)
+    guest.put(40, 0, 0x1234)
+    assert stores.load(40 * FRAME, 8) == (1 << 64) - 1
+    bus = Bus(stores, ffi.new("xd_counters *"), Journal.private())
+    queries = guest.maps
+    handled(bus, request(5 * FRAME, 8, 40 * FRAME, repeats=3, data_is_ptr=True))
+    assert stores.load(5 * FRAME, 8) == 0x1234
+    assert guest.maps == queries + 1
+    guest.remove(41)
+    handled(bus, request(5 * FRAME, 8, 41 * FRAME, repeats=64, data_is_ptr=True))
+    assert guest.maps <= queries + 2

@@ -61,6 +61,9 @@ class World:
     def update_directories(self, postponed: Postponed) -> Steps[None]:
         yield from ()
 
+    def look_again(self, gpa: int) -> None:
+        assert 0 <= gpa < 1 << 64
+
     def load(self, gpa: int, size: int) -> int:
         assert 0 <= gpa < 1 << 64
         assert size in (1, 2, 4, 8)

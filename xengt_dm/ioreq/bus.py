@@ -31,7 +31,7 @@ from xengt_dm._core import lib
 from xengt_dm.ioreq.journal import Journal, Progress
 from xengt_dm.ioreq.request import Request, RequestType
 from xengt_dm.steps import Slices, Steps
-from xengt_dm.units import PAGE_SIZE, CData
+from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE, CData
 
 ALL_ONES: Final = (1 << 64) - 1
 #: Xen cuts a repeated access at the page's end (xen/arch/x86/hvm/emulate.c, XSA-112); so no honest one is longer.
@@ -102,6 +102,9 @@ class GuestMemory(Protocol):
 
     def update_directories(self, postponed: Postponed) -> Steps[None]:
         """Update the directories that were stored to."""
+
+    def look_again(self, gpa: int) -> None:
+        """The guest is about to use this address. Whether there is memory may have changed since that was found out."""
 
     def load(self, gpa: int, size: int) -> int:
         """Returns ``size`` bytes within one frame; all ones where there is no memory."""
@@ -231,7 +234,8 @@ class Bus:
         along = step if request.type == _MEMORY else 0
         answer: Answer = _STORED[lib.XD_ROUTE_UNTRACKED_STORE]
         postponed: Postponed = {}
-        for i in range(progress.done, request.repeats):
+        first = progress.done
+        for i in range(first, request.repeats):
             if i and i % _ITEMS == 0:
                 journal.done(request.vcpu, i)
                 memory.pause_stores(postponed)
@@ -239,6 +243,8 @@ class Bus:
             addr = request.addr + i * along & ALL_ONES
             data = request.data + i * step & ALL_ONES
             if request.data_is_ptr:
+                if i == first or data >> PAGE_SHIFT != data - step >> PAGE_SHIFT:
+                    memory.look_again(data)  # nobody tells us of a frame that becomes RAM
                 outcome = self._copy(ranges, request, i, (addr, data), copied, postponed)
                 copied = None
             else:

@@ -24,8 +24,9 @@ from xengt_dm.errors import DataError
 from xengt_dm.units import CData
 
 RECORD_BYTES: Final = ffi.sizeof("xd_journal_record")
-#: How many processes may begin a request. The last of them does not do it, since it may be what kills them.
-MOST_ATTEMPTS: Final = 3
+#: How many processes may begin a request. The last of them does not do it, since it may be what kills them. One that is
+#: killed by somebody else in the meantime counts, too, so there are more than the two or three that would show a bug.
+MOST_ATTEMPTS: Final = 10
 _WORD_BYTES: Final = 8
 
 

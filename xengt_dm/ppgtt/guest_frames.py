@@ -125,6 +125,11 @@ class GuestFrames:
             state = self.state(gfn)
         return state == RAM
 
+    def look_again(self, gfn: int) -> None:
+        """Query the chunk of a frame that was a hole when it was queried last. It may be RAM by now."""
+        if gfn < self.limit and self.state(gfn) not in (RAM, UNKNOWN):
+            self.query(gfn // CHUNK_FRAMES)
+
     def load(self, gpa: int, size: int) -> int:
         """``size`` bytes of guest memory within one frame; all ones if the frame is not RAM or its page vanished."""
         if self.is_ram(gpa >> PAGE_SHIFT) and not lib.xd_frames_load(self.pointer, gpa, size, self._value):

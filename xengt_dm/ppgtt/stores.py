@@ -104,6 +104,10 @@ class TableStores:
         for gfn, (first, last) in postponed.items():
             yield from self._update_tables(gfn, first, last, Change())
 
+    def look_again(self, gpa: int) -> None:
+        """The guest copies from or to this address, which it will not do where it has no memory."""
+        self._frames.look_again(gpa >> PAGE_SHIFT)
+
     def load(self, gpa: int, size: int) -> int:
         """``size`` bytes of guest memory within one frame; all ones if it is not RAM."""
         return self._frames.load(gpa, size)
