@@ -21,11 +21,13 @@ from tests.bench.measure import Figure
 from tests.support.sim import Console, SimProcess, environment
 from tests.support.tables import ENTRIES, FRAME, address, pte
 from tests.support.zygote import Waiter, Zygote
+from xengt_dm.control.client import ask
 from xengt_dm.instance import DEFAULT_BAR0
 from xengt_dm.vgpu import registers as reg
 
 MILLI = 1e3
 TARGET = 1.2
+_LOOK_SECONDS = 0.05
 #: The tables of a space: root, then the directory of directories, then these and what they link.
 ROOT, LEVEL3, FIRST = 16, 17, 18
 
@@ -114,7 +116,7 @@ def _adoptions(folder: Path, zygote: Zygote | None, waiter: Waiter, tables: int,
         target = _build(console, leaves) if tables else DEFAULT_BAR0 + reg.PDP0
         waits = []
         for turn in range(repeats):
-            _wait_for_tables(console, tables)
+            _wait_for_tables(base, sim.domid, tables)
             begun = time.perf_counter()
             starts.end(signal.SIGKILL)
             vcpu.begin(0, "store", target, 8, pte(turn % 16))
@@ -145,7 +147,7 @@ def _build(console: Console, leaves: int) -> int:
     return address(first_leaf, 3)
 
 
-def _wait_for_tables(console: Console, tables: int) -> None:
+def _wait_for_tables(base: Path, domid: int, tables: int) -> None:
     """Until the shadows are there again, so that each kill finds as many."""
-    while tables and console.state()["entries"] < tables:
-        time.sleep(0.02)
+    while ask(base, domid, "status")["counters"]["tables"] < tables:
+        time.sleep(_LOOK_SECONDS)
