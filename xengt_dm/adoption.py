@@ -15,7 +15,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from xengt_dm._core import lib
 from xengt_dm.errors import DataError
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.journal import Journal
@@ -32,14 +31,16 @@ from xengt_dm.traps.write_traps import WriteTraps
 from xengt_dm.units import PAGE_SHIFT
 from xengt_dm.vgpu.registers import BAR0_SIZE
 
-#: After so many successors in a row that died before they served, the next one does without the state.
-MOST_ADOPTIONS: Final = 5
+#: After so many successors in a row that died before they served, the next one does without the state. Whoever kills
+#: daemons at random instants, again and again, finds one in its start now and then, but not so many in a row.
+MOST_ADOPTIONS: Final = 20
 GENERATIONS: Final = (8, 9)
 #: How long a successor waits for a vCPU to take its predecessor's answer. One that is paused takes none, and then we go
 #: on without it.
 TAKEN_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.001
 _ADDRESS_LIMIT: Final = 1 << 52
+_MOST: Final = 1 << 32
 
 
 class Found(NamedTuple):
@@ -61,15 +62,25 @@ def find_state(store: StateStore, server: int | None, capacities: Capacities) ->
     if server is None:
         return Found(store.create(capacities), kept=False)
     state = store.read(capacities.frames)
+    deaths = 1
     if state is not None:
         problem = problem_of(state, server)
+        deaths = _count(state.life.deaths)
         if problem is None:
-            state.life.adoptions += 1
-            state.life.successors += 1
+            state.life.adoptions = _count(state.life.adoptions)
+            state.life.successors = _count(state.life.successors)
+            state.life.deaths = deaths
             return Found(state, kept=True)
         store.refuse(problem)
     problem = store.problem or "there is none"
-    return Found(store.create(capacities), kept=False, problem=problem)
+    fresh = store.create(capacities)
+    fresh.life.deaths = deaths
+    return Found(fresh, kept=False, problem=problem)
+
+
+def _count(number: int) -> int:
+    """One more, of a number that may be any of 64 bits."""
+    return min(number, _MOST) + 1
 
 
 def problem_of(state: State, server: int) -> str | None:
@@ -184,11 +195,9 @@ def _map_ranges(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[
 
 
 def _answer_from_here_on(server: IoreqServer) -> None:
-    channels, vcpus = server.channels, range(server.slots.vcpus)
-    channels.bind(vcpus)
-    for vcpu in vcpus:  # a predecessor that died in between has answered and told nobody
-        if server.slots.state(vcpu) == lib.XD_STATE_RESP_READY:
-            channels.notify(vcpu)
+    server.channels.bind(range(server.slots.vcpus))
+    for vcpu in server.slots.answered():  # the predecessor may have died before it told them
+        server.channels.notify(vcpu)
     server.owned = True
 
 
@@ -196,7 +205,7 @@ def _have_answers_taken(server: IoreqServer) -> None:
     """Notify the vCPUs whose answers are there until they have taken them, for :data:`TAKEN_SECONDS` at most."""
     slots = server.slots
     deadline = time.monotonic() + TAKEN_SECONDS
-    while answered := [vcpu for vcpu in range(slots.vcpus) if slots.state(vcpu) == lib.XD_STATE_RESP_READY]:
+    while answered := slots.answered():
         for vcpu in answered:
             server.channels.notify(vcpu)
         if time.monotonic() >= deadline:

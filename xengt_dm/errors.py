@@ -32,6 +32,8 @@ class ExitCode(enum.IntEnum):
     BUSY = 75
     PERMISSION = 77
     CONFIG = 78
+    #: A daemon has left its domain to a successor, which must be started at once.
+    HANDOVER = 79
 
 
 #: The claim of a domain without HAP. What is wrong is the domain's configuration, and no restart of ours mends that.

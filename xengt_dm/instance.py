@@ -4,8 +4,9 @@
                                       \\-> engine
 
 :func:`open_instance` makes the parts in the order in which they need each other; each gets what it needs in its
-constructor, and none is told later of another. :func:`start`, :func:`.adoption.adopt` and :func:`stop` are the three
-orders in which things happen in the hypervisor, each to be read from top to bottom. What a successor must know is in
+constructor, and none is told later of another. :func:`start`, :func:`.adoption.adopt` and :func:`.ending.stop` are
+the three orders in which things happen in the hypervisor, each to be read from top to bottom; after
+:meth:`Instance.hand_over`, :func:`.ending.leave` takes the place of the last. What a successor must know is in
 the instance's state (:mod:`xengt_dm.state.layout`), on which the parts are made.
 """
 
@@ -19,12 +20,12 @@ from typing import Final
 
 import trio
 
-from xengt_dm._core import ffi
+from xengt_dm._core import ffi, lib
 from xengt_dm.adoption import Found, adopt, adopt_without_state, find_state
 from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
+from xengt_dm.ending import leave, stop
 from xengt_dm.errors import DomainGoneError
-from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
@@ -58,6 +59,7 @@ CHUNK_MIB: Final = CHUNK_FRAMES * PAGE_SIZE >> 20
 DEFAULT_MAX_MAPPED_CHUNKS = int(KEYS["shadow.max_mapped_mib"].default) // CHUNK_MIB
 
 MOST_REBUILDS: Final = 5
+_NANOSECOND: Final = 1e-9
 
 #: How frames are write-protected, by what the hypervisor offers.
 TrapsMaker = Callable[[DomainPort, int, Slots, RangeRecord, ProtectedRecord], WriteTraps]
@@ -195,6 +197,30 @@ class Instance:
         self.life.relaxed = sync is Sync.RELAXED
         await self.loop.run(self.engine.set_sync_mode(sync))
 
+    def hand_over(self) -> None:
+        """Have :func:`leave` be the end of this instance, in place of :func:`stop`."""
+        self.life.deaths = 0
+        self.life.left_at = lib.xd_now()
+        self.server.owned = False
+
+    def keep(self) -> None:
+        """Undo :meth:`hand_over`; nothing to do without one."""
+        self.life.left_at = 0
+        self.server.owned = True
+
+    @property
+    def handed_over(self) -> bool:
+        """Whether a successor is to take over the server as it is."""
+        return not self.server.owned
+
+    def end_of_handover(self) -> float | None:
+        """Returns for how many seconds nobody has served, if the predecessor handed over; else None.
+
+        To be called once, when requests are served.
+        """
+        left_at, self.life.left_at = self.life.left_at, 0
+        return max(lib.xd_now() - left_at, 0) * _NANOSECOND if left_at else None
+
     async def take_up(self) -> bool:
         """What is left to be done once requests are served again, after a predecessor's death: build the shadows, and
         unprotect what they do not need; or bring a quiesce to its end. Raises CallError.
@@ -229,6 +255,7 @@ def open_instance(
     ranges: RangeRecord | None = None,
     left_ranges: Callable[[], list[Range] | None] = lambda: None,
     refused: Callable[[str], None] = lambda problem: None,
+    backoff: Callable[[int], None] = lambda deaths: None,
     directory: Path | None = None,
     write_traps: Mapping[WriteTrap, TrapsMaker] = WRITE_TRAPS,
 ) -> Iterator[Instance]:
@@ -236,11 +263,12 @@ def open_instance(
 
     ``record`` and ``store`` outlive this process, so that a successor can adopt the server and go on with the state;
     without them nobody can. ``left_ranges`` returns the ranges of a predecessor that kept no state, None if there is no
-    record of them. ``refused`` is told why a predecessor's state is not used. ``ranges``: where they are recorded in
+    record of them. ``refused`` is told why a predecessor's state is not used. ``backoff`` is told how many daemons died
+    in a row, and may wait. ``ranges``: where they are recorded in
     place of the state. ``directory`` takes the stats page; without one it is private. Raises CallError, OSError.
     """
     record, store = record or NoIdRecord(), store or PrivateStore()
-    with _marking_an_orderly_end(StatsPage(directory, port.domid)) as stats:
+    with _marking_an_orderly_end(StatsPage(directory, port.domid), record) as stats:
         make_traps = write_traps[port.write_trap]  # refused here, where Xen does not show every store
         left = left_server(port, record)
         found = find_state(store, left, Capacities(port.frame_limit, settings.max_spaces))
@@ -248,6 +276,8 @@ def open_instance(
         if found.problem is not None:
             stats.counters.refused_states += 1
             refused(found.problem)
+        if state.life.deaths:
+            backoff(state.life.deaths)
         if found.kept:
             settings = settings.continued(state)
         settings.record(state)
@@ -277,7 +307,7 @@ def open_instance(
                 if server.owned:
                     stop(server, instance.loop, instance.traps, instance.engine)
                 else:
-                    leave(server, instance.engine)
+                    leave(server, instance.loop, instance.engine)
         finally:
             if record.read() is None:  # the server is gone, so nobody will succeed
                 store.remove()
@@ -331,66 +361,16 @@ def start(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[Range]
     server.channels.bind(range(server.slots.vcpus))
 
 
-def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine) -> None:
-    """Take everything down, in the order that keeps the guest safe, whatever fails meanwhile.
-
-    No store may be lost, and no vCPU may be left waiting. So requests are served for as long as any may come: while
-    frames become RAM, while guard ranges go, and once more after Xen has been told to send none.
-
-    Raises the error of the first step that failed.
-    """
-
-    def unprotect() -> None:
-        for _ in loop.rounds():
-            if loop.complete(traps.unprotect_all()):
-                return
-
-    def drop_guard_ranges() -> None:
-        for _ in loop.rounds():
-            if traps.drop_guard_ranges():
-                return
-
-    def have_answers_taken() -> None:
-        for _ in loop.rounds():
-            if server.slots.all_taken():
-                return
-
-    def release_claim() -> None:
-        server.release_claim()
-        traps.claim_released()
-
-    attempt = BestEffort()
-    attempt(engine.abandon)  # what is under way ends early; its stores to guest memory are performed
-    attempt(traps.refuse_new)
-    attempt(unprotect)  # as stores to the frames end, for a second at most
-    attempt(traps.unprotect_by_force)  # then whatever is left
-    attempt(drop_guard_ranges)
-    attempt(release_claim)
-    attempt(server.disable)  # from here on nothing new comes
-    attempt(loop.answer_all)
-    attempt(have_answers_taken)
-    attempt.once(server.channels.unbind)
-    attempt.once(server.unmap_slots)
-    attempt(server.destroy)
-    attempt.once(engine.close)  # the last answer may have needed its mappings
-    attempt.finish()
-
-
-def leave(server: IoreqServer, engine: Engine) -> None:
-    """Leave a predecessor's server, which we could not adopt, to the next successor. Raises the first error."""
-    attempt = BestEffort()
-    attempt.once(server.channels.unbind)
-    attempt.once(server.unmap_slots)
-    attempt.once(engine.close)
-    attempt.finish()
-
-
 @contextmanager
-def _marking_an_orderly_end(stats: StatsPage) -> Iterator[StatsPage]:
-    """Marks the stats page at the end, if the daemon stops in order or because its domain is gone."""
+def _marking_an_orderly_end(stats: StatsPage, record: IdRecord) -> Iterator[StatsPage]:
+    """Marks the stats page at the end, if the daemon stops in order or because its domain is gone.
+
+    Not if a server is left: then somebody should serve the domain.
+    """
     try:
         yield stats
     except DomainGoneError:
         stats.end()
         raise
-    stats.end()
+    if record.read() is None:
+        stats.end()

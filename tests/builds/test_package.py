@@ -13,13 +13,14 @@ ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = ROOT / "debian"
 
 
-def script(name: str, root: Path, *arguments: str) -> list[str]:
-    """What a maintainer script asks systemd for. ``root`` stands before the paths that it names."""
+def script(name: str, root: Path, *arguments: str, status: int = 0) -> list[str]:
+    """What a maintainer script asks systemd for, and our program. ``root`` stands before the paths that it names."""
     said = root / "said"
     said.touch()
-    program = root / "deb-systemd-invoke"
-    program.write_text(f'#!/bin/sh\necho "$*" >> {said}\n')
-    program.chmod(0o755)
+    for name_of_program, shown in (("deb-systemd-invoke", ""), ("xengt-dm", "xengt-dm ")):
+        program = root / name_of_program
+        program.write_text(f'#!/bin/sh\necho "{shown}$*" >> {said}\nexit {status}\n')
+        program.chmod(0o755)
     (root / "run" / "systemd" / "system").mkdir(parents=True, exist_ok=True)
     text = re.sub(r"(?<=\s)/(run|var)/", rf"{root}/\1/", (DEBIAN / f"xengt-dm.{name}").read_text())
     environment = {**os.environ, "PATH": f"{root}{os.pathsep}{os.environ['PATH']}"}
@@ -34,6 +35,20 @@ def test_the_watcher_is_stopped_before_the_instances(tmp_path: Path) -> None:
 
 def test_an_upgrade_stops_no_instance(tmp_path: Path) -> None:
     assert script("prerm", tmp_path, "upgrade", "0.2.0") == []
+
+
+@pytest.mark.parametrize("status", [0, 69])
+def test_after_an_upgrade_the_instances_are_replaced(tmp_path: Path, status: int) -> None:
+    """One that cannot be continues, and that is no failure of the installation."""
+    (tmp_path / "run" / "xengt-dm").mkdir(parents=True)
+    assert script("postinst", tmp_path, "configure", "0.0.9", status=status) == ["xengt-dm upgrade --all"]
+
+
+def test_a_first_installation_replaces_none(tmp_path: Path) -> None:
+    assert script("postinst", tmp_path, "configure", "0.0.9") == [], "nothing has run since the host booted"
+    (tmp_path / "run" / "xengt-dm").mkdir(parents=True)
+    assert script("postinst", tmp_path, "configure", "") == []
+    assert script("postinst", tmp_path, "abort-upgrade", "0.2.0") == []
 
 
 @pytest.mark.parametrize(("action", "left"), [("purge", False), ("remove", True), ("upgrade", True)])
@@ -52,13 +67,15 @@ def test_a_purge_leaves_nothing(tmp_path: Path, action: str, left: bool) -> None
 def test_units_run_nothing_that_a_small_host_lacks() -> None:
     """/bin/kill is in procps, and xenstore-exists in a package of Xen's."""
     units = "".join(path.read_text() for path in (ROOT / "systemd").glob("*.service"))
-    assert set(re.findall(r"^Exec\w+=[-+@!:]*(\S+)", units, re.MULTILINE)) == {
+    programs = re.findall(r"^Exec\w+=[-+@!:]*(\S+)", units, re.MULTILINE) + re.findall(r"\bexec (\S+)", units)
+    assert set(programs) == {
         "/usr/bin/xengt-dm",
         "/bin/sh",
         "/usr/bin/nsenter",  # util-linux, which every host has
     }
-    (shell,) = re.findall(r"/bin/sh -c '(.*)'", units)
-    assert shell == "kill -HUP ${MAINPID}", "the shell's own kill"
+    reload, after_the_end = re.findall(r"/bin/sh -c '(.*)'", units)
+    assert reload == "kill -HUP ${MAINPID}", "the shell's own kill"
+    assert re.fullmatch(r"case \S+ in [^)]*\) ;; \*\) exec /usr/bin/nsenter [^;]* ;; esac", after_the_end)
 
 
 def test_documents_are_installed_where_the_readme_links_to() -> None:

@@ -225,6 +225,14 @@ def test_attempts() -> None:
     assert [journal.begin_again(1) for _ in range(allowed + 2)] == [True] * allowed + [False] * 2
 
 
+def test_an_attempt_that_ended_by_a_handover_is_none() -> None:
+    journal = Journal.private(2)
+    for _ in range(MOST_ATTEMPTS):
+        assert journal.begin_again(1)
+        journal.forgive(1)
+    assert journal.progress(0) == journal.progress(1) == Progress()
+
+
 #: Words of a record, by index, that no process wrote: 0 is `commit`, 4 the count of the first half, 5 its first word.
 DAMAGE = {
     "phase": {0: 4},

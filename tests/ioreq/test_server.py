@@ -15,9 +15,10 @@ from tests.support.device_model import PATIENCE, DeviceModel
 from tests.support.faults import fail_nth, wait_until_blocked
 from xengt_dm._core import ffi, lib
 from xengt_dm.adoption import adopt_without_state
+from xengt_dm.ending import stop
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
-from xengt_dm.instance import start, stop
+from xengt_dm.instance import start
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Answer, Bus
 from xengt_dm.ioreq.journal import Journal

@@ -96,8 +96,11 @@ RULES = {
         "",
         why="the order in which a successor takes over",
     ),
+    "ending": Rule(
+        f"hypervisor.best_effort ioreq ppgtt.engine traps {COMMON}", "", why="the orders in which an instance ends"
+    ),
     "instance": Rule(
-        f"{ANY_HYPERVISOR} adoption config ioreq ppgtt state stats.page traps vgpu _core {COMMON}",
+        f"{ANY_HYPERVISOR} adoption config ending ioreq ppgtt state stats.page traps vgpu _core {COMMON}",
         "trio",
         why="wires the rooms",
     ),

@@ -166,7 +166,7 @@ def test_a_store_that_does_not_answer_removes_nothing(tmp_path: Path, monkeypatc
         (False, f"3 {UUID}", "success", True, False),
         (False, f"3 {UUID}", "signal", True, False),
         (True, "", "success", True, False),
-        (True, f"3 {UUID}", "success", False, False),
+        (True, f"3 {UUID}", "success", True, True),  # SIGTERM came before it served
         (True, f"3 {UUID}", "timeout", True, True),
         (True, f"3 {UUID}", "signal", False, False),
         (True, f"3 {UUID}", "watchdog", False, False),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from xengt_dm.errors import ExitCode
+from xengt_dm.service.backoff import FINAL
 from xengt_dm.service.sandbox import READERS
 
 SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
@@ -18,8 +19,6 @@ UNITS = sorted(path.name for path in SYSTEMD.glob("*.s*") if path.suffix in (".s
 SERVICES = [name for name in UNITS if name.endswith(".service")]
 #: Tenths; issue: 1.5 at most.
 WORST_EXPOSURE = 15
-#: What no restart mends: orderly ends, what a person has to put right, a domain that is gone.
-FINAL = {ExitCode.USAGE, ExitCode.DATA, ExitCode.NO_DOMAIN, ExitCode.PERMISSION, ExitCode.CONFIG}
 
 
 @pytest.fixture
@@ -74,6 +73,48 @@ def test_what_no_restart_mends_is_not_restarted() -> None:
     assert instance["Restart"] == "on-failure"
     assert ExitCode.INTERNAL not in FINAL
     assert ExitCode.UNAVAILABLE not in FINAL
+
+
+def test_a_handover_is_followed_by_a_start() -> None:
+    instance = service("xengt-dm@.service")
+    assert instance["RestartForceExitStatus"] == instance["SuccessExitStatus"] == str(int(ExitCode.HANDOVER))
+    assert ExitCode.HANDOVER not in FINAL
+    assert instance["RestartSec"] == "50ms"
+    assert "--backoff" in instance["ExecStart"].split()
+    unit = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",))
+    unit.read(SYSTEMD / "xengt-dm@.service")
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("result", "status", "reaped"),
+    [
+        ("success", "0", True),
+        ("success", "TERM", True),
+        ("success", "79", False),
+        ("signal", "KILL", False),
+        ("core-dump", "SEGV", False),
+        ("watchdog", "ABRT", False),
+        ("oom-kill", "KILL", False),
+        ("timeout", "KILL", True),
+        ("exit-code", "68", True),
+        ("exit-code", "70", True),
+        ("protocol", "", True),
+    ],
+)
+def test_what_runs_before_a_successor_is_started(tmp_path: Path, result: str, status: str, reaped: bool) -> None:
+    """systemd waits for it, and so does a vCPU. ``status``: $EXIT_STATUS, which a daemon that never ran has none of."""
+    said, nsenter = tmp_path / "said", tmp_path / "nsenter"
+    nsenter.write_text(f'#!/bin/sh\necho "$*" > {said}\n')
+    nsenter.chmod(0o755)
+    command = service("xengt-dm@.service")["ExecStopPost"]
+    assert command.startswith("-+/bin/sh -c '")
+    program = command.removeprefix("-+/bin/sh -c '").removesuffix("'").replace("/usr/bin/nsenter", str(nsenter))
+    for name, value in (("${SERVICE_RESULT}", result), ("${EXIT_STATUS}", status), ("%i", "3")):
+        program = program.replace(name, value)
+    subprocess.run(["sh", "-e", "-c", program], check=True)
+    wanted = f"--target 1 --mount -- /usr/bin/xengt-dm reap --domid 3 --after {result}\n"
+    assert (said.read_text() if said.exists() else None) == (wanted if reaped else None)
 
 
 def test_readers_of_stats_pages_are_the_exporter_alone() -> None:

@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "resume": "Shadow a quiesced domain again.",
     "exporter": "Serve the metrics of this host's daemons to Prometheus.",
     "record": "Record what a guest does, for `replay`.",
+    "upgrade": "Replace daemons by those of the installed version; their guests notice a pause.",
     "stop": "Stop a daemon; its domain continues without traps.",
 }
 #: Commands that help does not mention. The build of the package needs them.
@@ -117,7 +118,7 @@ def main(context: click.Context) -> None:
     """Xen device model that shadows a virtual Intel GPU's page tables.
 
     Exit status: 0 success, 1 an audit found a difference, 64 wrong use, 65 bad data, 68 no such domain, 69 something is
-    unavailable, 70 a bug in xengt-dm, 75 busy, 77 not permitted, 78 bad configuration.
+    unavailable, 70 a bug in xengt-dm, 75 busy, 77 not permitted, 78 bad configuration, 79 (of `run` only) handed over.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from xengt_dm import __version__
 from xengt_dm.cli import formatting
 from xengt_dm.cli.client import json_option, run_dir_option
 from xengt_dm.control.answers import check_status
@@ -34,7 +35,8 @@ def command(base: Path, as_json: bool) -> None:
 
     STATE is `serving`, or `quiesced` between `quiesce` and `resume`. `dead` is a daemon that died (start it again with
     `xengt-dm start`), `silent` one that does not answer, `untrusted` one whose answer cannot be believed, and
-    `forbidden` one that belongs to another user.
+    `forbidden` one that belongs to another user. A daemon whose version is not the installed one is marked `outdated`;
+    `xengt-dm upgrade` replaces it.
     """
     found = instances(base, FIELDS, COUNTERS)
     if as_json:
@@ -79,7 +81,13 @@ def _instance(base: Path, domid: int, fields: Iterable[str], counters: Iterable[
         state = "silent"
     except ControlError:
         pass
-    return {"domid": domid, "state": state, "status": status}
+    version = None if status is None else status.get("version")
+    return {
+        "domid": domid,
+        "state": state,
+        "status": status,
+        "outdated": None if version is None else version != __version__,
+    }
 
 
 def _row(instance: dict[str, Any]) -> tuple[str, ...]:
@@ -96,5 +104,5 @@ def _row(instance: dict[str, Any]) -> tuple[str, ...]:
         f"{counters['spaces']:,}",
         f"{counters['traps']:,}",
         formatting.duration(status["uptime_seconds"]),
-        status["version"],
+        f"{status['version']} outdated" if instance["outdated"] else status["version"],
     )

@@ -27,6 +27,7 @@ STATUSES: Final = {
     ExitCode.BUSY: "The request has to wait: a daemon still serves the domain, or a recording goes on.",
     ExitCode.PERMISSION: "Not permitted.",
     ExitCode.CONFIG: "The configuration is wrong; the message says where.",
+    ExitCode.HANDOVER: "Of `run` only: the daemon was asked by `upgrade` to leave its domain to a successor.",
 }
 
 

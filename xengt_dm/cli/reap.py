@@ -24,9 +24,9 @@ from xengt_dm.run_dir.server_id import ServerIdFile
 if TYPE_CHECKING:
     from xengt_dm.hypervisor.port import DomainPort
 
-#: $SERVICE_RESULT of systemd.exec(5) after an end that left the guest trapped, with no successor to release it.
-UNRELEASED = frozenset({"timeout"})
-ORDERLY = "success"
+#: $SERVICE_RESULT of systemd.exec(5) after an end that no successor follows. A daemon that served has then released its
+#: guest, unless it took too long; one that SIGTERM ended before it served has not.
+FINAL = frozenset({"timeout", "success"})
 
 
 @click.command("reap")
@@ -34,8 +34,8 @@ ORDERLY = "success"
 @click.option(
     "--after",
     metavar="RESULT",
-    help="What systemd says of the end ($SERVICE_RESULT). Unless it is `timeout`, a domain that is there keeps what a "
-    "successor adopts.",
+    help="What systemd says of the end ($SERVICE_RESULT). Unless it is `timeout` or `success`, a domain that is there "
+    "keeps what a successor adopts.",
 )
 @run_dir_option
 def command(domid: int, after: str | None, base: Path) -> None:
@@ -97,8 +97,7 @@ def _clean_after(base: Path, domid: int, result: str) -> Iterator[str]:
 
     with XenStore() as store:
         gone = not store.exists(f"{domains.DOMAINS}/{domid}")
-    released = result == ORDERLY and ServerIdFile(instance_directory(base, domid)).read() is None
-    if gone or released or result in UNRELEASED:
+    if gone or result in FINAL:
         yield from _clean(base, domid)
 
 

@@ -19,11 +19,12 @@ from xengt_dm.config.values import WrongError, from_text
 from xengt_dm.daemon.main import run
 from xengt_dm.daemon.recording import open_trace_file
 from xengt_dm.daemon.reload import Running
-from xengt_dm.errors import UsageError
+from xengt_dm.errors import ExitCode, UsageError
 from xengt_dm.hypervisor.port import DomainPort
 from xengt_dm.log import log
 from xengt_dm.run_dir.directory import open_directory
 from xengt_dm.service import limits, sandbox
+from xengt_dm.service.backoff import waiting_after_failure
 from xengt_dm.service.instances import own_settings
 from xengt_dm.service.notify import Notifier
 
@@ -68,6 +69,12 @@ def _short_options(function: Any) -> Any:
     help="Serve a domain of `xengt-dm sim --dir DIR` instead of one of Xen.",
 )
 @click.option("--record", metavar="FILE", help="Record what the guest does, for `replay`; gzip if FILE ends in .gz.")
+@click.option(
+    "--backoff",
+    is_flag=True,
+    help="Wait before serving if earlier daemons of the domain died soon after their start, and before the end if this "
+    "one fails. For a service manager that starts it again at once.",
+)
 @_short_options
 @set_option
 @config_dir_option
@@ -80,27 +87,33 @@ def command(
     sets: tuple[str, ...],
     config_dir: Path,
     base: Path,
+    backoff: bool,
     **short: str | None,
-) -> None:
+) -> ExitCode:
     """Serve a domain as its graphics device model until SIGTERM, or until the domain ends.
 
     After SIGTERM the domain continues without traps. Must be started in the control domain as root. It then restricts
     itself to the domain and becomes a user that exists for this domain alone. Options override the domain's
     configuration file, which overrides the host's; see xengt-dm.toml(5). On SIGHUP the files are read again.
 
+    When `upgrade` asks it to, it leaves the domain to a successor, which must be started at once, and ends with status
+    79. It also can be killed at any time; the domain then waits for a successor.
+
     With --sim neither Xen nor root is needed, and the daemon stays the user that started it.
     """
-    uuid = uuid_of(domid) if sim is None else None
-    sets = own_settings(sets, uuid) if sim is None else sets
-    options = [*settings_of(sets), *_from_short(short)]
-    name = name_of(config_dir, domid, name) if sim is None else _checked(config_dir, name)
-    config = load(config_dir, name, options)
-    log.configure(domid=domid, level=config.string("log.level"))
-    log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)
-    limits.check(config)
-    running = Running(config, lambda: load(config_dir, name, options))
-    limit = config.integer("domain.frame_limit") or None
     with closing(Notifier()) as notifier, ExitStack() as stack:
+        if backoff:
+            stack.enter_context(waiting_after_failure(notifier))
+        uuid = uuid_of(domid) if sim is None else None
+        sets = own_settings(sets, uuid) if sim is None else sets
+        options = [*settings_of(sets), *_from_short(short)]
+        name = name_of(config_dir, domid, name) if sim is None else _checked(config_dir, name)
+        config = load(config_dir, name, options)
+        log.configure(domid=domid, level=config.string("log.level"))
+        log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)
+        limits.check(config)
+        running = Running(config, lambda: load(config_dir, name, options))
+        limit = config.integer("domain.frame_limit") or None
         port: DomainPort
         if sim is None:
             # Imported here, because the Xen libraries may be missing and then the error is about that.
@@ -115,7 +128,7 @@ def command(
         file = None if record is None else open_trace_file(record)
         if sim is None:  # one of a sim has no power over another domain, and the sim is this user's
             sandbox.enter(domid, open_directory(base, domid))
-        run(port, running, base, notifier, file, uuid)
+        return run(port, running, base, notifier, file, uuid, backoff=backoff)
 
 
 def _checked(config_dir: Path, name: str | None) -> str | None:

@@ -32,23 +32,21 @@ def command(domid: int, base: Path, sim: Path | None) -> None:
     Where systemd runs, the instance is a unit and its log is in the journal. Elsewhere it is a process whose log is in
     /var/log/xengt-dm. If an instance already serves the domain, the command does nothing.
     """
-    from xengt_dm.service import instances
-
     try:
         ask(base, domid, "status")
     except NotRunningError:
-        if sim is not None:
-            _spawner(sim, base).start(domid)
-        else:
+        if sim is None:
             _check_launch(domid)
-            instances.starter().start(domid)
+        starter_of(sim, base).start(domid)
     click.echo(f"domain {domid} is served")
 
 
-def _spawner(sim: Path, base: Path) -> instances.Spawner:
-    """What starts instances on the domains of a sim; the options of a launch on Xen are not for them."""
+def starter_of(sim: Path | None, base: Path) -> instances.Starter:
+    """What starts the instances of this host, or those of a sim; the options of a launch on Xen are not for these."""
     from xengt_dm.service import instances
 
+    if sim is None:
+        return instances.starter()
     directory = sim.absolute()
     command = [sys.executable, "-m", "xengt_dm", "run", "--sim", str(directory), "--run-dir", str(base.absolute())]
     return instances.Spawner(command, launch=directory / "launch", logs=directory)

@@ -80,10 +80,22 @@ def stop(base: Path, domid: int, seconds: float | None) -> bool:
 
     Raises as :func:`ask`.
     """
+    return _end(base, domid, "stop", seconds)
+
+
+def hand_over(base: Path, domid: int, seconds: float) -> bool:
+    """Have the daemon of a domain leave it to a successor; returns whether its process ended within ``seconds``.
+
+    Whoever calls this must start the successor. Raises as :func:`ask`.
+    """
+    return _end(base, domid, "upgrade", seconds)
+
+
+def _end(base: Path, domid: int, command: str, seconds: float | None) -> bool:
     with _connected(base, domid, SILENCE_SECONDS) as connection:
         process = None if seconds is None else _process_of(connection)
         try:
-            _exchange(connection, domid, "stop", {}, SILENCE_SECONDS)
+            _exchange(connection, domid, command, {}, SILENCE_SECONDS)
             if process is None or seconds is None:
                 return seconds is None
             return bool(select.select([process], [], [], seconds)[0])

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import trio
+
 from xengt_dm import __version__
 from xengt_dm.config.keys import KEYS, Key
 from xengt_dm.control import report
@@ -48,7 +50,8 @@ class Target:
     """The daemon that the commands act on.
 
     ``stop`` has it end once the answer is out. ``started``: when it began to serve, in seconds of ``clock``.
-    ``bounds``: of a recording, if the request has none.
+    ``bounds``: of a recording, if the request has none. ``unserved``: for how many seconds nobody served when a
+    predecessor handed over; None if none did.
     """
 
     instance: Instance
@@ -57,6 +60,7 @@ class Target:
     started: float
     clock: Callable[[], float] = time.monotonic
     bounds: Callable[[], Bounds] = Bounds
+    unserved: float | None = None
 
     @property
     def engine(self) -> Engine:
@@ -120,6 +124,7 @@ def _status(target: Target, arguments: Arguments) -> object:
         "recording_cut": target.recording.cut.describe() if target.recording.cut else None,
         "state_kept": target.instance.found.kept if server.adopted else None,
         "state_refused": target.instance.found.problem,
+        "handover_seconds": None if target.unserved is None else round(target.unserved, 3),
     }
 
 
@@ -256,8 +261,19 @@ async def _resume(target: Target, arguments: Arguments) -> object:
 
 def _stop(target: Target, arguments: Arguments) -> object:
     get_logger().info("daemon.stopping", reason="asked to")
+    target.instance.keep()
     target.stop()
     return {}
+
+
+async def _upgrade(target: Target, arguments: Arguments) -> object:
+    """Leave the domain to a successor. Whoever asks must see to it that there is one."""
+    await target.recording.hand_over(target.instance.loop)
+    await trio.lowlevel.checkpoint_if_cancelled()  # a stop that was asked for meanwhile is a stop
+    get_logger().info("daemon.handing_over", version=__version__)
+    target.instance.hand_over()
+    target.stop()
+    return {"pid": os.getpid(), "version": __version__}
 
 
 COMMANDS: Final = (
@@ -271,5 +287,6 @@ COMMANDS: Final = (
     Command("record", ("file", "stop", "max_mib", "max_minutes", DESCRIPTOR), _record),
     Command("quiesce", (), _quiesce),
     Command("resume", (), _resume),
+    Command("upgrade", (), _upgrade),
     Command("stop", (), _stop),
 )

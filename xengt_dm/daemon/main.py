@@ -20,7 +20,7 @@ from xengt_dm.control import commands
 from xengt_dm.control.server import serve_control
 from xengt_dm.daemon.recording import Bounds, Recording, TraceFile
 from xengt_dm.daemon.reload import Running, reload_on_signal
-from xengt_dm.errors import DomainGoneError
+from xengt_dm.errors import DomainGoneError, ExitCode
 from xengt_dm.hypervisor.port import DomainPort
 from xengt_dm.instance import Instance, Settings, open_instance
 from xengt_dm.log.guest_events import GuestLog
@@ -29,17 +29,19 @@ from xengt_dm.run_dir.directory import open_directory
 from xengt_dm.run_dir.owner import user_of
 from xengt_dm.run_dir.ranges import RangesFile
 from xengt_dm.run_dir.server_id import ServerIdFile
+from xengt_dm.service.backoff import SETTLED_SECONDS, delay
 from xengt_dm.service.notify import Notifier
 from xengt_dm.service.watchdog import Progress, feed_watchdog
 from xengt_dm.state.file import open_state
 from xengt_dm.stats.table import log_events
 
 
-async def _stop_on_signal(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+async def _stop_on_signal(instance: Instance, scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:
             get_logger().info("daemon.stopping", reason=signal.Signals(number).name)
+            instance.keep()
             scope.cancel()
 
 
@@ -65,6 +67,12 @@ async def _watch_domain(instance: Instance, running: Running, recording: Recordi
             guest_log.look()
 
 
+async def _forget_deaths(instance: Instance) -> None:
+    """Count the deaths of daemons anew once this one has served for a while."""
+    await trio.sleep(SETTLED_SECONDS)
+    instance.life.deaths = 0
+
+
 async def _take_up(instance: Instance) -> None:
     if not await instance.take_up():
         get_logger().warning("state.not_rebuilt", spaces=len(instance.engine.spaces))
@@ -81,13 +89,19 @@ async def _run(instance: Instance, control: Path, running: Running, recording: R
         async with trio.open_nursery() as nursery:
             scope = nursery.cancel_scope
 
-            await nursery.start(_stop_on_signal, scope)
+            await nursery.start(_stop_on_signal, instance, scope)
             await nursery.start(reload_on_signal, running, instance)
             await nursery.start(instance.loop.serve)
+            unserved = instance.end_of_handover()
             nursery.start_soon(_take_up, instance)
             nursery.start_soon(_watch_domain, instance, running, recording, scope)
             target = commands.Target(
-                instance, recording, scope.cancel, time.monotonic(), bounds=lambda: Bounds.from_config(running.config)
+                instance,
+                recording,
+                scope.cancel,
+                time.monotonic(),
+                bounds=lambda: Bounds.from_config(running.config),
+                unserved=unserved,
             )
             await nursery.start(serve_control, control, commands.handlers(target))
             get_logger().info(
@@ -101,10 +115,14 @@ async def _run(instance: Instance, control: Path, running: Running, recording: R
             )
             notifier.ready(f"serving domain {domid} with {vcpus} vCPUs, {settings.sync.value}")
             nursery.start_soon(feed_watchdog, notifier, Progress(instance.loop))
+            nursery.start_soon(_forget_deaths, instance)
     except* DomainGoneError:
         get_logger().info("daemon.stopping", reason="domain gone")
     finally:
-        notifier.stopping()
+        if instance.handed_over:
+            notifier.status("leaving the domain to a successor")
+        else:
+            notifier.stopping()
 
 
 def _tell_refusal(problem: str) -> None:
@@ -135,16 +153,29 @@ def run(
     notifier: Notifier | None = None,
     record_to: TraceFile | None = None,
     uuid: str | None = None,
-) -> None:
+    *,
+    backoff: bool = False,
+) -> ExitCode:
     """Serve a domain until SIGTERM, SIGINT, a request to stop, or its end; on SIGHUP, reload the configuration.
 
+    Returns HANDOVER after a request to upgrade: then the domain is left to a successor. Returns OK otherwise.
     ``notifier``: to tell a service manager; without one it is told nothing. ``record_to``: record from the start.
-    ``uuid``: the domain's, so that a record of another domain with this id is not believed. Raises CallError, maybe in
+    ``uuid``: the domain's, so that a record of another domain with this id is not believed. ``backoff``: wait before
+    serving if other daemons died soon after their start (:mod:`xengt_dm.service.backoff`). Raises CallError, maybe in
     a group, BusyError if another daemon serves the domain, and OSError.
     """
     directory = open_directory(base, port.domid)
     record, older = ServerIdFile(directory, uuid), RangesFile(directory)
     settings = Settings.from_config(running.config)
+    notifier = notifier or Notifier({})
+
+    def wait(deaths: int) -> None:
+        seconds = delay(deaths) if backoff else 0.0
+        if seconds:
+            get_logger().warning("daemon.waiting", deaths=deaths, seconds=seconds)
+            notifier.status(f"waits {seconds:g} s before it serves: {deaths} daemons in a row died soon")
+            time.sleep(seconds)
+
     state = open_state(directory, port.domid, {os.geteuid(), user_of(port.domid)}, uuid)
     opening = open_instance(
         port,
@@ -153,8 +184,10 @@ def run(
         store=state,
         left_ranges=older.read,
         refused=_tell_refusal,
+        backoff=wait,
         directory=directory,
     )
+    handed_over = False
     with suppress(DomainGoneError), state, ExitStack() as written, opening as instance:
         older.clear()  # from here on they are in the state
         _tell_adoption(instance, settings)
@@ -163,6 +196,8 @@ def run(
         try:
             if record_to is not None:
                 recording.start(record_to, Bounds.from_config(running.config))
-            trio.run(_run, instance, directory / "control.sock", running, recording, notifier or Notifier({}))
+            trio.run(_run, instance, directory / "control.sock", running, recording, notifier)
         finally:
             recording.end()
+            handed_over = instance.handed_over
+    return ExitCode.HANDOVER if handed_over else ExitCode.OK

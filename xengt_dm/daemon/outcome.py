@@ -49,6 +49,8 @@ class Note(Protocol):
 
     recording: bool
     recording_name: str
+    #: Not 0 if the daemon that wrote the note left its domain to a successor, and so did not die.
+    left_at: int
 
 
 class NoNote:
@@ -56,18 +58,20 @@ class NoNote:
 
     recording = False
     recording_name = ""
+    left_at = 0
 
 
 class LostOutcome:
-    """A recording that ended with a predecessor's death; as :class:`Outcome`."""
+    """A recording that ended with a predecessor; as :class:`Outcome`. ``handed_over``: it wrote what it had."""
 
-    error: Final = EndedError(End.KILLED)
     #: Nobody counted them.
     events: Final = 0
     logged: Final = True
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, handed_over: bool) -> None:
         self.name = name
+        self.error = EndedError(End.UPGRADE if handed_over else End.KILLED)
+        self._complete = handed_over
 
     def wait(self, seconds: float) -> bool:
         return True
@@ -77,7 +81,7 @@ class LostOutcome:
             "file": self.name,
             "events": None,
             "bytes": None,
-            "complete": False,
+            "complete": self._complete,
             "cut": self.error.end.value,
             "reason": self.error.detail,
         }

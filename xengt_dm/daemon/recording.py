@@ -108,10 +108,12 @@ class Recording:
     def _lost(self) -> LostOutcome | None:
         if not self._note.recording:
             return None
-        lost = LostOutcome(printable(self._note.recording_name))
+        handed_over = self._note.left_at != 0
+        lost = LostOutcome(printable(self._note.recording_name), handed_over=handed_over)
         self._note.recording = False
-        self._engine.counters.cut_recordings += 1
-        get_logger().warning("record.cut", file=lost.name, reason=lost.error.detail)
+        if not handed_over:  # else the predecessor has told
+            self._engine.counters.cut_recordings += 1
+            get_logger().warning("record.cut", file=lost.name, reason=lost.error.detail)
         return lost
 
     @property
@@ -198,6 +200,23 @@ class Recording:
         await run_abandonable(outcome.wait, STOP_SECONDS)
         self._log_end()
         return outcome
+
+    async def hand_over(self, loop: ServeLoop) -> None:
+        """End the recording, if one goes on, because the daemon is about to leave its domain to a successor.
+
+        That one will tell of it. A thread waits until everything is written, at most STOP_SECONDS.
+        """
+        current = self._current
+        if current is None:
+            return
+        with suppress(CallError):
+            await loop.run(self.dump(LAST_DUMP))
+        if self._current is None:  # the syncs ended it
+            return
+        self._end_by_itself(EndedError(End.UPGRADE))
+        assert self._last is not None
+        await run_abandonable(self._last.wait, STOP_SECONDS)
+        self._note.recording = True
 
     def end(self) -> None:
         """The end of a recording with the daemon's, whatever that ends for. Waits for nothing."""

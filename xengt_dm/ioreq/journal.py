@@ -119,6 +119,10 @@ class Journal:
             return Progress(element, (half.value, half.old))
         return Progress(element + 1 if phase == lib.XD_JOURNAL_DONE else 0)
 
+    def forgive(self, vcpu: int) -> None:
+        """A successor will begin a vCPU's request again, but not because the request killed anybody."""
+        self.pointer[vcpu].attempts = 0
+
     def begin_again(self, vcpu: int) -> bool:
         """Counts an attempt to do a request that a predecessor began. Returns False if there were too many."""
         record = self.pointer[vcpu]

@@ -255,6 +255,13 @@ class ServeLoop:
 
     # Without an event loop
 
+    def leave(self) -> None:
+        """Leave the requests that are begun to a successor, which does not count that as an attempt."""
+        while self._jobs:
+            job = self._jobs.popleft()
+            self._journal.forgive(job.vcpu)
+            job.work.close()
+
     def rounds(self) -> Iterator[None]:
         """Serve, and have the caller look after each round whether it has what it waits for.
 

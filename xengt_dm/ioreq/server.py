@@ -89,7 +89,7 @@ class IoreqServer:
         #: Whether a predecessor created it.
         self.adopted = adopted
         #: Whether this process must destroy it at the end: always if it created the server, and otherwise once it can
-        #: answer the requests.
+        #: answer the requests; but not if it hands the server over to a successor.
         self.owned = not adopted
         self._record = record
         self._claim = claim

@@ -324,6 +324,10 @@ class Engine:
         complete(self.forget_all_spaces())
         self.frames.close()
 
+    def leave(self) -> None:
+        """Unmap guest memory. Frames stay protected, for the successor that the region of the live spaces is for."""
+        self.frames.close()
+
     def forget_all_spaces(self) -> Steps[None]:
         """Forget every space in this process; afterwards no frame is protected or unsynced."""
         for space in list(self._spaces):

@@ -51,6 +51,10 @@ class Notifier:
     def stopping(self) -> None:
         self.send(STOPPING=1, STATUS="giving everything back")
 
+    def status(self, text: str) -> None:
+        """What `systemctl status` shows from here on."""
+        self.send(STATUS=text)
+
     def alive(self) -> None:
         self.send(WATCHDOG=1)
 

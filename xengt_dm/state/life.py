@@ -58,6 +58,10 @@ class Life:
     successors = _Word(9)
     #: How many daemons in a row died while they built the shadows again.
     rebuilds = _Word(10)
+    #: How many daemons in a row died before they had served for a while (:mod:`xengt_dm.service.backoff`).
+    deaths = _Word(11)
+    #: When a daemon left its domain to a successor, in nanoseconds of CLOCK_MONOTONIC, until one serves; else 0.
+    left_at = _Word(12)
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory

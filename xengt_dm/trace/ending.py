@@ -9,13 +9,14 @@ from xengt_dm.trace.events import Dump
 
 
 class End(enum.Enum):
-    """A bound that was reached, what cannot be written to any more, or the daemon's death."""
+    """A bound that was reached, what cannot be written to any more, or the daemon's end."""
 
     SIZE = "size"
     DURATION = "duration"
     QUEUE = "queue"
     HOLES = "holes"
     FILE = "file"
+    UPGRADE = "upgrade"
     #: No trace has this mark: who would write it is dead.
     KILLED = "killed"
 
@@ -32,6 +33,7 @@ REASONS: Final = {
     End.QUEUE: "the file takes the events more slowly than the guest causes them",
     End.HOLES: "the domain has holes in too many places",
     End.FILE: "the file cannot be written",
+    End.UPGRADE: "the daemon that recorded left its domain to another",
     End.KILLED: "the daemon that recorded died",
 }
 

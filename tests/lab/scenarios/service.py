@@ -11,6 +11,7 @@ from dom0.guest import Guest, created
 from dom0.instances import (
     STEP_SECONDS,
     announce_again,
+    audit,
     check_audit,
     check_end,
     check_no_failures,
@@ -121,6 +122,21 @@ def run_service(pvh: Guest, hvm: Guest) -> dict[str, int | float | str]:
     wait_active(hvm.domid, "systemd to start it again", after=before)
     announce_again(hvm)
 
+    say("replacing both instances")
+    processes = {guest.domid: status(guest.domid)["pid"] for guest in (pvh, hvm)}
+    upgraded = json.loads(command("xengt-dm", "upgrade", "--all", "--json"))
+    require(
+        [each["domid"] for each in upgraded] == sorted(processes), f"the instances that were replaced are {upgraded}"
+    )
+    for guest in (pvh, hvm):
+        told = status(guest.domid)
+        require(told["pid"] != processes[guest.domid], f"domain {guest.domid} has the same process as before")
+        require(told["state_kept"] is True, f"the new instance of domain {guest.domid} lost its state: {told}")
+        require(state(guest.domid) == "active", f"{unit(guest.domid)} is {state(guest.domid)}")
+        check_served(guest, "after its instance was replaced")
+        audit(guest)
+    check_no_failures()
+
     say("stopping both instances")
     started = time.monotonic()
     command("systemctl", "stop", unit(pvh.domid), unit(hvm.domid))
@@ -158,6 +174,7 @@ def run_service(pvh: Guest, hvm: Guest) -> dict[str, int | float | str]:
     return {
         "pvh_traps": int(scraped[pvh.domid]),
         "hvm_traps": int(scraped[hvm.domid]),
+        "upgrade_seconds": round(max(each["unserved_seconds"] for each in upgraded), 1),
         "stop_seconds": round(stop_seconds, 1),
         "end_seconds": round(max(ended), 1),
     }

@@ -1,0 +1,53 @@
+"""Which state a successor goes on with, by what it finds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from xengt_dm.adoption import MOST_ADOPTIONS, Found, find_state
+from xengt_dm.state.file import open_state
+from xengt_dm.state.layout import Capacities
+
+CAPACITIES = Capacities(frames=64, spaces=3)
+SERVER = 3
+
+
+def found(directory: Path, server: int | None = SERVER) -> Found:
+    """As a successor that is killed then."""
+    with open_state(directory, 7, (os.geteuid(),)) as file:
+        return find_state(file, server, CAPACITIES)
+
+
+def started(directory: Path) -> None:
+    """A daemon with no predecessor starts to serve, and is killed."""
+    left = found(directory, None)
+    assert (left.kept, left.problem) == (False, None)
+    left.state.life.generation = 8
+    left.state.is_of(SERVER)
+
+
+def test_successors_that_do_not_come_to_serve(tmp_path: Path) -> None:
+    """So many of them go on with the state, and the next one does not."""
+    started(tmp_path)
+    for number in range(1, MOST_ADOPTIONS + 1):
+        left = found(tmp_path)
+        assert left.kept
+        assert (left.state.life.adoptions, left.state.life.successors) == (number, number)
+    left = found(tmp_path)
+    assert left.problem == f"{MOST_ADOPTIONS} successors in a row died with it before they served"
+    assert (left.kept, left.state.life.adoptions, left.state.server) == (False, 0, None)
+
+
+def test_one_that_dies_before_it_is_about_a_server(tmp_path: Path) -> None:
+    started(tmp_path)
+    (tmp_path / "state").unlink()
+    assert found(tmp_path).problem == "there is none"
+    assert found(tmp_path).problem == "its daemon died before the server was ready"
+
+
+def test_a_state_whose_server_is_gone(tmp_path: Path) -> None:
+    """It is about nothing any more, and replaced without a word."""
+    started(tmp_path)
+    left = found(tmp_path, None)
+    assert (left.kept, left.problem, left.state.server) == (False, None, None)

@@ -1,0 +1,48 @@
+"""How long a daemon waits where its service manager starts it again at once.
+
+Facts: whoever ends without a successor lets a vCPU wait, so the manager must not wait. A daemon that cannot work, or
+that its guest can kill whenever it likes, would then start again and again and take a processor.
+What we do: the daemon waits. A first and a second death in a row cost nothing, and neither does a handover; then each
+one doubles the time, up to :data:`LONGEST`. The count is in the instance's state. A daemon that ends with an error
+waits before its end, since such a one may have no state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from xengt_dm.errors import ExitCode, XengtError
+from xengt_dm.service.notify import Notifier
+
+#: How long a daemon must serve for its death not to be counted with those before.
+SETTLED_SECONDS: Final = 10.0
+#: So many deaths in a row are followed by a start without a wait.
+FREE: Final = 2
+FIRST: Final = 0.1
+LONGEST: Final = 5.0
+#: Before the end of a daemon that failed.
+FAILURE_SECONDS: Final = 0.5
+#: What no restart mends; the unit has these in RestartPreventExitStatus=.
+FINAL: Final = frozenset({ExitCode.USAGE, ExitCode.DATA, ExitCode.NO_DOMAIN, ExitCode.PERMISSION, ExitCode.CONFIG})
+
+
+def delay(deaths: int) -> float:
+    """Returns for how many seconds a daemon waits after so many deaths in a row."""
+    if deaths <= FREE:
+        return 0.0
+    return float(min(FIRST * 2 ** min(deaths - FREE - 1, 16), LONGEST))
+
+
+@contextmanager
+def waiting_after_failure(notifier: Notifier, sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
+    """Waits if the body raises an error that the manager answers by a restart."""
+    try:
+        yield
+    except Exception as error:
+        if not (isinstance(error, XengtError) and error.exit_code in FINAL):
+            notifier.status(f"ends in {FAILURE_SECONDS:g} s because of an error: {error}")
+            sleep(FAILURE_SECONDS)
+        raise
