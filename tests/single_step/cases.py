@@ -125,6 +125,7 @@ COMMANDS: Final = (
     Case("resume", command="resume", commands=(("quiesce", {}),)),
     Case("record", command="record", arguments={"file": "a.trace"}),
     Case("end of a recording", command="record", arguments={"stop": True}, commands=(("record", {"file": "a.trace"}),)),
+    Case("upgrade", command="upgrade"),
     Case("audit", command="audit", arguments={"sync": True}),
     Case("store of a GPU", command="gpu_store", arguments={"root": L4 * FRAME, "va": 8, "value": 0x55}),
 )

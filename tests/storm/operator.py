@@ -41,13 +41,18 @@ class Operator:
         self.stored: dict[int, set[int]] = {}
         #: How many commands were answered, and how many not.
         self.answered = self.unanswered = 0
+        #: Whether the daemon was told to leave its domain to a successor, and may end by itself.
+        self.upgrades = False
 
     def draw(self) -> tuple[str, dict[str, Any]]:
         """Some command, with its arguments."""
         rng = self._rng
         command = rng.choices(
-            ("mode", "quiesce", "resume", "record", "stop_record", "audit", "dump", "spaces", "status", "gpu_store"),
-            (4, 2, 4, 2, 1, 2, 1, 1, 1, 8),
+            (
+                *("mode", "quiesce", "resume", "record", "stop_record", "audit"),
+                *("dump", "spaces", "status", "gpu_store", "upgrade"),
+            ),
+            (4, 2, 4, 2, 1, 2, 1, 1, 1, 8, 2),
         )[0]
         match command:
             case "mode":
@@ -82,6 +87,8 @@ class Operator:
         with suppress(OSError):
             connection.sendall(request_line(command, arguments))
         match command:
+            case "upgrade":
+                self.upgrades = True
             case "mode":
                 self.modes |= {arguments["mode"]}
             case "quiesce":

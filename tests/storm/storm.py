@@ -20,6 +20,7 @@ from tests.storm.sim import DOMID, StormSim
 from tests.storm.world import VCPUS
 from tests.support.sim import PATIENCE
 from tests.support.zygote import Waiter, Zygote
+from xengt_dm.errors import ExitCode
 
 _LOOK_SECONDS = 0.0005
 _SAY_KILLS = 200
@@ -53,6 +54,8 @@ class Report:
     kills: int = 0
     #: Kills before the daemon said that it serves.
     kills_in_start: int = 0
+    #: Of the kills, those that came too late, because an upgrade had ended the daemon.
+    upgrades: int = 0
     looks: int = 0
     acts: int = 0
     answered: int = 0
@@ -64,7 +67,8 @@ class Report:
     def __str__(self) -> str:
         starts = sorted(self.starts) or [0.0]
         return (
-            f"{self.kills} kills ({self.kills_in_start} during start) in {self.seconds:.1f} s, {self.acts} acts, "
+            f"{self.kills} kills ({self.kills_in_start} during start, {self.upgrades} after an upgrade) "
+            f"in {self.seconds:.1f} s, {self.acts} acts, "
             f"{self.answered} commands answered and {self.unanswered} not, {self.looks} looks; "
             f"a start takes {1e3 * starts[len(starts) // 2]:.1f} ms"
         )
@@ -202,7 +206,10 @@ class Storm:
         if self._in_flight is not None:
             self.operator.receive(self._in_flight)
             self._in_flight = None
-        if status != -signal.SIGKILL:
+        handed_over = status == ExitCode.HANDOVER and self.operator.upgrades
+        self.operator.upgrades = False
+        self.report.upgrades += handed_over
+        if status != -signal.SIGKILL and not handed_over:
             raise self._failed(Check.STATUS, f"a daemon ended by itself: status {status}")
 
     def _check_log(self, served: bool) -> None:
