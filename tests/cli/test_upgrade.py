@@ -35,6 +35,7 @@ class Host:
         self.broken: set[int] = set()
         #: How often the service manager says that all is well before it knows that a daemon has ended.
         self.unaware = 0
+        self.pause: object = 0.25
 
     def ask(self, base: Path, domid: int, command: str, **_: object) -> Any:
         assert command == "status"
@@ -43,7 +44,7 @@ class Host:
             raise NotRunningError(f"nothing serves domain {domid}", stale=False)
         fields = {"pid": 1000 + domid + 100 * len(self.started), "mode": "strict", "vcpus": 1, "uptime_seconds": 1.0}
         counters = Answer(spaces=0, traps=0)
-        pause = 0.25 if self.started else None
+        pause = self.pause if self.started else None
         return Answer(
             domid=domid, state="serving", version=version, counters=counters, handover_seconds=pause, **fields
         )
@@ -90,6 +91,13 @@ def test_domains_one_after_the_other(host: Host, tmp_path: Path) -> None:
         f"domain 7: from {OLD} to {__version__}, process 1107; its vCPUs were not served for 0.25 s\n"
         f"domain 5: from {OLD} to {__version__}, process 1205; its vCPUs were not served for 0.25 s\n"
     )
+
+
+@pytest.mark.parametrize("lie", ["\x1b[2J", -1, True, [], None])
+def test_a_time_that_cannot_be_believed(host: Host, tmp_path: Path, lie: object) -> None:
+    host.pause = lie
+    result = run(tmp_path, "upgrade", "5")
+    assert (result.exit_code, result.output) == (ExitCode.OK, f"domain 5: from {OLD} to {__version__}, process 1105\n")
 
 
 def test_every_domain(host: Host, tmp_path: Path) -> None:

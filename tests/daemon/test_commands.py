@@ -22,7 +22,8 @@ from xengt_dm.control.commands import COMMANDS
 from xengt_dm.control.protocol import ErrorCode, RefusedError, reply_pieces
 from xengt_dm.daemon.recording import Recording
 from xengt_dm.errors import UsageError
-from xengt_dm.instance import Settings
+from xengt_dm.hypervisor.embedded import EmbeddedDomain
+from xengt_dm.instance import Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.vgpu import registers as reg
 
@@ -130,6 +131,26 @@ def test_it_may_end_while_quiesced() -> None:
         await Console(machine)("quiesce")
 
     play(body)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_daemon_that_leaves_releases_nothing_unless_it_is_stopped_after_all(stopped: bool) -> None:
+    async def body(machine: Machine) -> None:
+        console = Console(machine)
+        await machine.make_space()
+        await console("upgrade")
+        assert machine.instance.handed_over
+        if stopped:
+            await console("stop")
+            assert not machine.instance.handed_over
+
+    with EmbeddedDomain(64, 2) as domain:
+        port = domain.port()
+        with open_instance(port, Settings()) as instance:
+            Machine(domain, instance).play(body)
+        left = ([], None) if stopped else (TABLES, instance.server.id)
+        assert (domain.protected(), domain.owner, port.server_exists(0)) == (*left, not stopped)
+        port.close()
 
 
 @pytest.mark.parametrize("command", [command.name for command in COMMANDS if command.needs_shadows])

@@ -38,6 +38,7 @@ from xengt_dm.control.socket import connect
 from xengt_dm.errors import ExitCode
 from xengt_dm.instance import DEFAULT_BAR0
 from xengt_dm.service.backoff import FAILURE_SECONDS
+from xengt_dm.stats.page import copy_page
 from xengt_dm.vgpu import registers as reg
 
 
@@ -54,6 +55,7 @@ def check_left(console: Console, directory: Path) -> None:
     left = console.state()
     assert (left["protected"], left["owner"]) == (TABLES, 0)
     assert {"state", "server-id", "stats"} <= {path.name for path in directory.iterdir()}
+    assert not copy_page(directory / "stats").ended, "somebody should serve the domain, and its metrics say so"
 
 
 def check_given_back(console: Console, base: Path) -> None:

@@ -120,7 +120,9 @@ def _upgrade(base: Path, domid: int, sim: Path | None) -> Upgraded:
             f" if it is stuck: systemctl kill -s KILL xengt-dm@{domid}"
         )
     after = _successor(base, domid, sim)
-    return Upgraded(domid, before["version"], after["version"], after["pid"], after.get("handover_seconds"))
+    unserved = after.get("handover_seconds")
+    known = isinstance(unserved, (int, float)) and not isinstance(unserved, bool) and unserved >= 0
+    return Upgraded(domid, before["version"], after["version"], after["pid"], unserved if known else None)
 
 
 def _successor(base: Path, domid: int, sim: Path | None) -> dict[str, Any]:

@@ -200,4 +200,6 @@ def run(
         finally:
             recording.end()
             handed_over = instance.handed_over
+            if handed_over:
+                written.pop_all()  # what is not written by now is lost: a vCPU may wait for the successor
     return ExitCode.HANDOVER if handed_over else ExitCode.OK
