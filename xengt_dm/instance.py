@@ -264,8 +264,8 @@ def open_instance(
     ``record`` and ``store`` outlive this process, so that a successor can adopt the server and go on with the state;
     without them nobody can. ``left_ranges`` returns the ranges of a predecessor that kept no state, None if there is no
     record of them. ``refused`` is told why a predecessor's state is not used. ``backoff`` is told how many daemons died
-    in a row, and may wait. ``ranges``: where they are recorded in
-    place of the state. ``directory`` takes the stats page; without one it is private. Raises CallError, OSError.
+    in a row, and may wait. ``ranges``: where they are recorded in place of the state. ``directory`` takes the stats
+    page; without one it is private. Raises CallError, OSError.
     """
     record, store = record or NoIdRecord(), store or PrivateStore()
     with _marking_an_orderly_end(StatsPage(directory, port.domid), record) as stats:

@@ -59,14 +59,20 @@ static bool owned(const hostile_guest *g, uint64_t gpa)
     return gpa >> SHIFT < g->frames && g->owned[gpa >> SHIFT] == HOSTILE_OWNED;
 }
 
-/* Where the next instruction stores to. */
-static uint64_t target(const hostile_guest *g, uint64_t *seed)
+/*
+ * Where the next instruction stores to. Xen crashes a domain if a page is replaced while another vCPU waits for the
+ * answer to a store to it. So where several vCPUs replace pages, each of them stores to its own alone.
+ */
+static uint64_t target(const hostile_guest *g, hostile_vcpu *v)
 {
+    uint64_t *seed = &v->seed;
     uint64_t frame = table_frame(g, seed);
     if (chance(seed, 100))
         frame = below(seed, g->frames);
     if (chance(seed, 2) && !(g->may & HOSTILE_EXACT))
         frame = below(seed, 1u << 30);
+    if (g->may & HOSTILE_BALLOON)
+        frame += v->id - frame % g->vcpus;
     return frame << SHIFT | index_of_entry(seed) << 3;
 }
 
@@ -157,7 +163,7 @@ static uint64_t modified(uint64_t old, uint64_t how, uint64_t operand)
 /* What the instruction must do to memory. */
 static void apply(const hostile_guest *g, hostile_vcpu *v, const hostile_op *op, const uint8_t *bytes)
 {
-    uint64_t step = op->down ? (uint64_t)-op->size : op->size;
+    uint64_t step = op->down ? -(uint64_t)op->size : op->size;
     switch (op->kind) {
     case STORE:
         model_store(g, op->gpa, op->other ? bytes : (const uint8_t *)&op->value, op->size);
@@ -198,7 +204,7 @@ static uint64_t choose(const hostile_guest *g, hostile_vcpu *v, hostile_op *op, 
     uint64_t *seed = &v->seed;
     bool exact = g->may & HOSTILE_EXACT, straddle = g->may & HOSTILE_STRADDLE;
     uint64_t what = below(seed, 1000);
-    *op = (hostile_op){ .kind = STORE, .gpa = target(g, seed), .size = 8, .value = entry(g, seed) };
+    *op = (hostile_op){ .kind = STORE, .gpa = target(g, v), .size = 8, .value = entry(g, seed) };
     if (what < 620)
         return 1;
     if (what < 760) { /* part of an entry, or of two */
@@ -242,7 +248,7 @@ static uint64_t choose(const hostile_guest *g, hostile_vcpu *v, hostile_op *op, 
     }
     if (what < 920) { /* rep movs, perhaps from the device */
         op->kind = REP_MOVS;
-        op->other = exact || chance(seed, 800) ? target(g, seed) : g->bar0 + below(seed, 2048) * FRAME;
+        op->other = exact || chance(seed, 800) ? target(g, v) : g->bar0 + below(seed, 2048) * FRAME;
         op->size = 1u << below(seed, 4);
         op->count = 1 + below(seed, chance(seed, 50) ? 512 : 24);
         uint64_t room = room_in_page(op->gpa) / op->size, there = room_in_page(op->other) / op->size;
@@ -250,8 +256,10 @@ static uint64_t choose(const hostile_guest *g, hostile_vcpu *v, hostile_op *op, 
         op->count = op->count < room ? op->count : room;
         if (exact && !owned(g, op->other))
             op->other = op->gpa;
-        if (exact && !owned(g, op->gpa))
+        if (exact && !owned(g, op->gpa)) {
             op->kind = STORE;
+            op->other = 0;
+        }
         return op->count;
     }
     if (what < 975) { /* to be read as well */
@@ -260,8 +268,10 @@ static uint64_t choose(const hostile_guest *g, hostile_vcpu *v, hostile_op *op, 
         op->size = 4 << below(seed, 2);
         op->other = op->kind == MODIFY ? below(seed, 4) : 0;
         op->value = op->size == 4 ? (uint32_t)op->value : op->value;
-        if (exact && !owned(g, op->gpa))
-            op->kind = STORE, op->other = 0;
+        if (exact && !owned(g, op->gpa)) {
+            op->kind = STORE;
+            op->other = 0;
+        }
         return op->kind != LOAD;
     }
     if (what < 977 && !exact) { /* an answer of a hypercall */

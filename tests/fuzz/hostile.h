@@ -50,7 +50,7 @@ typedef struct hostile_guest {
 } hostile_guest;
 
 typedef struct hostile_vcpu {
-    uint64_t seed;
+    uint64_t seed, id;
     uint64_t stores, loads, registers, balloons, misread, faults; /* done so far */
 } hostile_vcpu;
 

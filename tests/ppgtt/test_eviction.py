@@ -39,7 +39,7 @@ def test_works_that_need_each_others_chunks_come_to_an_end(engine: Engine) -> No
     """One slice of each in turn, as the serve loop does: none of them is undone by the others for ever."""
     works = {}
     for chunk in range(3):
-        work = engine.store((4 + chunk * CHUNK) * FRAME, 8, pte(9))
+        work = engine.stores.store((4 + chunk * CHUNK) * FRAME, 8, pte(9))
         if not isinstance(work, int):
             works[chunk] = work
     assert works
@@ -51,7 +51,7 @@ def test_works_that_need_each_others_chunks_come_to_an_end(engine: Engine) -> No
                 del works[chunk]
     assert not works
     (space,) = engine.spaces
-    assert [run.gpa // FRAME for run in engine.mappings(space) or ()] == [9, 9, 9]
+    assert [run.gpa // FRAME for run in complete(engine.mappings(space)) or ()] == [9, 9, 9]
 
 
 def test_an_audit_takes_no_unmapped_table_for_a_wrong_one(engine: Engine) -> None:
@@ -59,3 +59,11 @@ def test_an_audit_takes_no_unmapped_table_for_a_wrong_one(engine: Engine) -> Non
     found = complete(engine.audit(space, complete(engine.sync(space))))
     assert (found.mismatches, found.overdue) == (0, 0)
     assert found.unsynced == 1  # of the chunk that is not mapped
+
+
+def test_what_is_loaded_from_an_unmapped_chunk_is_what_it_holds(guest: EngineBench, engine: Engine) -> None:
+    """A load of the guest's, such as the source of a repeated store to a register."""
+    for chunk in range(3):
+        guest.put(20 + chunk * CHUNK, 0, 1000 + chunk)
+    for _ in range(2):
+        assert [engine.stores.load((20 + chunk * CHUNK) * FRAME, 8) for chunk in range(3)] == [1000, 1001, 1002]

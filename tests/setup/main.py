@@ -11,16 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+import projects
 import running
 from command import Limits, SetupError, Words, end_all, heed_interrupts, in_sight
-from environments import CHECKOUT, Kind
+from environments import CHECKOUT, Kind, make
 from outcomes import Outcome, sum_up
 from parts import GATE, LAB_JOBS, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part, installed
+from projects import Installed
 from rooms import rooms
 
 _SETUP = CHECKOUT / "tests" / "setup"
-_STORM_LIMITS = Limits(silent=900, longest=2 * 3600)
-_BENCH_LIMITS = Limits(silent=900, longest=2 * 3600)
+_PROGRAM_LIMITS = Limits(silent=900, longest=2 * 3600)
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Options:
     size: list[str]
     pytest: list[str]
     bench: list[str]
+    campaign: list[str]
 
 
 def wanted(words: list[str]) -> Wanted:
@@ -65,7 +67,7 @@ def wanted(words: list[str]) -> Wanted:
         else:
             raise ValueError(word)
     if not words:
-        found.parts = [part for part in Part if part is not Part.BENCH]
+        found.parts = [part for part in Part if part not in (Part.BENCH, Part.CAMPAIGN)]
     if found.scenarios and Part.LAB not in found.parts:
         found.parts.append(Part.LAB)
     found.scenarios = found.scenarios or list(GATE)
@@ -92,7 +94,8 @@ def main() -> int:
 def _options() -> Options:
     parser = argparse.ArgumentParser(
         prog="tests/run",
-        description="Pass the tests: all parts but bench, or those parts, rooms and scenarios that are named.",
+        description="Pass the tests: all parts but bench and campaign, or those parts, rooms and scenarios that are "
+        "named.",
         epilog=f"Parts: {', '.join(part.value for part in Part)}. Rooms: {', '.join(rooms())}. "
         f"Scenarios: {', '.join(SCENARIOS)}; lab/NAME if a room has the name.",
     )
@@ -101,6 +104,7 @@ def _options() -> Options:
     parser.add_argument("--full", action="store_true", help="scenarios and storms in their full size")
     parser.add_argument("--pytest", action="append", default=[], metavar="ARG", help="an argument more for pytest")
     parser.add_argument("--bench", action="append", default=[], metavar="ARG", help="an argument for the benchmarks")
+    parser.add_argument("--campaign", action="append", default=[], metavar="ARG", help="an argument for the campaign")
     arguments = parser.parse_args()
     try:
         asked = wanted(arguments.what)
@@ -112,6 +116,7 @@ def _options() -> Options:
         ["--full"] if arguments.full else [],
         arguments.pytest,
         arguments.bench,
+        arguments.campaign,
     )
 
 
@@ -135,9 +140,13 @@ def _run(part: Part, options: Options) -> Outcome:
         case Part.LAB:
             return running.lab(options.wanted.scenarios, options.xens, options.size, LAB_JOBS)
         case Part.STORM:
-            return _run_storm(options)
+            return _run_program("storm", installed(Kind.NEWEST)(), "tests.storm", options.size)
         case Part.BENCH:
-            return _run_bench(options)
+            return _run_program("bench", installed(Kind.NEWEST)(), "tests.bench", options.bench)
+        case Part.CAMPAIGN:
+            return _run_program(
+                "campaign", projects.install_sanitized(make(Kind.NEWEST)), "tests.fuzz.campaign", options.campaign
+            )
         case _:
             plan = PYTEST_PARTS[part]
             return running.pytest(part.value, plan.install(), [*plan.arguments, *options.pytest])
@@ -148,23 +157,16 @@ def _run_rooms(options: Options) -> Outcome:
     return running.pytest("rooms", installed(Kind.NEWEST)(), arguments)
 
 
-def _run_storm(options: Options) -> Outcome:
-    project = installed(Kind.NEWEST)()
-    environment = project.environment()
-    environment["PYTHONPATH"] += f"{os.pathsep}{CHECKOUT}"  # for tests.storm; the installed project comes first
-    words: Words = [project.python, "-m", "tests.storm", *options.size]
-    status = in_sight(words, env=environment, cwd=CHECKOUT, limits=_STORM_LIMITS, say=running.say)
-    return Outcome("storm", failed=1, why=f"status {status}") if status else Outcome("storm", passed=1)
+def _run_program(name: str, project: Installed, module: str, arguments: list[str]) -> Outcome:
+    """Run a module of the tests that is a program of its own.
 
-
-def _run_bench(options: Options) -> Outcome:
-    # What is measured is what users get: today's releases, and the flags of an ordinary build.
-    project = installed(Kind.NEWEST)()
+    What bench measures is what users get: today's releases, and the flags of an ordinary build.
+    """
     environment = project.environment()
-    environment["PYTHONPATH"] += f"{os.pathsep}{CHECKOUT}"  # for tests.bench; the installed project comes first
-    words: Words = [project.python, "-m", "tests.bench", *options.bench]
-    status = in_sight(words, env=environment, cwd=CHECKOUT, limits=_BENCH_LIMITS, say=running.say)
-    return Outcome("bench", failed=1, why=f"status {status}") if status else Outcome("bench", passed=1)
+    environment["PYTHONPATH"] += f"{os.pathsep}{CHECKOUT}"  # for the module; the installed project comes first
+    words: Words = [project.python, "-m", module, *arguments]
+    status = in_sight(words, env=environment, cwd=CHECKOUT, limits=_PROGRAM_LIMITS, say=running.say)
+    return Outcome(name, failed=1, why=f"status {status}") if status else Outcome(name, passed=1)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ class Part(enum.Enum):
     STORM = "storm"  #: daemons that are killed at any instant, on a sim
     LAB = "lab"  #: scenarios on real Xen
     BENCH = "bench"  #: how fast it is; no test, so only if it is named
+    CAMPAIGN = "campaign"  #: a hostile guest for an hour, with the sanitizers; only if it is named
 
 
 #: Every scenario of tests/lab, in this order on every Xen.
-SCENARIOS = ("smoke", "stop", "relaxed", "adopt", "poll", "conformance", "service", "life", "kill")
+SCENARIOS = ("smoke", "stop", "relaxed", "adopt", "poll", "bounds", "conformance", "service", "life", "kill")
 #: What runs unless scenarios are named.
 GATE = SCENARIOS
 XENS = ("4.17", "4.20")
@@ -43,6 +44,7 @@ PACKAGES = {
     Part.BUILD: ["git", "libxen-dev", "pkg-config"],
     Part.STORM: ["libxen-dev", "pkg-config"],
     Part.BENCH: ["libxen-dev", "pkg-config"],
+    Part.CAMPAIGN: ["libxen-dev", "pkg-config"],
     Part.LAB: ["binutils", "debian-archive-keyring", "e2fsprogs", "git", "mmdebstrap", "util-linux"],
 }
 

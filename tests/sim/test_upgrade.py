@@ -253,7 +253,7 @@ def test_the_command(sim: SimProcess, console: Console, base: Path) -> None:
 
 
 def test_deaths_in_a_row_are_waited_for(sim: SimProcess, console: Console, base: Path, directory: Path) -> None:
-    """Only where a service manager starts daemons again; and a daemon that leaves has not died."""
+    """Only where a service manager starts daemons again; and a daemon that hands over has not died."""
     said = ""
     for deaths in range(4):
         with sim.serve(base, "--backoff") as daemon:

@@ -7,6 +7,7 @@ kept there becomes invalid when the guest gives frames back, and is queried agai
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -132,8 +133,13 @@ class GuestFrames:
 
     def load(self, gpa: int, size: int) -> int:
         """``size`` bytes of guest memory within one frame; all ones if the frame is not RAM or its page vanished."""
-        if self.is_ram(gpa >> PAGE_SHIFT) and not lib.xd_frames_load(self.pointer, gpa, size, self._value):
-            return int(self._value[0])
+        if self.is_ram(gpa >> PAGE_SHIFT):
+            error = lib.xd_frames_load(self.pointer, gpa, size, self._value)
+            if error == -errno.EAGAIN:  # unmapped to make room
+                self.query((gpa >> PAGE_SHIFT) // CHUNK_FRAMES)
+                error = lib.xd_frames_load(self.pointer, gpa, size, self._value)
+            if not error:
+                return int(self._value[0])
         return (1 << 8 * size) - 1
 
     def invalidate(self) -> None:

@@ -17,8 +17,8 @@ from xengt_dm.units import CData
 
 #: A space of more runs than this is not listed: a driver that points whole directories at one scratch page makes 2^36.
 MAX_RUNS = 1 << 20
-#: Entries that an audit compares, and frames that it looks up, in a slice; about 0.3 ms.
-AUDIT_LOOKS = 1 << 17
+#: Entries that an audit compares, and frames that it looks up, in a slice; about 3 million instructions.
+AUDIT_LOOKS = 1 << 15
 #: Entries that a list of runs looks at in a slice; about 0.3 ms.
 WALK_LOOKS = 1 << 16
 

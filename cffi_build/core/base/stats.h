@@ -70,8 +70,8 @@ typedef struct xd_counters {
  */
 
 /*
- * Returns the time. Called by ioreq/loop.py, ppgtt/syncing.py, stats/page.py, stats/reader.py, slots.c, shadow.c and
- * sync.c; any thread may.
+ * Returns the time. Called by instance.py, ioreq/loop.py, ppgtt/syncing.py, stats/page.py, stats/reader.py, slots.c,
+ * shadow.c and sync.c; any thread may.
  */
 uint64_t xd_now(void);
 

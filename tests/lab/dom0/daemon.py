@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,14 @@ _RUN_DIRECTORIES = Path("/run/xengt-dm")
 
 
 class Daemon:
-    """A serving daemon for one domain, forked by `zygote` if that is given. What it says goes to a file in LOGS."""
+    """A serving daemon for one domain. What it says goes to a file in LOGS.
 
-    def __init__(self, domid: int, *options: str, zygote: Zygote | None = None) -> None:
+    It is forked by `zygote` if that is given, else `program` is run.
+    """
+
+    def __init__(
+        self, domid: int, *options: str, zygote: Zygote | None = None, program: Sequence[str] = (_PROGRAM,)
+    ) -> None:
         LOGS.mkdir(exist_ok=True)
         self.domid = domid
         self.log = LOGS / f"daemon-{domid}.log"
@@ -35,7 +40,7 @@ class Daemon:
             if zygote is not None:
                 self._process = zygote.fork(words, self.log)
             else:
-                command = [_PROGRAM, *words]
+                command = [*program, *words]
                 self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def wait_serving(self) -> None:
@@ -102,10 +107,10 @@ def ask_at_once(domid: int, command: str, **arguments: object) -> dict[str, Any]
 
 
 @contextlib.contextmanager
-def serving(domid: int, *options: str) -> Iterator[Daemon]:
-    """A daemon that serves the domain, killed at the end if it is still there."""
+def serving(domid: int, *options: str, program: Sequence[str] = (_PROGRAM,)) -> Iterator[Daemon]:
+    """A daemon that serves the domain, killed at the end if it is still there; `program` is run in its place."""
     say(f"starting the daemon for domain {domid}")
-    daemon = Daemon(domid, *options)
+    daemon = Daemon(domid, *options, program=program)
     try:
         daemon.wait_serving()
         yield daemon

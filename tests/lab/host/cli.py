@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace, release: Release, progress: Progress) -> I
         passed = True
         try:
             content = _content(boot, tree, work, options, progress)
-            for outcome in _boot(boot, Machine(emulator_words, boot.cpus), base, content, work, progress):
+            for outcome in _boot(boot, Machine(emulator_words, boot.cpus, boot.icount), base, content, work, progress):
                 passed = passed and outcome.why is None
                 yield outcome
         except BaseException:

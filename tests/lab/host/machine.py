@@ -25,6 +25,8 @@ SILENT_SECONDS = 900
 LONGEST_SECONDS = 4 * 3600
 # SMAP and SMEP: the PV dom0 of such a Xen dies at its first exception. RDTSCP: an HVM Linux guest dies of it.
 _CPU = "max,+svm,+npt,-smap,-smep,-pku,-la57,-rdtscp"
+# A machine that counts instructions ends QEMU 10.0 ("Bad icount read") when a timer is set by writing an MSR.
+_CPU_ICOUNT = f"{_CPU},-x2apic,-tsc-deadline"
 # FPU: with Xen's default for AMD, to switch its registers lazily, processes of dom0 have died here of registers that
 # were not theirs while vCPUs of guests used SSE. With eager switching that has not been seen. Whose fault it is, is not
 # known; the emulator's, most likely.
@@ -47,10 +49,14 @@ class Disks:
 
 @dataclass(frozen=True)
 class Machine:
-    """What is emulated: the words that start the emulator, and the number of processors, Xen's and dom0's."""
+    """What is emulated: the words that start the emulator, and the number of processors, Xen's and dom0's.
+
+    ``icount``: the machine's clock goes on by a nanosecond with each instruction. Such a machine has one processor.
+    """
 
     qemu: Sequence[str]
     cpus: int
+    icount: bool
 
 
 def run(machine: Machine, image: Dom0Image, disks: Disks, console: Path, progress: Progress) -> float:
@@ -85,7 +91,9 @@ def run(machine: Machine, image: Dom0Image, disks: Disks, console: Path, progres
 def _words(machine: Machine, image: Dom0Image, disks: Disks) -> list[str]:
     drives = {image.disk: "snapshot=on", disks.lab: "readonly=on", disks.result: "cache=writethrough"}
     words = [*machine.qemu, "-nodefaults", "-no-user-config", "-M", "q35"]
-    words += ["-accel", "tcg,thread=multi", "-smp", str(machine.cpus), "-cpu", _CPU, "-m", str(_MEMORY_MIB)]
+    words += ["-accel", f"tcg,thread={'single' if machine.icount else 'multi'}"]
+    words += ["-icount", "shift=0,sleep=off"] if machine.icount else []
+    words += ["-smp", str(machine.cpus), "-cpu", _CPU_ICOUNT if machine.icount else _CPU, "-m", str(_MEMORY_MIB)]
     words += ["-display", "none", "-monitor", "none", "-no-reboot"]
     words += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
     words += ["-kernel", str(image.xen), "-append", f"{_XEN_OPTIONS} dom0_max_vcpus={machine.cpus}"]

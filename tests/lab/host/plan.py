@@ -23,6 +23,7 @@ class Boot:
 
     scenarios: tuple[str, ...]
     cpus: int
+    icount: bool
     systemd: bool
 
     @property
@@ -46,14 +47,17 @@ class Boot:
 def boots(scenarios: Sequence[str]) -> list[Boot]:
     """The boots for these scenarios, in their order: all that need the same number of processors share one.
 
+    Those that count instructions need a machine that does.
+
     systemd is dom0's init where one of them asks for it: the others do not care.
     """
-    by_cpus: dict[int, list[str]] = {}
+    by_machine: dict[tuple[int, bool], list[str]] = {}
     for name in dict.fromkeys(scenarios):
-        by_cpus.setdefault(getattr(_module(name), "CPUS", _CPUS), []).append(name)
+        module = _module(name)
+        by_machine.setdefault((getattr(module, "CPUS", _CPUS), getattr(module, "ICOUNT", False)), []).append(name)
     return [
-        Boot(tuple(sharing), cpus, any(getattr(_module(name), "SYSTEMD", False) for name in sharing))
-        for cpus, sharing in by_cpus.items()
+        Boot(tuple(sharing), cpus, icount, any(getattr(_module(name), "SYSTEMD", False) for name in sharing))
+        for (cpus, icount), sharing in by_machine.items()
     ]
 
 
