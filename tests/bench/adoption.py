@@ -101,8 +101,8 @@ def _start(folder: Path, zygote: Zygote | None, waiter: Waiter) -> float:
 def _adoptions(
     folder: Path, zygote: Zygote | None, waiter: Waiter, tables: int, repeats: int
 ) -> tuple[float, float, float, int]:
-    """The best of each: seconds from SIGKILL to the first answer, to the end of the killed process, and of a start alone,
-    which comes in turns with it. And the bytes of the run directory's files.
+    """The best of each: seconds from SIGKILL to the first answer, to the end of the killed process, and of a start
+    alone, which comes in turns with it. And the bytes of the run directory's files.
     """
     base = folder / "run"
     base.mkdir(parents=True)
