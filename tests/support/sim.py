@@ -34,7 +34,11 @@ class Console:
     def __init__(self, directory: Path, domid: int) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(PATIENCE)
-        self.socket.connect(str(console_path(directory, domid)))
+        try:
+            self.socket.connect(str(console_path(directory, domid)))
+        except OSError:
+            self.socket.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
