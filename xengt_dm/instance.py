@@ -152,26 +152,30 @@ class Instance:
             quiesced=self.engine.quiesced,
         )
 
-    async def quiesce(self) -> None:
+    async def quiesce(self) -> bool:
         """Unprotect every frame and give the claim back, so that the domain can be saved. The device goes on serving.
 
-        The serve loop must be running: a frame that a vCPU is storing to is unprotected only when its store is over,
-        or after :data:`ROUNDS_SECONDS`. Does nothing if that is done already. Raises CallError.
+        The serve loop must be running: a frame that a vCPU is storing to is unprotected only when its store is over.
+        Returns False if that took longer than :data:`ROUNDS_SECONDS`: then frames stay protected, and the claim stays,
+        since its release in the middle of a store may be the end of the guest (:mod:`xengt_dm.traps.state`). Another
+        call goes on. Does nothing if all is done already. Raises CallError.
         """
         async with self._one_at_a_time:
-            if not self.engine.quiesced:
-                await self._quiesce()
+            return await self._quiesce() if not self.engine.quiesced or self.life.claimed else True
 
-    async def _quiesce(self) -> None:
+    async def _quiesce(self) -> bool:
         self.life.quiesced = True  # first, so that a successor brings it to its end
         await self.loop.run(self.engine.quiesce())
         await self.loop.run(self.traps.unprotect_adopted())
-        with trio.move_on_after(ROUNDS_SECONDS):
-            while not self.traps.unprotect_deferred():  # noqa: ASYNC110 - no event tells that a store is over
-                await trio.sleep(ROUND_SECONDS)
+        end = trio.current_time() + ROUNDS_SECONDS
+        while not self.traps.unprotect_deferred():
+            if trio.current_time() >= end:
+                return False
+            await trio.sleep(ROUND_SECONDS)  # no event tells that a store is over
         self.traps.drop_guard_ranges()
         self.server.release_claim()
         self.traps.claim_released()
+        return True
 
     async def resume(self) -> bool:
         """Claim again, and shadow the spaces that are live by now; the end of :meth:`quiesce`.

@@ -18,6 +18,7 @@ from tests.support.faults import Call, Hold, Point, fail_nth
 from tests.support.machine import DATA, L1, L2, L3, L4, TABLES, Machine, play
 from tests.support.snapshots import snapshot
 from tests.support.tables import FRAME, pte
+from xengt_dm import instance
 from xengt_dm.control.commands import COMMANDS
 from xengt_dm.control.protocol import ErrorCode, RefusedError, reply_pieces
 from xengt_dm.daemon.recording import Recording
@@ -25,6 +26,7 @@ from xengt_dm.errors import UsageError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Settings, open_instance
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.vgpu import registers as reg
 
 
@@ -121,6 +123,27 @@ def test_notifications_count_while_quiesced() -> None:
         assert machine.domain.protected() == []
         await console("resume")
         assert machine.domain.protected() == [L3, L2, L1, DATA]  # each one level higher than before
+
+    play(body)
+
+
+def test_a_store_that_does_not_end_keeps_a_quiesce_from_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The claim is not released in the middle of it. A second quiesce goes on."""
+
+    async def body(machine: Machine) -> None:
+        console = Console(machine)
+        await machine.make_space()
+        monkeypatch.setattr(instance, "ROUNDS_SECONDS", 0)
+        monkeypatch.setattr(ClaimTraps, "unprotect_deferred", lambda traps: False)
+        for _ in range(2):
+            with pytest.raises(RefusedError, match="some pages stay protected"):
+                await console("quiesce")
+            assert machine.domain.owner is not None
+        monkeypatch.undo()
+        await console("quiesce")
+        assert machine.domain.owner is None
+        await console("resume")
+        assert machine.domain.protected() == TABLES
 
     play(body)
 

@@ -236,8 +236,14 @@ def _bound(arguments: Arguments, name: str, key: Key, default: int) -> int:
 
 
 async def _quiesce(target: Target, arguments: Arguments) -> object:
-    if not target.engine.quiesced:
-        await target.instance.quiesce()
+    done = target.engine.quiesced and not target.instance.life.claimed
+    if not await target.instance.quiesce():
+        raise RefusedError(
+            ErrorCode.HOST,
+            "some pages stay protected, because a vCPU is storing to them and does not get on; if the domain is "
+            "paused, unpause it; then quiesce again",
+        )
+    if not done:
         get_logger().info("quiesce.done", spaces=len(target.engine.spaces))
     return {"state": "quiesced", "spaces": len(target.engine.spaces)}
 
