@@ -20,7 +20,7 @@ MAX_RUNS = 1 << 20
 #: Entries that an audit compares, and frames that it looks up, in a slice; about 3 million instructions.
 AUDIT_LOOKS = 1 << 15
 #: Entries that a list of runs looks at in a slice; about 0.3 ms.
-WALK_LOOKS = 1 << 16
+WALK_LOOKS = 1 << 15
 
 
 class Mapping(NamedTuple):
