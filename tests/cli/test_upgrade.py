@@ -132,7 +132,7 @@ def test_one_that_fails_does_not_keep_the_others(host: Host, tmp_path: Path, wha
     getattr(host, what).add(5)
     result = run(tmp_path, "upgrade", "--all")
     assert result.exit_code == ExitCode.UNAVAILABLE
-    assert said in result.stderr
+    assert said in result.output
     assert host.started == [7]
     assert result.stdout.startswith(f"domain 7: from {OLD} to {__version__}")
 
