@@ -206,13 +206,15 @@ class LiveSpaces:
     def violations(self) -> Iterator[str]:
         """What the region says that is not so, a line each; for tests."""
         expected = {space.entry: [space.refs, _NUMBERS[space.mode], *space.gpas, 0, 0] for space in self}
-        for entry in range(len(self._words) // _WORDS):
+        for entry, wanted in expected.items():
+            assert entry is not None
             words = self._words[entry * _WORDS : (entry + 1) * _WORDS].tolist()
-            if entry in expected and words != expected[entry]:
-                yield f"entry {entry} of the live spaces says {words}, not {expected[entry]}"
-        used = [entry for entry in self._free if self._words[entry * _WORDS]]
-        if used or expected.keys() & self._free:
-            yield f"entries {used} of the live spaces are said to be free"
+            if words != wanted:
+                yield f"entry {entry} of the live spaces says {words}, not {wanted}"
+        references = self._words[_REFERENCES::_WORDS].tolist()
+        used = {entry for entry, count in enumerate(references) if count}
+        if wrong := (used | expected.keys()) & set(self._free):
+            yield f"entries {wrong} of the live spaces are said to be free"
 
 
 def _read(region: memoryview) -> list[int]:
