@@ -46,12 +46,13 @@ _MOST: Final = 1 << 32
 class Found(NamedTuple):
     """The state of an instance, and where it is from. ``problem``: why a predecessor's was not used, if there was one.
 
-    ``kept``: it is a predecessor's.
+    ``kept``: it is a predecessor's. ``protected``: the frames that may trap by it.
     """
 
     state: State
     kept: bool
     problem: str | None = None
+    protected: Sequence[int] = ()
 
 
 def find_state(store: StateStore, server: int | None, capacities: Capacities) -> Found:
@@ -64,14 +65,16 @@ def find_state(store: StateStore, server: int | None, capacities: Capacities) ->
     state = store.read(capacities.frames)
     deaths = 1
     if state is not None:
-        problem = problem_of(state, server)
         deaths = _count(state.life.deaths)
-        if problem is None:
+        try:
+            protected = _protected_by(state, server)
+        except DataError as error:
+            store.refuse(str(error))
+        else:
             state.life.adoptions = _count(state.life.adoptions)
             state.life.successors = _count(state.life.successors)
             state.life.deaths = deaths
-            return Found(state, kept=True)
-        store.refuse(problem)
+            return Found(state, kept=True, protected=protected)
     problem = store.problem or "there is none"
     fresh = store.create(capacities)
     fresh.life.deaths = deaths
@@ -83,29 +86,25 @@ def _count(number: int) -> int:
     return min(number, _MOST) + 1
 
 
-def problem_of(state: State, server: int) -> str | None:
-    """Why a state cannot be that of ``server``, or must not be used; None if nothing is wrong with it."""
+def _protected_by(state: State, server: int) -> list[int]:
+    """The frames that may trap by a state. Raises DataError if it cannot be that of ``server``, or must not be used."""
     life = state.life
     if state.server is None:
-        return "its daemon died before the server was ready"
+        raise DataError("its daemon died before the server was ready")
     if state.server != server:
-        return f"a state of ioreq server {state.server}; the one that is there is {server}"
+        raise DataError(f"a state of ioreq server {state.server}; the one that is there is {server}")
     if life.adoptions >= MOST_ADOPTIONS:
-        return f"{life.adoptions} successors in a row died with it before they served"
+        raise DataError(f"{life.adoptions} successors in a row died with it before they served")
     if life.generation not in GENERATIONS:
-        return f"a device of generation {life.generation}"
+        raise DataError(f"a device of generation {life.generation}")
     if life.bar0 % BAR0_SIZE or life.bar0 >= _ADDRESS_LIMIT:
-        return f"a device with BAR0 at {life.bar0:#x}"
-    ranges = RangesRegion(state.ranges).read()
-    if ranges is None:
-        return "its ranges are none that a server can have"
-    try:
-        Journal(state.journal, state.words).take_over()  # before anything else is read
-        ProtectedBitmap(state.protected, state.layout.capacities.frames).frames()
-        LiveSpaces(state.layout.capacities.spaces, state.spaces)
-    except DataError as error:
-        return str(error)
-    return None
+        raise DataError(f"a device with BAR0 at {life.bar0:#x}")
+    if RangesRegion(state.ranges).read() is None:
+        raise DataError("its ranges are none that a server can have")
+    Journal(state.journal, state.words).take_over()  # before anything else is read
+    protected = ProtectedBitmap(state.protected, state.layout.capacities.frames).frames()
+    LiveSpaces(state.layout.capacities.spaces, state.spaces)
+    return protected
 
 
 def adopt(

@@ -152,6 +152,11 @@ class Instance:
             quiesced=self.engine.quiesced,
         )
 
+    @property
+    def quiesced(self) -> bool:
+        """Whether a quiesce has come to its end."""
+        return self.engine.quiesced and not self.life.claimed
+
     async def quiesce(self) -> bool:
         """Unprotect every frame and give the claim back, so that the domain can be saved. The device goes on serving.
 
@@ -161,7 +166,7 @@ class Instance:
         call goes on. Does nothing if all is done already. Raises CallError.
         """
         async with self._one_at_a_time:
-            return await self._quiesce() if not self.engine.quiesced or self.life.claimed else True
+            return self.quiesced or await self._quiesce()
 
     async def _quiesce(self) -> bool:
         self.life.quiesced = True  # first, so that a successor brings it to its end
@@ -297,8 +302,7 @@ def open_instance(
             try:
                 bars = {instance.bar0: settings.bar0}
                 if found.kept:
-                    frames = ProtectedBitmap(state.protected, port.frame_limit).frames()
-                    adopt(server, instance.traps, bars, frames, quiesced=instance.engine.quiesced)
+                    adopt(server, instance.traps, bars, found.protected, quiesced=instance.engine.quiesced)
                 elif server.adopted:
                     adopt_without_state(server, instance.traps, bars, left_ranges())
                     state.is_of(server.id)

@@ -236,7 +236,7 @@ def _bound(arguments: Arguments, name: str, key: Key, default: int) -> int:
 
 
 async def _quiesce(target: Target, arguments: Arguments) -> object:
-    done = target.engine.quiesced and not target.instance.life.claimed
+    done = target.instance.quiesced
     if not await target.instance.quiesce():
         raise RefusedError(
             ErrorCode.HOST,
