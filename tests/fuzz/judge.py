@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tests.fuzz.hostile import FFI, LOST, OWNED
 from tests.oracle.machine import CREATE, Machine
-from tests.oracle.ram import EMPTY, PAGE
+from tests.oracle.ram import EMPTY, PAGE, runs_of
 from tests.oracle.tables import Walker
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
 from xengt_dm.hypervisor.port import MemType
@@ -53,15 +53,7 @@ class OwnedRam:
     def parts(self, first: int, count: int) -> list[tuple[int, int]]:
         if count == 1:
             return [(first, 1)] if self.has(first) else []
-        found: list[tuple[int, int]] = []
-        for frame in range(first, min(first + count, len(self._owned))):
-            if self._owned[frame] != OWNED:
-                continue
-            if found and sum(found[-1]) == frame:
-                found[-1] = (found[-1][0], found[-1][1] + 1)
-            else:
-                found.append((frame, 1))
-        return found
+        return runs_of(filter(self.has, range(first, min(first + count, len(self._owned)))))
 
     def words(self, frame: int) -> tuple[int, ...]:
         if frame not in self._pages:

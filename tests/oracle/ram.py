@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 
 PAGE = 4096
 EMPTY = bytes(PAGE)
@@ -57,6 +58,17 @@ class Ram:
     def words(self, frame: int) -> tuple[int, ...]:
         """The 512 entries of a page."""
         return struct.unpack("<512Q", self.pages.get(frame, EMPTY))
+
+
+def runs_of(frames: Iterable[int]) -> list[tuple[int, int]]:
+    """Ascending frames as runs, (first, count) each."""
+    found: list[tuple[int, int]] = []
+    for frame in frames:
+        if found and sum(found[-1]) == frame:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((frame, 1))
+    return found
 
 
 def pieces(gpa: int, size: int) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ space on both sides and compares what they map with each other and with a walk o
 from __future__ import annotations
 
 from tests.oracle.compare import _minus as minus
+from tests.oracle.ram import runs_of
 from tests.oracle.tables import Table, Walker
 from tests.support.engine_bench import EngineBench, audit
 from tests.support.tables import FRAME
@@ -53,13 +54,7 @@ class GuestRam:
         return frame < self.guest.frames and frame not in self.guest.holes
 
     def parts(self, first: int, count: int) -> list[tuple[int, int]]:
-        found: list[tuple[int, int]] = []
-        for frame in (frame for frame in range(first, min(first + count, self.guest.frames)) if self.has(frame)):
-            if found and sum(found[-1]) == frame:
-                found[-1] = (found[-1][0], found[-1][1] + 1)
-            else:
-                found.append((frame, 1))
-        return found
+        return runs_of(filter(self.has, range(first, min(first + count, self.guest.frames))))
 
     def words(self, frame: int) -> tuple[int, ...]:
         view = memoryview(self.guest.memory)[frame * FRAME : (frame + 1) * FRAME].cast("Q")
