@@ -92,7 +92,7 @@ def _words(machine: Machine, image: Dom0Image, disks: Disks) -> list[str]:
     drives = {image.disk: "snapshot=on", disks.lab: "readonly=on", disks.result: "cache=writethrough"}
     words = [*machine.qemu, "-nodefaults", "-no-user-config", "-M", "q35"]
     words += ["-accel", f"tcg,thread={'single' if machine.icount else 'multi'}"]
-    words += ["-icount", "shift=0,sleep=off"] if machine.icount else []
+    words += ["-icount", "shift=0,sleep=on"] if machine.icount else []
     words += ["-smp", str(machine.cpus), "-cpu", _CPU_ICOUNT if machine.icount else _CPU, "-m", str(_MEMORY_MIB)]
     words += ["-display", "none", "-monitor", "none", "-no-reboot"]
     words += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
