@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import pytest
@@ -35,6 +35,10 @@ class Watched(Frames):
         gfns = list(gfns)
         self.seen.update((self[gfn], event) for gfn in gfns)
         super().apply(event, gfns)
+
+    def adopt(self, gfns: Collection[int]) -> None:
+        self.seen.update((self[gfn], Event.LEFT_PROTECTED) for gfn in gfns)
+        super().adopt(gfns)
 
 
 class Guest:

@@ -141,12 +141,16 @@ class Frames:
     def __init__(self, record: ProtectedRecord | None = None) -> None:
         self._record = record or NoProtectedRecord()
         self._states: list[dict[int, FrameState]] = [{} for _ in range(_PARTS)]
-        #: How many frames are in each state, so that no search is made for a state that no frame is in. The element of
-        #: PLAIN means nothing, since PLAIN frames are not recorded.
+        #: The frames that are ADOPTED, which are not in ``_states``. A successor adopts all of them before it answers
+        #: anybody, and a set is made of a list twenty times as fast as the dictionaries are.
+        self._adopted: set[int] = set()
+        #: How many frames are in each state, so that no search is made for a state that no frame is in. The elements of
+        #: PLAIN and ADOPTED mean nothing.
         self._counts = [0] * len(FrameState)
 
     def __getitem__(self, gfn: int) -> FrameState:
-        return self._states[gfn % _PARTS].get(gfn, FrameState.PLAIN)
+        state = self._states[gfn % _PARTS].get(gfn, FrameState.PLAIN)
+        return FrameState.ADOPTED if not state and gfn in self._adopted else state
 
     def begin_protect(self, gfns: CData, count: int) -> None:
         """Records frames that are about to get the trapping type. ``gfns`` is ``uint64_t *``."""
@@ -158,9 +162,12 @@ class Frames:
             self._record.remove(refused)
 
     def adopt(self, gfns: Collection[int]) -> None:
-        """Records frames as ADOPTED."""
+        """Records frames as ADOPTED. None of them may be in a state in which that can never happen."""
         self._record.add(ffi.new("uint64_t[]", list(gfns)), len(gfns))
-        self.apply(Event.LEFT_PROTECTED, gfns)
+        if any(self._states):
+            self.apply(Event.LEFT_PROTECTED, gfns)
+        else:  # the same for frames that are PLAIN or ADOPTED, and many times as fast
+            self._adopted.update(gfns)
 
     def defer(self, gfns: Iterable[int]) -> list[int]:
         """Has those of these frames that are ADOPTED become DEFERRED. Returns them."""
@@ -175,15 +182,20 @@ class Frames:
 
     def apply(self, event: Event, gfns: Collection[int]) -> None:
         """Changes the state of each of these frames, to which the event happened."""
-        after, parts, counts = TRANSITIONS[event], self._states, self._counts
+        after, parts, counts, adopted = TRANSITIONS[event], self._states, self._counts, self._adopted
         for gfn in gfns:
             states = parts[gfn % _PARTS]
             before = states.get(gfn, FrameState.PLAIN)
+            if not before and gfn in adopted:
+                before = FrameState.ADOPTED
+                adopted.remove(gfn)
             state = after[before]
             assert state is not None, f"{event.name} of frame {gfn}, which is {before.name}"
             counts[before] -= 1
             counts[state] += 1
-            if state:
+            if state is FrameState.ADOPTED:
+                adopted.add(gfn)
+            elif state:
                 states[gfn] = state
             else:
                 states.pop(gfn, None)
@@ -192,9 +204,10 @@ class Frames:
 
     def in_state(self, *wanted: FrameState) -> list[int]:
         """Returns the frames that are in one of these states, ascending. PLAIN may not be among the states."""
-        if not any(self._counts[state] for state in wanted):
-            return []
-        return sorted(gfn for states in self._states for gfn, state in states.items() if state in wanted)
+        frames: Collection[int] = self._adopted if FrameState.ADOPTED in wanted else ()
+        if any(self._counts[state] for state in wanted if state is not FrameState.ADOPTED):
+            frames = [*frames, *(gfn for states in self._states for gfn, state in states.items() if state in wanted)]
+        return sorted(frames)
 
     def trapping(self) -> list[int]:
         """The frames that have the trapping type, or may have it, ascending."""
@@ -202,6 +215,8 @@ class Frames:
 
     def check(self) -> None:
         """Raises AssertionError if this contradicts itself; for tests."""
-        for state in list(FrameState)[1:]:
+        for state in set(FrameState) - {FrameState.PLAIN, FrameState.ADOPTED}:
             assert self._counts[state] == sum(each == state for part in self._states for each in part.values())
-        assert not any(FrameState.PLAIN in part.values() for part in self._states)
+        for part in self._states:
+            assert not {FrameState.PLAIN, FrameState.ADOPTED}.intersection(part.values())
+            assert self._adopted.isdisjoint(part)
