@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from . import cache, emulator, guests, image, machine, packages, plan, project, qemu, result
+from . import cache, emulator, guests, image, machine, packages, plan, project, qemu, result, turns
 from .errors import LabError
 from .machine import Machine
 from .plan import Boot
@@ -123,12 +123,13 @@ def _boot(
     tries = 0
     while left:
         tries += 1
-        progress.say(f"booting Xen for {', '.join(left)}")
         console = work / f"console-{len(boot.scenarios) - len(left)}-{tries}.log"
         disks = _disks(boot.only(left), content, work)
         trouble = "dom0 ended without a result"
         try:
-            used = machine.run(emulated, base, disks, console, progress)
+            with turns.processors(emulated.cpus, progress):
+                progress.say(f"booting Xen for {', '.join(left)}")
+                used = machine.run(emulated, base, disks, console, progress)
             progress.say(f"the machine is off, it took {used:.0f} s of processor time")
         except LabError as error:
             trouble = str(error)
