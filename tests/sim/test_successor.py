@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from tests.support.tables import FRAME, address, pte
 from xengt_dm.cli import main
 from xengt_dm.errors import ExitCode
 from xengt_dm.instance import DEFAULT_BAR0, MOST_REBUILDS
+from xengt_dm.state.layout import Layout, size_of
 from xengt_dm.vgpu import registers as reg
 
 
@@ -56,6 +58,26 @@ def test_the_device_goes_on(sim: SimProcess, console: Console, base: Path) -> No
     left = console.state()
     assert (left["protected"], left["owner"], left["counters"]["dropped_stores"]) == ([], None, 0)
     assert not {"state", "server-id"} & {path.name for path in (base / "1").iterdir()}
+
+
+def test_a_state_of_the_version_before(sim: SimProcess, console: Console, base: Path, directory: Path) -> None:
+    """An upgrade of the package: the state of the older daemon is converted, and the guest notices nothing."""
+    live_and_die(sim, console, base)
+    state = directory / "state"
+    with left_state(directory) as newest:
+        capacities = newest.layout.capacities
+    size = size_of(2, capacities)
+    with state.open("r+b") as file:
+        file.truncate(size)
+        file.seek(8)
+        file.write(struct.pack("<I4xQ", 2, size))
+    with sim.serve(base) as daemon:
+        assert console.run(0, "load", SCRATCH, 4) == 0x1234
+        assert walked_once_rebuilt(base, 0) == DATA * FRAME
+        assert [space["refs"] for space in told(base, "spaces")] == [1]
+        assert told(base, "status")["state_kept"] is True
+        assert state.stat().st_size == Layout(capacities).size
+        daemon.kill()
 
 
 def test_a_space_that_is_destroyed_after_the_kill(sim: SimProcess, console: Console, base: Path) -> None:

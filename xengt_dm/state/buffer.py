@@ -6,7 +6,7 @@ import struct
 from typing import Final, NamedTuple
 
 from xengt_dm.errors import DataError
-from xengt_dm.state.layout import MAGIC, VERSION, WORD, Capacities, Layout
+from xengt_dm.state.layout import MAGIC, ROWS_BEFORE, VERSION, WORD, Capacities, Layout, size_of
 from xengt_dm.state.life import Life
 from xengt_dm.units import PAGE_SIZE
 
@@ -42,14 +42,24 @@ def read_header(data: bytes | memoryview) -> Header:
 
     Raises DataError if it is not one of this version, or contradicts itself; the message says how.
     """
+    header = read_any_header(data)
+    if header.version != VERSION:
+        raise DataError(f"a state of version {header.version}; this program has version {VERSION}")
+    return header
+
+
+def read_any_header(data: bytes | memoryview) -> Header:
+    """As :func:`read_header`, for a header of this version or of one that can be converted."""
     header = Header(*_HEADER.unpack_from(data))
     if header.magic != MAGIC:
         raise DataError(f"no state: it begins with {header.magic:#x}, not with {MAGIC:#x}")
-    if header.version != VERSION:
+    if header.version != VERSION and header.version not in ROWS_BEFORE:
         raise DataError(f"a state of version {header.version}; this program has version {VERSION}")
     if not header.capacities.possible:
         raise DataError(f"a state for {header.frames} frames and {header.spaces} spaces, which no instance has")
-    if header.size != (size := Layout(header.capacities).size):
+    new = header.version == VERSION
+    size = Layout(header.capacities).size if new else size_of(header.version, header.capacities)
+    if header.size != size:
         raise DataError(f"a state of {header.size} bytes; one of these capacities has {size}")
     return header
 
@@ -88,7 +98,8 @@ class State:
         uuid: bytes = NO_UUID,
         server: int = NO_SERVER,
     ) -> State:
-        """Writes a header into ``memory``, which the caller must have set to zero, and returns the state.
+        """Writes a header into ``memory``, and returns the state. After the header the caller must have left zeros, or
+        what a state of an earlier version has there.
 
         The magic is written last, so an interrupted creation leaves no valid state. Raises ValueError if ``memory`` is
         too small.

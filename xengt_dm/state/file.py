@@ -29,8 +29,8 @@ from typing import Final, Self
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import BusyError, DataError, HostError
-from xengt_dm.state.buffer import NO_UUID, State, read_header
-from xengt_dm.state.layout import MOST_FRAMES, MOST_SPACES, Capacities, Layout
+from xengt_dm.state.buffer import HEADER_SIZE, NO_SERVER, NO_UUID, State, read_any_header
+from xengt_dm.state.layout import MOST_FRAMES, MOST_SPACES, VERSION, Capacities, Layout
 from xengt_dm.units import PAGE_SIZE
 
 FILE_NAME: Final = "state"
@@ -103,11 +103,16 @@ class StateFile:
 
     def _checked(self, memory: mmap.mmap) -> State:
         """The state in a mapping that may be of any content, and of less than its size."""
-        copy = _copied(memory, PAGE_SIZE)
-        header = read_header(copy)
+        header = read_any_header(_copied(memory, PAGE_SIZE))
         if header.size != len(memory):
             raise DataError(f"a state of {header.size} bytes in a file of {len(memory)}")
         layout = Layout(header.capacities)
+        if header.version != VERSION:
+            content = _copied(memory, header.size)
+            try:
+                return self._make(layout, header.domid, header.uuid, header.server, content)
+            except OSError as error:
+                raise DataError(f"a state of version {header.version}, not converted: {error.strerror}") from error
         _copied(memory, layout["device"].offset)  # all that successors look at before the device serves
         assert self._locked is not None
         try:
@@ -125,6 +130,18 @@ class StateFile:
 
     def create(self, capacities: Capacities) -> State:
         """Makes a file, which replaces whatever is there; see :class:`~xengt_dm.state.store.StateStore`."""
+        try:
+            return self._make(Layout(capacities), self._domid, self._uuid)
+        except OSError as error:
+            raise HostError(f"make {self._path}", self._domid, error.errno or 0) from error
+
+    def _make(
+        self, layout: Layout, domid: int, uuid: bytes, server: int = NO_SERVER, content: bytes = bytes(HEADER_SIZE)
+    ) -> State:
+        """Make a file, of ``content`` and then zeros, but for its header; it replaces whatever is there.
+
+        Until it is complete, what was there stays. Raises OSError.
+        """
         self._forget()
         try:
             self._delete(_NEW)
@@ -132,18 +149,19 @@ class StateFile:
             descriptor = os.open(_NEW, flags, 0o600, dir_fd=self._directory)
             self._locked = descriptor
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            layout = Layout(capacities)
             os.ftruncate(descriptor, layout.size)
             _reserve(descriptor, layout)
             self._memory = mmap.mmap(descriptor, layout.size)
-            state = State.create(memoryview(self._memory), capacities, domid=self._domid, uuid=self._uuid)
+            memory = memoryview(self._memory)
+            memory[HEADER_SIZE : len(content)] = content[HEADER_SIZE:]
+            state = State.create(memory, layout.capacities, domid=domid, uuid=uuid, server=server)
             if self._kind(FILE_NAME) == stat.S_IFDIR:
                 self._delete(FILE_NAME)
             os.replace(_NEW, FILE_NAME, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        except OSError as error:
+        except OSError:
             with suppress(OSError):
                 self._delete(_NEW)
-            raise HostError(f"make {self._path}", self._domid, error.errno or 0) from error
+            raise
         return state
 
     def remove(self) -> None:

@@ -19,8 +19,9 @@ from xengt_dm.units import PAGE_SIZE
 
 #: "xdmState", read as a little-endian number.
 MAGIC: Final = int.from_bytes(b"xdmState", "little")
-#: Changes with the layout and with the meaning of any byte in it. Version 1 was never in a file.
-VERSION: Final = 2
+#: Changes with the layout and with the meaning of any byte in it. Versions 2 and later can be read
+#: (:data:`ROWS_BEFORE`); version 1 was never in a file.
+VERSION: Final = 3
 
 WORD: Final = 8
 #: A record of the journal, and how many there are: one for each vCPU that a domain can have.
@@ -87,15 +88,26 @@ ROWS: Final = (
     Row("ranges", lambda _: RANGE_ENTRIES * RANGE_ENTRY, "the address ranges of the ioreq server"),
     Row("spaces", lambda of: _pages(of.spaces * SPACE_ENTRY), "the live address spaces"),
     Row("protected", lambda of: _pages(-(-of.frames // 8)), "one bit for each frame that may be protected"),
-    # The device, from here to the end. The last three are BAR0, byte for byte.
+    # The device, from here to the end. The three from "registers" on are BAR0, byte for byte.
     Row("pci_config", lambda _: PAGE_SIZE, "room for the configuration space of the PCI function"),
     Row("engines", lambda _: 4 * PAGE_SIZE, "room for a page for each of four engines"),
     Row("registers", lambda _: 2 << 20, "the registers of BAR0"),
     Row("unassigned", lambda _: 6 << 20, "never touched: no register is there", reserved=False),
     Row("ggtt", lambda _: 8 << 20, "the GGTT of BAR0"),
+    Row("bounce", lambda _: 4 * PAGE_SIZE, "room for a page for each of four engines, for what it moves within a page"),
 )
+#: The rows of earlier versions. Each version begins with the rows of the one before, and zeros in what it adds mean
+#: what held before. So a state is converted by adding zeros, and the numbers of words in its journal stay right.
+#: Whoever changes the layout in another way removes the versions before: their states are refused, and the device
+#: starts anew.
+ROWS_BEFORE: Final[Mapping[int, tuple[Row, ...]]] = {2: ROWS[:-1]}
 #: The parts of the region that belongs to the device alone.
-DEVICE_PARTS: Final = ("pci_config", "engines", "registers", "unassigned", "ggtt")
+DEVICE_PARTS: Final = ("pci_config", "engines", "registers", "unassigned", "ggtt", "bounce")
+
+
+def size_of(version: int, capacities: Capacities) -> int:
+    """Returns the bytes of a buffer of a version of :data:`ROWS_BEFORE`, with these capacities."""
+    return sum(row.size(capacities) for row in ROWS_BEFORE[version])
 
 
 def regions(rows: tuple[Row, ...], capacities: Capacities) -> dict[str, Region]:
@@ -111,7 +123,7 @@ def regions(rows: tuple[Row, ...], capacities: Capacities) -> dict[str, Region]:
 DEVICE: Final[Mapping[str, Region]] = regions(
     tuple(row for row in ROWS if row.name in DEVICE_PARTS), Capacities(frames=1, spaces=1)
 )
-DEVICE_SIZE: Final = DEVICE["ggtt"].end
+DEVICE_SIZE: Final = DEVICE[DEVICE_PARTS[-1]].end
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class Layout:
 
     @cached_property
     def regions(self) -> Mapping[str, Region]:
-        """Every region by name, in order; and ``device``, which consists of the last five."""
+        """Every region by name, in order; and ``device``, which consists of those of :data:`DEVICE_PARTS`."""
         found = regions(ROWS, self.capacities)
         return {**found, "device": Region(found[DEVICE_PARTS[0]].offset, DEVICE_SIZE)}
 
