@@ -13,8 +13,10 @@ from xengt_dm._core import ffi
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded.p2m import P2mType
 from xengt_dm.hypervisor.port import MemType
+from xengt_dm.steps import complete
 from xengt_dm.traps.claim import MOST_GUARDED
 from xengt_dm.traps.guard_ranges import MOST
+from xengt_dm.traps.unprotect import BATCH
 from xengt_dm.units import CData
 
 
@@ -88,6 +90,18 @@ def test_a_request_that_came_during_the_barrier_counts(any_kind: Setting) -> Non
     any_kind.slots.next_in_flight = [set(), {5}, set(), set()]
     assert not any_kind.traps.drop_guard_ranges()
     assert any_kind.traps.drop_guard_ranges()
+
+
+def test_what_a_store_frees_while_all_is_unprotected(any_kind: Setting) -> None:
+    """All is unprotected in slices, and a store that is served in between may unlink tables that are still to come."""
+    frames = range(BATCH + 8)
+    any_kind.protect(*frames)
+    slices = any_kind.traps.unprotect_all()
+    next(slices)
+    any_kind.unprotect(BATCH, BATCH + 1)
+    assert complete(slices)
+    any_kind.traps.check()
+    assert any_kind.domain.protected() == []
 
 
 # Room

@@ -163,7 +163,7 @@ class ClaimTraps:
 
     def unprotect_all(self) -> Steps[bool]:
         for batch in batches(self._frames.trapping()):
-            self._free(batch)
+            self._free(self._frames.still_trapping(batch))  # a store may have freed some since the list was made
             yield
         return not self._frames.trapping()
 

@@ -213,6 +213,10 @@ class Frames:
         """The frames that have the trapping type, or may have it, ascending."""
         return self.in_state(*TRAPPING)
 
+    def still_trapping(self, gfns: Iterable[int]) -> list[int]:
+        """Returns those of these frames that have the trapping type, or may have it."""
+        return [gfn for gfn in gfns if self[gfn] in TRAPPING]
+
     def check(self) -> None:
         """Raises AssertionError if this contradicts itself; for tests."""
         for state in set(FrameState) - {FrameState.PLAIN, FrameState.ADOPTED}:
