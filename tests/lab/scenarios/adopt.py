@@ -5,9 +5,10 @@ Which spaces were live died with the daemon, so the guest announces them again; 
 
 from dom0.checks import require, say, wait_until
 from dom0.compare import compare
-from dom0.daemon import Daemon
+from dom0.daemon import Daemon, ask_at_once
 from dom0.guest import Guest, created
 from dom0.libxen import DeviceModel
+from dom0.zygote import Zygote
 
 GUESTS = ("stop",)
 
@@ -20,8 +21,8 @@ _STORES_BEFORE = 150
 _STORES_AFTER = 2000
 
 
-def _started(guest: Guest) -> Daemon:
-    daemon = Daemon(guest.domid)
+def _started(guest: Guest, zygote: Zygote) -> Daemon:
+    daemon = Daemon(guest.domid, zygote=zygote)
     daemon.wait_serving()
     return daemon
 
@@ -47,9 +48,9 @@ def _announce_again(guest: Guest) -> None:
 
 def run() -> dict[str, int | float | str]:
     """The scenario, in dom0."""
-    with created("stop") as guest:
+    with created("stop") as guest, Zygote() as zygote:
         model = DeviceModel(guest.domid)
-        daemon = _started(guest)
+        daemon = _started(guest, zygote)
         try:
             guest.start()
             guest.reach(_ANNOUNCED, _STEP_SECONDS)
@@ -60,14 +61,14 @@ def run() -> dict[str, int | float | str]:
                 daemon.kill()
                 _wait_for_standstill(guest)
                 require(len(model.servers()) == 1, f"ioreq servers after the kill: {model.servers()}")
-                daemon = _started(guest)
+                daemon = _started(guest, zygote)
                 require(len(model.servers()) == 1, f"ioreq servers after the adoption: {model.servers()}")
                 guest.wait_stores(_STORES_AFTER, _STEP_SECONDS, "after the adoption")
                 _announce_again(guest)
             guest.wait_stores(_STORES_BEFORE, _STEP_SECONDS, "under the last daemon")
             guest.order(_ORDER_FINISH)
             guest.reach(_FINISHED, _STEP_SECONDS)
-            dump = daemon.ask("dump", "--sync")
+            dump = ask_at_once(guest.domid, "dump", sync=True)
             figures: dict[str, int | float | str] = {
                 "kills": _KILLS,
                 "stores": sum(guest.stores()),

@@ -8,6 +8,7 @@ from dom0.checks import require, say, sized, wait_until
 from dom0.daemon import Daemon
 from dom0.guest import Guest, created
 from dom0.libxen import DeviceModel
+from dom0.zygote import Zygote
 
 GUESTS = ("poll_hvm",)
 
@@ -15,7 +16,7 @@ GUESTS = ("poll_hvm",)
 _READY, _FINISHED = 1, 2
 _ORDER_POLL, _ORDER_FINISH, _ORDER_STORE = range(3)
 _STEP_SECONDS = 180
-_KILLS = sized(6, 30)
+_KILLS = sized(4, 30)
 _POLLS = 20
 _CONFIG = """\
 vga = "none"
@@ -27,8 +28,8 @@ device_model_args_hvm = [ "-device", "sdhci-pci" ]
 _OPTIONS = ("--bar0", "0xf8000000", "--mode", "relaxed")
 
 
-def _started(guest: Guest) -> Daemon:
-    daemon = Daemon(guest.domid, *_OPTIONS)
+def _started(guest: Guest, zygote: Zygote) -> Daemon:
+    daemon = Daemon(guest.domid, *_OPTIONS, zygote=zygote)
     daemon.wait_serving()
     return daemon
 
@@ -51,9 +52,9 @@ def _store(guest: Guest) -> None:
 
 def run() -> dict[str, int | float | str]:
     """The scenario, in dom0."""
-    with created("poll_hvm", kind="hvm", vcpus=1, more=_CONFIG) as guest:
+    with created("poll_hvm", kind="hvm", vcpus=1, more=_CONFIG) as guest, Zygote() as zygote:
         model = DeviceModel(guest.domid)
-        daemon = _started(guest)
+        daemon = _started(guest, zygote)
         servers = model.servers()
         require(len(servers) == 2, f"ioreq servers, QEMU's and ours: {servers}")
         try:
@@ -67,7 +68,7 @@ def run() -> dict[str, int | float | str]:
                 say(f"killing the daemon after {before} polls")
                 daemon.kill()
                 alone = _more_polls(guest, "without a daemon")
-                daemon = _started(guest)
+                daemon = _started(guest, zygote)
                 require(model.servers() == servers, f"ioreq servers after the adoption: {model.servers()}")
                 polls_while_adopting += _more_polls(guest, "after the adoption") - alone
             require(daemon.counter("store_traps") == 0, "the last daemon trapped a store that nobody made")
