@@ -1,4 +1,4 @@
-"""What dom0's init starts: installs the project, runs the scenarios, reports each to the result disk."""
+"""What dom0's init starts: runs the scenarios, reports each to the result disk."""
 
 import hashlib
 import importlib
@@ -14,7 +14,6 @@ sys.path.insert(0, str(_LAB))
 
 from dom0.checks import ScenarioError, say  # noqa: E402
 from dom0.daemon import LOGS  # noqa: E402
-from dom0.programs import run  # noqa: E402
 
 _RESULT_DISK = "/dev/vdc"
 # The same word as in tests/lab/host/result.py.
@@ -22,12 +21,6 @@ _MAGIC = "xengt-dm-lab-result"
 _LOG_LINES = 40
 
 Figures = dict[str, int | float | str]
-
-
-def _install() -> None:
-    """Install the project's package, as a user of dom0 would."""
-    say("installing the project")
-    run("dpkg", "--install", *map(str, _LAB.glob("*.deb")))
 
 
 def _report(outcomes: list[dict[str, object]]) -> None:
@@ -45,11 +38,9 @@ def _show_logs() -> None:
             print(f"{log.name}: {line}", flush=True)
 
 
-def _try(name: str, *, first: bool) -> tuple[str | None, Figures]:
-    """Run a scenario, the first one after the installation: why it did not pass, and its figures."""
+def _try(name: str) -> tuple[str | None, Figures]:
+    """Run a scenario: why it did not pass, and its figures."""
     try:
-        if first:
-            _install()
         figures: Figures = importlib.import_module(f"scenarios.{name}").run()
         return None, figures
     except ScenarioError as failure:
@@ -65,7 +56,7 @@ def main() -> None:
     for name in (_LAB / "scenario").read_text().split():
         say(f"scenario {name}")
         start = time.monotonic()
-        why, figures = _try(name, first=not outcomes)
+        why, figures = _try(name)
         figures["seconds"] = round(time.monotonic() - start, 1)
         outcomes.append({"scenario": name, "why": why, "figures": figures})
         say(f"scenario {name} ended: {why or 'ok'}")

@@ -95,25 +95,37 @@ def _run(options: argparse.Namespace, release: Release, progress: Progress) -> I
     if options.hypervisor:
         base = image.with_hypervisor(base, options.hypervisor)
     tree = image.build_tree(release, progress)
+    with progress.phase("building the project"):
+        package = project.build(tree, options.patch)
     runs = cache.directory() / "runs"
     runs.mkdir(exist_ok=True)
-    for boot in plan.boots(options.scenario):
-        work = Path(tempfile.mkdtemp(prefix=f"{'-'.join(boot.scenarios)}-{release.xen}-", dir=runs))
-        passed = True
-        try:
-            content = _content(boot, tree, work, options, progress)
-            for outcome in _boot(boot, Machine(emulator_words, boot.cpus, boot.icount), base, content, work, progress):
-                passed = passed and outcome.why is None
-                yield outcome
-        except BaseException:
-            passed = False
-            raise
-        finally:
-            _leave(work, options.keep, passed)
+    with tempfile.TemporaryDirectory(prefix=f"root-{release.xen}-", dir=runs) as scratch:
+        root = Path(scratch) / "root.img"
+        image.installed_disk(base, package, root, progress)
+        for boot in plan.boots(options.scenario):
+            work = Path(tempfile.mkdtemp(prefix=f"{'-'.join(boot.scenarios)}-{release.xen}-", dir=runs))
+            passed = True
+            try:
+                content = _content(boot, package, work, options, progress)
+                emulated = Machine(emulator_words, boot.cpus, boot.icount)
+                for outcome in _boot(boot, emulated, base, root, content, work, progress):
+                    passed = passed and outcome.why is None
+                    yield outcome
+            except BaseException:
+                passed = False
+                raise
+            finally:
+                _leave(work, options.keep, passed)
 
 
 def _boot(
-    boot: Boot, emulated: Machine, base: image.Dom0Image, content: Path, work: Path, progress: Progress
+    boot: Boot,
+    emulated: Machine,
+    base: image.Dom0Image,
+    root: Path,
+    content: Path,
+    work: Path,
+    progress: Progress,
 ) -> Iterator[Outcome]:
     """Boot until each scenario has ended on a machine that worked.
 
@@ -124,7 +136,7 @@ def _boot(
     while left:
         tries += 1
         console = work / f"console-{len(boot.scenarios) - len(left)}-{tries}.log"
-        disks = _disks(boot.only(left), content, work)
+        disks = _disks(boot.only(left), root, content, work)
         trouble = "dom0 ended without a result"
         try:
             with turns.processors(emulated.cpus, progress):
@@ -153,8 +165,8 @@ def _boot(
         tries = 0
 
 
-def _content(boot: Boot, tree: Path, work: Path, options: argparse.Namespace, progress: Progress) -> Path:
-    """Put the project, the guest programs and the scenarios into the folder that becomes dom0's /lab."""
+def _content(boot: Boot, package: Path, work: Path, options: argparse.Namespace, progress: Progress) -> Path:
+    """Put the package, the guest programs and the scenarios into the folder that becomes dom0's /lab."""
     content = work / "lab"
     for part in ("dom0", "scenarios"):
         shutil.copytree(_LAB / part, content / part, ignore=shutil.ignore_patterns("__pycache__"))
@@ -162,20 +174,19 @@ def _content(boot: Boot, tree: Path, work: Path, options: argparse.Namespace, pr
         shutil.copytree(_LAB.parent / part, content / part, ignore=shutil.ignore_patterns("__pycache__", "test_*"))
     with progress.phase("compiling the guest programs"):
         guests.compile_all(boot.guests, content / "guests")
-    with progress.phase("building the project"):
-        shutil.copy(project.build(tree, options.patch), content)
+    shutil.copy(package, content)
     if options.full:
         (content / "full").touch()
     return content
 
 
-def _disks(boot: Boot, content: Path, work: Path) -> machine.Disks:
+def _disks(boot: Boot, root: Path, content: Path, work: Path) -> machine.Disks:
     """The disks of a boot: what it runs is written on the first."""
     (content / "scenario").write_text("\n".join(boot.scenarios))
     (content / "systemd").unlink(missing_ok=True)
     if boot.systemd:
         (content / "systemd").touch()
-    disks = machine.Disks(work / "lab.img", work / "result.img")
+    disks = machine.Disks(root, work / "lab.img", work / "result.img")
     disks.lab.unlink(missing_ok=True)
     image.make_disk(content, disks.lab, _RUN_DISK_SIZE)
     result.create(disks.result)

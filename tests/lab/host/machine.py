@@ -41,8 +41,9 @@ _PROGRESS_LINE = re.compile(rb"(\(d\d+\) )?\[lab\] ([^\r\n]*)")
 
 @dataclass(frozen=True)
 class Disks:
-    """The run's own disks: `lab` is read by dom0, `result` is written."""
+    """The run's own disks: dom0 starts from `root`, reads `lab`, and writes `result`. What it writes to `root` is lost."""
 
+    root: Path
     lab: Path
     result: Path
 
@@ -89,7 +90,7 @@ def run(machine: Machine, image: Dom0Image, disks: Disks, console: Path, progres
 
 
 def _words(machine: Machine, image: Dom0Image, disks: Disks) -> list[str]:
-    drives = {image.disk: "snapshot=on", disks.lab: "readonly=on", disks.result: "cache=writethrough"}
+    drives = {disks.root: "snapshot=on", disks.lab: "readonly=on", disks.result: "cache=writethrough"}
     words = [*machine.qemu, "-nodefaults", "-no-user-config", "-M", "q35"]
     words += ["-accel", f"tcg,thread={'single' if machine.icount else 'multi'}"]
     words += ["-icount", "shift=0,sleep=on"] if machine.icount else []

@@ -16,6 +16,7 @@ from dom0.libxen import DeviceModel
 from dom0.zygote import Zygote
 
 GUESTS = ("kill",)
+CPUS = 1
 
 # The same as in tests/lab/guest/kill.c.
 _READY, _RESTED = 1, 2

@@ -11,6 +11,7 @@ from dom0.libxen import DeviceModel
 from dom0.zygote import Zygote
 
 GUESTS = ("poll_hvm",)
+CPUS = 1
 
 # The same as in tests/lab/guest/poll.c.
 _READY, _FINISHED = 1, 2

@@ -122,12 +122,11 @@ def run_service(pvh: Guest, hvm: Guest) -> dict[str, int | float | str]:
     wait_active(hvm.domid, "systemd to start it again", after=before)
     announce_again(hvm)
 
-    say("replacing both instances")
+    say("installing the package again, which replaces both instances")
     processes = {guest.domid: status(guest.domid)["pid"] for guest in (pvh, hvm)}
-    upgraded = json.loads(command("xengt-dm", "upgrade", "--all", "--json"))
-    require(
-        [each["domid"] for each in upgraded] == sorted(processes), f"the instances that were replaced are {upgraded}"
-    )
+    said = command("dpkg", "--install", *map(str, Path("/lab").glob("*.deb")))
+    unserved = [float(seconds) for seconds in re.findall(r"were not served for (\S+) s$", said, re.MULTILINE)]
+    require(len(unserved) == len(processes), f"the package did not replace both instances: {said}")
     for guest in (pvh, hvm):
         told = status(guest.domid)
         require(told["pid"] != processes[guest.domid], f"domain {guest.domid} has the same process as before")
@@ -174,7 +173,7 @@ def run_service(pvh: Guest, hvm: Guest) -> dict[str, int | float | str]:
     return {
         "pvh_traps": int(scraped[pvh.domid]),
         "hvm_traps": int(scraped[hvm.domid]),
-        "upgrade_seconds": round(max(each["unserved_seconds"] for each in upgraded), 1),
+        "upgrade_seconds": max(unserved),
         "stop_seconds": round(stop_seconds, 1),
         "end_seconds": round(max(ended), 1),
     }

@@ -8,6 +8,7 @@ from dom0.daemon import Daemon, ask_at_once, serving
 from dom0.guest import Guest, created
 
 GUESTS = ("smoke",)
+CPUS = 1
 
 # The same as in tests/lab/guest/smoke.c.
 _ANNOUNCED, _STORED, _UNLINKED, _REUSED, _RELINKED, _DESTROYED, _FREED = range(1, 8)

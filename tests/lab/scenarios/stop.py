@@ -6,6 +6,7 @@ from dom0.guest import created
 from dom0.libxen import DeviceModel
 
 GUESTS = ("stop",)
+CPUS = 1
 
 # The same as in tests/lab/guest/stop.c.
 _ANNOUNCED, _FINISHED = 1, 2
