@@ -41,7 +41,7 @@ _PROGRESS_LINE = re.compile(rb"(\(d\d+\) )?\[lab\] ([^\r\n]*)")
 
 @dataclass(frozen=True)
 class Disks:
-    """The disks of a boot. dom0 starts from `root`, where what it writes is lost; it reads `lab`, and writes `result`."""
+    """The disks of a boot: dom0 starts from `root`, where what it writes is lost, reads `lab`, and writes `result`."""
 
     root: Path
     lab: Path
