@@ -275,6 +275,20 @@ def test_between_the_slices_of_a_rebuild_anything_may_happen() -> None:
     assert when > 3
 
 
+@pytest.mark.parametrize("sync", Sync)
+def test_a_submission_syncs_what_a_rebuild_has_begun(sync: Sync) -> None:
+    """The rebuild goes on between the slices of the sync, and creates tables that the sync then finds."""
+    for begun in range(40):
+        engine = Cut([SPACES[0]], sync=sync).make()
+        (space,) = engine.spaces
+        rebuilding = engine.rebuild.__wrapped__()
+        for _ in range(begun):
+            next(rebuilding, None)
+        for _ in engine.steps.sync(space):
+            next(rebuilding, None)
+        assert [*map(tuple, engine.mappings(space))] == MAPPED[SPACES[0]], begun
+
+
 def test_a_quiesce_ends_a_rebuild() -> None:
     cut = Cut()
     engine = cut.make()

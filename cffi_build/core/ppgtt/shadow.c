@@ -151,8 +151,7 @@ uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind)
         memset(xd_page(shadow, number), 0, XD_FRAME_SIZE);
     *table = (xd_table){.gfn = gfn,
                         .kind = (uint8_t)kind,
-                        .flags = leaf ? XD_TABLE_UNREAD | XD_TABLE_BLANK : XD_TABLE_UNREAD,
-                        .synced_in = shadow->submission};
+                        .flags = leaf ? XD_TABLE_UNREAD | XD_TABLE_BLANK : XD_TABLE_UNREAD};
     if (!(kind & XD_KIND_SPLIT))
         add_to_index(shadow, number);
     shadow->stale_tables++;
