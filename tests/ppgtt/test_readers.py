@@ -98,7 +98,7 @@ def encoded(value: object) -> None:
 
 
 READERS: dict[str, Callable[[WholeEngine], object]] = {
-    "walk": lambda engine: encoded(LazyObject(report.walk(engine.steps, report.live(engine.steps), 0, sync=False))),
+    "walk": lambda engine: encoded(LazyObject(report.walk(engine.steps, lambda space: True, 0, sync=False))),
     "dump": lambda engine: encoded(LazyObject(report.dump(engine.steps, sync=False))),
     "audit": lambda engine: encoded(LazyObject(report.audit(engine.steps, sync=False))),
     "spaces": lambda engine: encoded(LazyList(report.spaces(engine.steps))),

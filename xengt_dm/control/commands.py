@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -159,8 +159,8 @@ def _flag(arguments: Arguments, name: str) -> bool:
     return value
 
 
-def _chosen(engine: Engine, arguments: Arguments) -> Iterator[Space]:
-    """The live spaces that ``mode`` and ``root`` leave. Raises UsageError or DataError if they leave none."""
+def _chosen(engine: Engine, arguments: Arguments) -> Callable[[Space], bool]:
+    """Which live spaces ``mode`` and ``root`` leave. Raises UsageError or DataError if they leave none."""
     mode, root = arguments.get("mode"), arguments.get("root")
     if mode not in (None, "l4", "l3"):
         raise UsageError('"mode" is "l4" or "l3"')
@@ -169,9 +169,14 @@ def _chosen(engine: Engine, arguments: Arguments) -> Iterator[Space]:
     def fits(space: Space) -> bool:
         return mode in (None, space.mode.value) and roots in (None, space.roots)
 
-    if (mode, roots) != (None, None) and not any(map(fits, engine.spaces)):
+    if roots is not None:
+        named = engine.space(roots)
+        found = named is not None and fits(named)
+    else:
+        found = mode is None or any(map(fits, engine.spaces_by_age))
+    if not found:
         raise DataError("no such address space is live; `spaces` lists those that are")
-    return filter(fits, report.live(engine))
+    return fits
 
 
 def _roots(root: object) -> tuple[int, ...] | None:
@@ -244,8 +249,8 @@ async def _quiesce(target: Target, arguments: Arguments) -> object:
             "paused, unpause it; then quiesce again",
         )
     if not done:
-        get_logger().info("quiesce.done", spaces=len(target.engine.spaces))
-    return {"state": "quiesced", "spaces": len(target.engine.spaces)}
+        get_logger().info("quiesce.done", spaces=target.engine.counters.spaces)
+    return {"state": "quiesced", "spaces": target.engine.counters.spaces}
 
 
 async def _resume(target: Target, arguments: Arguments) -> object:
@@ -261,8 +266,8 @@ async def _resume(target: Target, arguments: Arguments) -> object:
                 ErrorCode.HOST,
                 "still quiesced, because Xen lets no frame be protected; is the domain being saved or migrated?",
             )
-        get_logger().info("resume.done", spaces=len(target.engine.spaces))
-    return {"state": "serving", "spaces": len(target.engine.spaces)}
+        get_logger().info("resume.done", spaces=target.engine.counters.spaces)
+    return {"state": "serving", "spaces": target.engine.counters.spaces}
 
 
 def _stop(target: Target, arguments: Arguments) -> object:

@@ -75,7 +75,7 @@ async def _forget_deaths(instance: Instance) -> None:
 
 async def _take_up(instance: Instance) -> None:
     if not await instance.take_up():
-        get_logger().warning("state.not_rebuilt", spaces=len(instance.engine.spaces))
+        get_logger().warning("state.not_rebuilt", spaces=instance.engine.counters.spaces)
 
 
 async def _run(instance: Instance, control: Path, running: Running, recording: Recording, notifier: Notifier) -> None:

@@ -31,7 +31,7 @@ from xengt_dm.ppgtt import check
 from xengt_dm.ppgtt.guest_frames import MAX_MAPPED, GuestFrames
 from xengt_dm.ppgtt.ports import FrameMapper, Observer, Protector
 from xengt_dm.ppgtt.read import Audit, Mapping, Reader, Runs, Table
-from xengt_dm.ppgtt.space import LiveSpaces, Mode, Space, space_key
+from xengt_dm.ppgtt.space import LiveSpaces, Mode, Space, SpaceKey, sort_key, space_key
 from xengt_dm.ppgtt.stores import DROPPED_STORE, TableStores
 from xengt_dm.ppgtt.syncing import Synced, Syncer
 from xengt_dm.ppgtt.tree import Change, ShadowTree
@@ -108,8 +108,12 @@ class Engine:
 
     @property
     def spaces(self) -> list[Space]:
-        """The live spaces, sorted by mode, then roots."""
-        return sorted(self._spaces, key=lambda space: (space.mode.value, space.roots))
+        """The live spaces, sorted by :func:`.space.sort_key`; not while a guest is served, which may have many."""
+        return sorted(self._spaces, key=sort_key)
+
+    def space(self, key: SpaceKey) -> Space | None:
+        """The live space with these root addresses."""
+        return self._spaces.get(key)
 
     @property
     def spaces_by_age(self) -> list[Space]:
@@ -281,6 +285,7 @@ class Engine:
         self._tree.active = False
         for space in list(self._spaces):
             yield from self._tree.unshadow(space)
+            yield
         yield from self.frames.forget_all()
 
     def resume(self) -> Steps[None]:
@@ -311,6 +316,7 @@ class Engine:
         for space in list(self._spaces):
             if space.refs:
                 yield from self._syncer.sync_uncounted(space)
+                yield
 
     def settle(self) -> Steps[None]:
         """When there is time: stop keeping pages alive that the guest gave back."""
@@ -335,3 +341,4 @@ class Engine:
                 self._spaces.forget(space)
                 self.counters.spaces = len(self._spaces)
                 yield from self._tree.unshadow(space)
+                yield

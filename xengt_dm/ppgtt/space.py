@@ -93,6 +93,11 @@ class Space:
         return any(self.numbers[i] for i in range(self.count))
 
 
+def sort_key(space: Space) -> tuple[int, SpaceKey]:
+    """Sorts spaces by mode, L3 first, then by roots."""
+    return -space.count, space.roots
+
+
 class LiveSpaces:
     """The live spaces of a domain, in the order of their last submissions, the one submitted longest ago first.
 
