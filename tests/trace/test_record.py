@@ -16,7 +16,7 @@ from xengt_dm.ppgtt.space import Mode
 from xengt_dm.trace.ending import End, EndedError
 from xengt_dm.trace.events import Add, Dump, Event, Fill, GpuStore, Mmio, Remove, Store, Submit
 from xengt_dm.trace.memory import TraceMemory
-from xengt_dm.trace.record import Recorder
+from xengt_dm.trace.record import CATCH_UP, MOST_WAITING, Recorder
 
 NOTIFY = 0x78818
 FRAMES = 1024
@@ -32,10 +32,10 @@ class Out:
         self.failures: list[EndedError] = []
         self.registers: dict[int, int] = {}
 
-    def write(self, event: Event) -> None:
+    def write(self, event: Event, count: int = 1) -> None:
         if self.broken:
             raise self.broken
-        self.events.append(event)
+        self.events += [event] * count
 
     def write_page(self, gfn: int, before: bytes | None, after: bytes) -> None:
         for event in page_events(gfn, before, after):
@@ -265,3 +265,48 @@ def test_the_lines_of_a_page_make_it(gfn: int, before: list[int] | None, after: 
         found[first : first + count] = [event.value] * count
         end = event.gpa + 8 * count
     assert found == after
+
+
+def test_events_of_the_guest_wait_while_it_is_told_what_was_before() -> None:
+    out = Out()
+    recorder = out.recorder()
+    recorder.keep_waiting()
+    recorder.store(0, 8192, 8, 1)
+    recorder.note(Mmio(0x100, 4, 1), 3)
+    recorder.store(0, 8192, 8, 2)
+    recorder.flush()
+    recorder.note(Mmio(0x104, 4, 1))
+    assert out.events == [Mmio(0x100, 4, 1)] * 3 + [Mmio(0x104, 4, 1)]
+    assert recorder.catch_up()
+    recorder.flush()
+    assert out.events[4:] == [Store(8192, 8, 1), Store(8192, 8, 2)]
+    assert recorder.catch_up()
+    recorder.store(0, 8192, 8, 3)
+    recorder.flush()
+    assert out.events[6:] == [Store(8192, 8, 3)]
+
+
+def test_many_events_that_wait_are_written_in_slices_and_in_order() -> None:
+    out = Out()
+    recorder = out.recorder()
+    recorder.keep_waiting()
+    for value in range(2 * CATCH_UP):
+        recorder.store(0, 8192, 8, value)
+    assert not recorder.catch_up()
+    recorder.store(0, 8192, 8, 2 * CATCH_UP)
+    assert not recorder.catch_up()
+    assert recorder.catch_up()
+    recorder.flush()
+    assert [event.value for event in out.events if isinstance(event, Store)] == [*range(2 * CATCH_UP + 1)]
+
+
+def test_too_many_events_that_wait_end_it() -> None:
+    out = Out()
+    recorder = out.recorder()
+    recorder.keep_waiting()
+    for value in range(MOST_WAITING + 2):
+        recorder.store(0, 8192, 8, value)
+    assert [failure.end for failure in out.failures] == [End.QUEUE]
+    assert recorder.catch_up()
+    recorder.flush()
+    assert out.events == []

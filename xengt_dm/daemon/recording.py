@@ -39,6 +39,8 @@ from xengt_dm.vgpu.device import Vgpu, announcement
 
 #: The dump that a recording ends with; so its replay says what the shadows said then.
 LAST_DUMP: Final = "end"
+#: Announcements of one space that are told at once.
+REPEATED_AT_ONCE: Final = 1024
 #: How long the end of a recording waits for what was recorded to be written.
 STOP_SECONDS: Final = 10.0
 
@@ -100,6 +102,8 @@ class Recording:
         self._frame_limit = min(frame_limit, FRAME_LIMIT)
         self._clock = clock
         self._current: _Current | None = None
+        #: Whether what was before the recording is being told.
+        self._telling = False
         #: The name of the file that is being opened.
         self._opening: str | None = None
         self._note: Note = note or NoNote()
@@ -164,9 +168,12 @@ class Recording:
 
     def dump(self, name: str | int) -> Steps[None]:
         """Have the trace dump every space here. They are synced first, as its replay will do."""
+        while self._telling:
+            yield
         if self._current is not None and not self._engine.quiesced:
-            for space in self._engine.spaces:
+            for space in self._engine.spaces_by_age:
                 yield from self._engine.sync(space)
+                yield
             if self._current is not None:  # the syncs may have ended it
                 self._current.recorder.dump(name)
 
@@ -269,28 +276,45 @@ class Recording:
         self._current = _Current(file, writer, recorder, self._clock() + 60 * bounds.max_minutes)
         get_logger().info("record.started", file=file.name, max_mib=bounds.max_mib, max_minutes=bounds.max_minutes)
         self._bus.observe(recorder)
+        self._telling = True
         try:
             yield from self._tell_what_is(recorder)
         except BaseException:
             if self._current is not None:
                 self._end(None)
             raise
+        finally:
+            self._telling = False
 
     def _tell_what_is(self, recorder: Recorder) -> Steps[None]:
         """Record the registers and the live spaces, then what the engine has read, slice by slice.
 
-        Nothing comes between the first look at the bus and the spaces: an announcement is either among these or seen.
-        A store to a page that was not told of yet is recorded like any other; what the page holds comes later.
+        Nothing comes between the first look at the bus and the look at the spaces: an announcement is either among
+        these or seen. What is seen waits until all of these are told, since a guest may have announced thousands, and
+        each as often as it likes. A store to a page that was not told of yet is recorded like any other; what the page
+        holds comes later.
         """
+        recorder.keep_waiting()
         ips = self._device.read(reg.GAMW_ECO_DEV_RW_IA, 4)
-        pdps = [(reg.PDP0 + 8 * n, 8, self._device.read(reg.PDP0 + 8 * n, 8)) for n in range(reg.PDP_COUNT)]
-        writes = [(reg.GAMW_ECO_DEV_RW_IA, 4, ips)]
-        for space in self._engine.spaces:
-            writes += announcement(space.mode, space.roots) * space.refs
-        for offset, size, value in [*writes, *pdps]:
-            recorder.note(Mmio(offset, size, value))
-        self._engine.observe(recorder)
-        yield from self._engine.tell_all()
+        pdps = [Mmio(reg.PDP0 + 8 * n, 8, self._device.read(reg.PDP0 + 8 * n, 8)) for n in range(reg.PDP_COUNT)]
+        spaces = [(space.mode, space.roots, space.refs) for space in self._engine.spaces_by_age]
+        recorder.note(Mmio(reg.GAMW_ECO_DEV_RW_IA, 4, ips))
+        for mode, roots, refs in spaces:
+            *writes, notification = (Mmio(*write) for write in announcement(mode, roots))
+            for each in writes:
+                recorder.note(each)
+            for told in range(0, refs, REPEATED_AT_ONCE):
+                recorder.note(notification, min(REPEATED_AT_ONCE, refs - told))
+                yield
+                if self._current is None or self._current.recorder is not recorder:
+                    return  # it has ended by itself
+        for each in pdps:
+            recorder.note(each)
+        while not recorder.catch_up():
+            yield
+        if self._current is not None and self._current.recorder is recorder:
+            self._engine.observe(recorder)
+            yield from self._engine.tell_all()
 
     def _end_by_itself(self, error: EndedError) -> None:
         outcome = self._end(error)

@@ -21,6 +21,8 @@ UNSYNCED: int = lib.XD_TABLE_UNSYNCED
 #: What one slice handles at most: entries of a directory, and so tables that are created; frames that are protected or
 #: resynced.
 SLICE: int = lib.XD_SLICE
+#: Tables of a slice while an observer copies the page of each.
+OBSERVED_SLICE = SLICE // 4
 
 
 class LeafTables:
@@ -44,6 +46,11 @@ class LeafTables:
         self.resyncing: CData = ffi.new("xd_resync *")
         self._gfns: CData = self.resyncing.gfns
         self._errors: CData = self.resyncing.errors
+
+    @property
+    def slice_size(self) -> int:
+        """How many tables a slice of work may read now."""
+        return SLICE if self.observer is None else OBSERVED_SLICE
 
     def update(self, number: int) -> Steps[None] | None:
         """Update a leaf table from the guest's page. Returns None if that is done, or steps that do the rest."""
@@ -104,14 +111,15 @@ class LeafTables:
         return True
 
     def resync(self, leaves: CData, count: int) -> Steps[None]:
-        """Write-protect the unsynced ones among these leaf tables again, then update all of them; SLICE at a time.
+        """Write-protect the unsynced ones among these leaf tables again, then update all of them; a slice at a time.
 
         ``leaves`` is ``uint32_t *``.
         """
-        for start in range(0, count, SLICE):
+        size = self.slice_size
+        for start in range(0, count, size):
             if start:
                 yield
-            if unread := self.resync_now(leaves + start, min(SLICE, count - start)):
+            if unread := self.resync_now(leaves + start, min(size, count - start)):
                 yield from self.read(*self.take_unread(unread))
 
     def resync_now(self, leaves: CData, count: int) -> int:
@@ -145,11 +153,11 @@ class LeafTables:
             yield
 
     def tell_all(self) -> Steps[None]:
-        """Tell the observer what the page of each table says now; SLICE tables a slice."""
+        """Tell the observer what the page of each table says now."""
         number = 1
         while number <= self.pointer.used and self.observer is not None:
-            for i in range(SLICE):
+            for i in range(OBSERVED_SLICE):
                 self._numbers[i] = number + i
-            self.show_pages(self.observer, self._numbers, min(SLICE, self.pointer.used + 1 - number))
-            number += SLICE
+            self.show_pages(self.observer, self._numbers, min(OBSERVED_SLICE, self.pointer.used + 1 - number))
+            number += OBSERVED_SLICE
             yield

@@ -240,16 +240,18 @@ class ShadowTree:
         shadow = self.pointer
         epoch = shadow.epoch
         there = self.room >= ENTRIES or (yield from self._in_steps(number, 0, LAST, change, created, ONLY_ROOM))
-        for first in range(0, ENTRIES, SLICE):
+        size = self.leaves.slice_size
+        for first in range(0, ENTRIES, size):
             if first:
                 yield
             if not there:
                 break
             if self._is_pointless(number):
                 return
-            result = self._slice(number, first, first + SLICE - 1, change, created, told=first > 0)
+            last = first + size - 1
+            result = self._slice(number, first, last, change, created, told=first > 0)
             if result > CREATED or shadow.first_unreferenced:
-                there = yield from self._settle(result, number, first, first + SLICE - 1, change, created)
+                there = yield from self._settle(result, number, first, last, change, created)
         lib.xd_directory_checked(shadow, number, epoch)
 
     def _is_pointless(self, number: int) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from queue import SimpleQueue
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.trace.ending import End, EndedError
@@ -63,9 +63,23 @@ class PageLines:
         return data
 
 
+#: Lines, and the three fields of each page. An object for each page would have the garbage collector look at thousands
+#: of them at once, which takes the serving thread milliseconds.
+_Items: TypeAlias = list[str | int | bytes | None]
+
+
 class _Batch(NamedTuple):
-    items: list[str | PageChange]
+    items: _Items
     size: int
+
+    def parts(self) -> Iterator[str | PageChange]:
+        """Yields lines and pages in order."""
+        items = iter(self.items)
+        for item in items:
+            if isinstance(item, str):
+                yield item
+            else:
+                yield PageChange(cast(int, item), cast("bytes | None", next(items)), cast(bytes, next(items)))
 
 
 class _Close(NamedTuple):
@@ -84,7 +98,7 @@ class BackgroundWriter:
     def __init__(self, writer: TraceWriter, queue_bytes: int = QUEUE_BYTES) -> None:
         self._writer = writer
         self._limit = queue_bytes
-        self._items: list[str | PageChange] = []
+        self._items: _Items = []
         self._collected = 0
         #: Bytes handed over; only the caller's thread changes it. Bytes written; only the other thread does.
         self._given = self._taken = 0
@@ -114,14 +128,18 @@ class BackgroundWriter:
         """Why the thread stopped writing before it was told to."""
         return self._error
 
-    def write(self, event: Event) -> None:
-        """Adds an event. Raises EndedError if nothing more is written, as the next two methods do."""
-        line = event.line() + "\n"
-        self._add(line, len(line))
+    def write(self, event: Event, count: int = 1) -> None:
+        """Adds an event, so many times. Raises EndedError if nothing more is written, as the next two methods do."""
+        lines = (event.line() + "\n") * count
+        self._make_room(len(lines))
+        self._items.append(lines)
+        self._flush_if_full()
 
     def write_page(self, gfn: int, before: bytes | None, after: bytes) -> None:
         """Adds stores that turn the content of a frame into ``after``. None: the content before is not known."""
-        self._add(PageChange(gfn, before, after), PAGE_SIZE)
+        self._make_room(PAGE_SIZE)
+        self._items += gfn, before, after
+        self._flush_if_full()
 
     def flush(self) -> None:
         """Hands over what was collected."""
@@ -148,13 +166,14 @@ class BackgroundWriter:
         """Waits for the file to be closed; False if it is not by then. Any thread may call this."""
         return self._finished.wait(seconds)
 
-    def _add(self, item: str | PageChange, size: int) -> None:
+    def _make_room(self, size: int) -> None:
         if self._error is not None:
             raise self._error
         if self._given + self._collected - self._taken + size > self._limit:
             raise EndedError(End.QUEUE)
-        self._items.append(item)
         self._collected += size
+
+    def _flush_if_full(self) -> None:
         if self._collected >= BATCH_BYTES:
             self.flush()
 
@@ -181,7 +200,7 @@ class BackgroundWriter:
         lines = PageLines(BATCH_BYTES // PAGE_SIZE + 1)
         while not isinstance(batch := self._queue.get(), _Close):
             parts: list[bytes] = []
-            for kind, group in groupby(batch.items, type):
+            for kind, group in groupby(batch.parts(), type):
                 if kind is str:
                     parts.append("".join(cast("Iterator[str]", group)).encode())
                 else:

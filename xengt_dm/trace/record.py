@@ -20,6 +20,7 @@ holds the store to page 3 back. The engine reads page 7. The recorder writes fil
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
@@ -43,6 +44,9 @@ from xengt_dm.units import PAGE_SIZE, CData
 
 #: Chunks of frames with holes that are kept track of. 65,536 chunks are 128 GiB, and take 16 MiB.
 HOLED_CHUNKS: Final = 65536
+#: Events of the guest that may wait for :meth:`Recorder.catch_up`, and how many of them one call writes.
+MOST_WAITING: Final = 65536
+CATCH_UP: Final = 128
 
 
 class SpaceMode(Protocol):
@@ -58,7 +62,7 @@ class Sink(Protocol):
     No method waits. Each raises EndedError if nothing more is written.
     """
 
-    def write(self, event: Event) -> None: ...
+    def write(self, event: Event, count: int = 1) -> None: ...
 
     def write_page(self, gfn: int, before: bytes | None, after: bytes) -> None: ...
 
@@ -95,6 +99,8 @@ class Recorder:
         self._ended = ended
         self._broken = False
         self._held: list[Event] = []
+        #: Events of the guest that come after what is being told of before; None if nothing is.
+        self._waiting: deque[Event] | None = None
         self._memory = memory or TraceMemory(os.urandom(16))
         #: By the first gfn of a chunk: its holes, one bit a frame. A chunk that is not here has none.
         self._holes: dict[int, int] = {}
@@ -156,10 +162,28 @@ class Recorder:
 
     # Called by whoever records
 
-    def note(self, event: Event) -> None:
-        """Writes an event that neither the bus nor the engine reports. What is read from here on comes after it."""
+    def keep_waiting(self) -> None:
+        """Writes the guest's events from here on after those that :meth:`note` is called with, by :meth:`catch_up`."""
+        self._waiting = deque()
+
+    def catch_up(self) -> bool:
+        """Writes some of the events that wait. Returns whether none is left; then none will wait any more."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return True
+        for _ in range(min(CATCH_UP, len(waiting))):
+            self._hold(waiting.popleft())
+        if waiting:
+            self._waiting = waiting
+        return not waiting
+
+    def note(self, event: Event, count: int = 1) -> None:
+        """Writes an event that neither the bus nor the engine reports, so many times.
+
+        What is read from here on comes after it.
+        """
         self._hold()
-        self._write(event)
+        self._write(event, count)
 
     def dump(self, name: DumpId) -> None:
         """Writes a dump of all spaces. The caller must sync them first, so that the engine has read everything."""
@@ -174,12 +198,18 @@ class Recorder:
 
     def _hold(self, *events: Event) -> None:
         """Writes the events that were held back, which have taken effect, and holds ``events`` back."""
+        if self._waiting is not None:
+            self._waiting.extend(events)
+            if len(self._waiting) > MOST_WAITING:
+                self._waiting = None
+                self._end(EndedError(End.QUEUE))
+            return
         held, self._held = self._held, [*events]
         for event in held:
             self._write(event)
 
-    def _write(self, event: Event) -> None:
-        self._guarded(lambda: self._sink.write(event))
+    def _write(self, event: Event, count: int = 1) -> None:
+        self._guarded(lambda: self._sink.write(event, count))
 
     def _guarded(self, call: Callable[[], None]) -> None:
         if self._broken:
