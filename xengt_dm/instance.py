@@ -29,9 +29,10 @@ from xengt_dm.errors import DomainGoneError
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
+from xengt_dm.ioreq.foreign import is_foreign
 from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.loop import ROUND_SECONDS, ROUNDS_SECONDS, ServeLoop
-from xengt_dm.ioreq.ranges import Range, RangeRecord, RangesRegion
+from xengt_dm.ioreq.ranges import Range, RangeKind, RangeRecord, RangesRegion
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach, left_server
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Engine, Sync
@@ -281,6 +282,11 @@ def open_instance(
         make_traps = write_traps[port.write_trap]  # refused here, where Xen does not show every store
         left = left_server(port, record)
         found = find_state(store, left, Capacities(port.frame_limit, settings.max_spaces))
+        if left is not None and not found.kept and not record.certain:
+            bar0 = Range(RangeKind.MEMORY, settings.bar0, settings.bar0 + BAR0_SIZE - 1)
+            if is_foreign(port, left, next(iter(left_ranges() or [bar0]))):
+                found = found._replace(problem=f"ioreq server {left}, which is on record, is not ours")
+                left = None
         state = found.state
         if found.problem is not None:
             stats.counters.refused_states += 1

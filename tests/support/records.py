@@ -10,6 +10,8 @@ from xengt_dm.ioreq.ranges import Range
 class IdRecord:
     """The id of a server."""
 
+    certain = True
+
     def __init__(self, server: int | None = None) -> None:
         self.server = server
 

@@ -154,7 +154,7 @@ def give_back(port: DomainPort, directory: Path) -> Iterator[str]:
     from xengt_dm.run_dir.ranges import RangesFile
     from xengt_dm.state.file import open_state
 
-    record, older = ServerIdFile(directory), RangesFile(directory)
+    record, older = ServerIdFile(directory, checked=True), RangesFile(directory)
     # Where a daemon without a state had its BAR0: at another address it could be in the way of a device of QEMU's.
     bars = [each.first for each in older.read() or [] if each.kind is RangeKind.MEMORY]
     settings = Settings(bar0=bars[0]) if bars else Settings()

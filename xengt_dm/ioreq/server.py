@@ -31,7 +31,13 @@ from xengt_dm.units import CData
 
 
 class IdRecord(Protocol):
-    """The record of the server's id for a successor. Methods that write raise OSError."""
+    """The record of the server's id for a successor. Methods that write raise OSError.
+
+    ``certain``: what is read is of this domain, and not of an earlier one with the same id.
+    """
+
+    @property
+    def certain(self) -> bool: ...
 
     def read(self) -> int | None:
         """Returns the recorded id, or None if there is none."""
@@ -43,6 +49,8 @@ class IdRecord(Protocol):
 
 class NoIdRecord:
     """An :class:`IdRecord` that records nothing, for a server that no successor will adopt."""
+
+    certain = True
 
     def read(self) -> int | None:
         return None

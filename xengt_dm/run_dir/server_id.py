@@ -5,7 +5,8 @@ destroyed. It holds one line: the id as a decimal number and, where it is known,
 
 Xen gives the same id to another domain after 32,751 more domains, or at once to a domain that asks for it. A record
 that was left behind would then name a server of the new domain, which may be QEMU's. So a record with the uuid of
-another domain is ignored.
+another domain is ignored. One without a uuid is believed if the server is that of no other device model, as far as
+:func:`xengt_dm.ioreq.foreign.is_foreign` can tell.
 """
 
 from __future__ import annotations
@@ -30,9 +31,16 @@ class ServerIdFile:
     :meth:`write` replaces the file in one step, so a reader finds the whole record or no file.
     """
 
-    def __init__(self, directory: Path, uuid: str | None = None) -> None:
+    def __init__(self, directory: Path, uuid: str | None = None, *, checked: bool = False) -> None:
+        """``checked``: the caller knows that the record is of the domain."""
         self._path = directory / "server-id"
         self._uuid = uuid
+        self._checked = checked
+
+    @property
+    def certain(self) -> bool:
+        """See :class:`xengt_dm.ioreq.server.IdRecord`: the record has the domain's uuid."""
+        return self._checked or (self._uuid is not None and self._record()[1] == self._uuid)
 
     def read(self) -> int | None:
         """Returns the recorded id.
