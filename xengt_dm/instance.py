@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -70,8 +69,7 @@ WRITE_TRAPS: Final[Mapping[WriteTrap, TrapsMaker]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(NamedTuple):
     """What one device model is to be. ``bar0`` is a gpa, a multiple of its size, outside the domain's RAM.
 
     ``max_tables``: the quota of shadow tables. ``max_spaces``: how many address spaces may be live at once.
@@ -106,8 +104,7 @@ class Settings:
     def continued(self, state: State) -> Settings:
         """These, but with what a guest and an operator have seen of the instance that left ``state``."""
         life = state.life
-        return replace(
-            self,
+        return self._replace(
             bar0=life.bar0,
             generation=life.generation,
             sync=Sync.RELAXED if life.relaxed else Sync.STRICT,
@@ -121,22 +118,33 @@ class Settings:
         life.max_tables, life.max_mapped_chunks = self.max_tables, self.max_mapped_chunks
 
 
-@dataclass(frozen=True, slots=True)
 class Instance:
-    """A device model at work."""
+    """A device model at work. ``found``: the state, and whether a predecessor left it."""
 
-    settings: Settings
-    server: IoreqServer
-    traps: WriteTraps
-    engine: Engine
-    device: Vgpu
-    bus: Bus
-    bar0: Bar
-    loop: ServeLoop
-    stats: StatsPage
-    #: The state, and whether a predecessor left it.
-    found: Found
-    _one_at_a_time: trio.Lock = field(default_factory=trio.Lock)
+    def __init__(
+        self,
+        settings: Settings,
+        server: IoreqServer,
+        traps: WriteTraps,
+        engine: Engine,
+        device: Vgpu,
+        bus: Bus,
+        bar0: Bar,
+        loop: ServeLoop,
+        stats: StatsPage,
+        found: Found,
+    ) -> None:
+        self.settings: Final = settings
+        self.server: Final = server
+        self.traps: Final = traps
+        self.engine: Final = engine
+        self.device: Final = device
+        self.bus: Final = bus
+        self.bar0: Final = bar0
+        self.loop: Final = loop
+        self.stats: Final = stats
+        self.found: Final = found
+        self._one_at_a_time = trio.Lock()
 
     @property
     def life(self) -> Life:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import adoption, build, memory, metrics, neighbours, replaying, stores, structure, sync
+from tests.bench import adoption, build, memory, metrics, neighbours, replaying, start, stores, structure, sync
 from tests.bench.measure import Figure, table
 
 BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
@@ -22,6 +22,7 @@ BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "metrics": metrics.run,
     "neighbours": neighbours.run,
     "adoption": adoption.run,
+    "start": start.run,
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -11,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from xengt_dm.config.files import read_file
-from xengt_dm.config.toml import key_lines
+from xengt_dm.config.toml import read_document
+from xengt_dm.config.toml_text import key_lines
 from xengt_dm.errors import ConfigError
 
 #: What tomllib refuses with another error than its own, or takes long for, within the limit of a line and beyond it.
@@ -113,6 +116,55 @@ def test_lines_of_keys() -> None:
     )
     tomllib.loads(text)
     assert key_lines(text) == {"a": 2, "b.c": 3, "d": 7, "s.t.u.f": 12, "s.t.u.h.i": 14, "v.w": 16}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# a comment\n\n[log]\n  # another\n[shadow]\n",
+        "[log]\n[log]\n",
+        "[log] # comment\n",
+        "[ log ]\n",
+        "[[log]]\n",
+        "[]\n",
+        "[l\u00f6g]\n",
+        "[log.level]\n",
+        "[a]\n[a.b]\n",
+        "# \u00e9 \u3042\n",
+        "# \a\n",
+        "# tab\t.\n",
+        "# \x7f\n",
+        "#\r\n",
+        "#\r",
+        "\t\n",
+        "\f\n",
+        "\ufeff# mark\n",
+        "x\n",
+        "\x85\n",
+        "# \x85\n",
+        "# \u2028x = 1\n",
+    ],
+)
+def test_a_file_without_keys_is_read_as_tomllib_reads_it(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(text.encode())
+    try:
+        expected = tomllib.loads(text.replace("\r\n", "\n"))
+    except tomllib.TOMLDecodeError:
+        with pytest.raises(ConfigError, match="not TOML"):
+            read_document(path)
+    else:
+        assert read_document(path) == (expected, {})
+
+
+def test_the_installed_file_is_read_without_tomllib() -> None:
+    """Sources: etc/xengt-dm.toml and debian/xengt-dm.install. Every start of an instance reads it."""
+    example = Path(__file__).parents[2] / "etc" / "xengt-dm.toml"
+    read = "import sys, pathlib; from xengt_dm.config.files import read_file"
+    code = f"{read}; print(read_file(pathlib.Path(sys.argv[1])), 'tomllib' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code, example], capture_output=True, text=True, check=True).stdout
+    assert said == "[] False\n"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from xengt_dm.cli import start
 from xengt_dm.cli.options import name_of
 from xengt_dm.config.files import assign
 from xengt_dm.errors import DomainGoneError, ExitCode, HostError, UsageError
-from xengt_dm.service import instances
+from xengt_dm.service import instances, launched
 from xengt_dm.service.instances import InstanceError, Spawner, Systemd
 
 WRAPPER = Path(__file__).resolve().parents[2] / "etc" / "xl" / "qemu-wrapper"
@@ -240,12 +240,12 @@ def test_a_unit_started_by_hand_takes_no_options_of_another_domain() -> None:
     words = "--set shadow.mode=relaxed --set device.fences=4"
     sets = ("log.level=debug", "shadow.mode=relaxed", "device.fences=4")
     environment = {"XENGT_OPTIONS": words, "XENGT_UUID": UUID}
-    assert instances.own_settings(sets, OTHER, environment) == ("log.level=debug",)
-    assert instances.own_settings(sets, UUID, environment) == sets
-    assert instances.own_settings(sets, None, environment) == sets
-    assert instances.own_settings(sets, OTHER, {"XENGT_OPTIONS": words}) == sets
-    assert instances.own_settings(sets, OTHER, {}) == sets
-    assert instances.own_settings(("a=1",), OTHER, environment) == ("a=1",)
+    assert launched.own_settings(sets, OTHER, environment) == ("log.level=debug",)
+    assert launched.own_settings(sets, UUID, environment) == sets
+    assert launched.own_settings(sets, None, environment) == sets
+    assert launched.own_settings(sets, OTHER, {"XENGT_OPTIONS": words}) == sets
+    assert launched.own_settings(sets, OTHER, {}) == sets
+    assert launched.own_settings(("a=1",), OTHER, environment) == ("a=1",)
 
 
 def test_options_that_a_unit_would_read_otherwise(launch: Path) -> None:

@@ -73,7 +73,13 @@ def import_everything() -> None:
     for name in (
         "xengt_dm.cli.run",
         "xengt_dm.daemon.main",
+        "xengt_dm.daemon.reload",
+        "xengt_dm.service.launched",
+        "xengt_dm.service.limits",
+        "xengt_dm.service.sandbox",
         "xengt_dm.hypervisor.sim.port",
+        "xengt_dm.trace.background",
+        "xengt_dm.trace.record",
         "xengt_dm.trace.write",
         "trio._core._generated_io_epoll",
         "encodings.idna",

@@ -10,23 +10,12 @@ from typing import Any, TypeVar
 import click
 
 from xengt_dm.cli.notice import notice
+from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.cli.types import Domid
 from xengt_dm.control.client import ask
 from xengt_dm.control.protocol import ControlError
-from xengt_dm.run_dir.directory import DEFAULT_BASE
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def run_dir_option(function: F) -> F:
-    return click.option(
-        "--run-dir",
-        "base",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=DEFAULT_BASE,
-        show_default=True,
-        help="Where the daemons keep their sockets.",
-    )(function)
 
 
 def domid_option(function: F) -> F:

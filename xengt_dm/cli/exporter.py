@@ -10,7 +10,7 @@ from types import FrameType
 
 import click
 
-from xengt_dm.cli.client import run_dir_option
+from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.errors import HostError
 from xengt_dm.log.log import configure, get_logger
 

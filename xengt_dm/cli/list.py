@@ -12,7 +12,8 @@ import click
 
 from xengt_dm import __version__
 from xengt_dm.cli import formatting
-from xengt_dm.cli.client import json_option, run_dir_option
+from xengt_dm.cli.client import json_option
+from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.control.answers import check_status
 from xengt_dm.control.client import ForbiddenError, NotRunningError, SilentError, ask
 from xengt_dm.control.protocol import ControlError

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import click
 
 from xengt_dm.cli import errors
-from xengt_dm.cli.client import domid_option, run_dir_option
+from xengt_dm.cli.client import domid_option
 from xengt_dm.cli.formatting import count
+from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.control.client import NotRunningError, ask
 from xengt_dm.control.protocol import ControlError
 from xengt_dm.errors import BusyError, ExitCode, HostError

@@ -5,28 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from xengt_dm.cli.client import run_dir_option
 from xengt_dm.cli.options import check_name, config_dir_option, name_of, set_option, settings_of, uuid_of
+from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.cli.types import Domid
 from xengt_dm.config.files import Assignment
 from xengt_dm.config.keys import KEYS, Key, show
 from xengt_dm.config.merge import load
 from xengt_dm.config.values import WrongError, from_text
-from xengt_dm.daemon.main import run
-from xengt_dm.daemon.recording import open_trace_file
-from xengt_dm.daemon.reload import Running
+from xengt_dm.deferred import defer, importing
 from xengt_dm.errors import ExitCode, UsageError
-from xengt_dm.hypervisor.port import DomainPort
-from xengt_dm.log import log
-from xengt_dm.run_dir.directory import open_directory
-from xengt_dm.service import limits, sandbox
-from xengt_dm.service.backoff import waiting_after_failure
-from xengt_dm.service.instances import own_settings
-from xengt_dm.service.notify import Notifier
+
+if TYPE_CHECKING:
+    from xengt_dm.hypervisor.port import DomainPort
 
 #: Options that are short for --set of a key.
 SHORT: Final = {
@@ -101,6 +95,18 @@ def command(
 
     With --sim neither Xen nor root is needed, and the daemon stays the user that started it.
     """
+    # Imported here: completion and help need none of it, and what a daemon imports counts (docs/performance.md).
+    with importing():
+        defer()
+        from xengt_dm.daemon.main import run
+        from xengt_dm.daemon.reload import Running
+        from xengt_dm.log import log
+        from xengt_dm.run_dir.directory import open_directory
+        from xengt_dm.service import limits, sandbox
+        from xengt_dm.service.backoff import waiting_after_failure
+        from xengt_dm.service.launched import own_settings
+        from xengt_dm.service.notify import Notifier
+
     with closing(Notifier()) as notifier, ExitStack() as stack:
         if backoff:
             stack.enter_context(waiting_after_failure(notifier))
@@ -115,8 +121,7 @@ def command(
         running = Running(config, lambda: load(config_dir, name, options))
         limit = config.integer("domain.frame_limit") or None
         port: DomainPort
-        if sim is None:
-            # Imported here, because the Xen libraries may be missing and then the error is about that.
+        if sim is None:  # the Xen libraries may be missing, and then the error is about that
             from xengt_dm.hypervisor.xen.port import XenPort
 
             port = stack.enter_context(closing(XenPort(domid, frame_limit=limit, restrict=True)))
@@ -125,7 +130,11 @@ def command(
 
             port = sim_port = stack.enter_context(closing(SimPort(sim, domid, frame_limit=limit)))
             uuid = sim_port.uuid
-        file = None if record is None else open_trace_file(record)
+        file = None
+        if record is not None:
+            from xengt_dm.daemon.recording import open_trace_file
+
+            file = open_trace_file(record)
         if sim is None:  # one of a sim has no power over another domain, and the sim is this user's
             sandbox.enter(domid, open_directory(base, domid))
         return run(port, running, base, notifier, file, uuid, backoff=backoff)

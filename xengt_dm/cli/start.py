@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from xengt_dm.cli.client import domid_option, run_dir_option
+from xengt_dm.cli.client import domid_option
+from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.control.client import NotRunningError, ask
 from xengt_dm.errors import HostError
 
@@ -57,7 +58,7 @@ def _check_launch(domid: int) -> None:
 
     `create` hands them down in the environment of xl, for a wrapper in QEMU's place to come here with.
     """
-    from xengt_dm.service import domains, instances
+    from xengt_dm.service import domains, instances, launched
     from xengt_dm.xenstore import XenStore
 
     try:
@@ -65,7 +66,7 @@ def _check_launch(domid: int) -> None:
             uuid = domains.uuid_of(store, domid)
     except HostError:
         uuid = None
-    words = os.environ.get(instances.VARIABLE, "").split()
+    words = os.environ.get(launched.VARIABLE, "").split()
     if words:
         instances.remember_words(domid, words, uuid=uuid)
     elif uuid is not None:

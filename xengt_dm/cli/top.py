@@ -16,8 +16,9 @@ from typing import Any, Final
 import click
 
 from xengt_dm.cli import formatting
-from xengt_dm.cli.client import json_option, run_dir_option
+from xengt_dm.cli.client import json_option
 from xengt_dm.cli.list import instances
+from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.cli.screen import BOLD, PLAIN, REVERSE, Screen
 from xengt_dm.cli.types import Domid, Integer, Seconds
 

@@ -9,8 +9,9 @@ from typing import Any, Final, NamedTuple
 
 import click
 
-from xengt_dm.cli.client import json_option, run_dir_option
+from xengt_dm.cli.client import json_option
 from xengt_dm.cli.notice import notice
+from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.cli.start import starter_of
 from xengt_dm.cli.types import Domid
 from xengt_dm.control import client as control_client

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import trio
 
-from xengt_dm.cli.client import run_dir_option
 from xengt_dm.cli.options import config_dir_option
+from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.log import log
 from xengt_dm.run_dir.directory import instance_domids, remove_directory
 from xengt_dm.service import instances

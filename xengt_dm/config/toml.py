@@ -1,17 +1,15 @@
-"""TOML as a document and the lines of its keys, or words that say why a file is none.
+"""A configuration file as a TOML document and the lines of its keys, or words that say why it is none.
 
 A running daemon reads its files again in the process that serves the guest. So reading must end in bounded time for any
 content: the size of a file and of a line are limited, because tomllib takes time quadratic in the parts of a dotted
-key, and whatever tomllib raises (RecursionError for deep nesting, ValueError for numbers of thousands of digits) is an
-error in the file.
+key. A file that gives no key a value, as the one that the package installs, is read without tomllib, which takes longer
+to import than such a file to read.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
-import tomllib
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +20,6 @@ from xengt_dm.printable import printable
 SIZE_LIMIT: Final = 1 << 16
 #: Bytes in one line.
 LINE_LIMIT: Final = 1000
-#: How tomllib begins what it says of a key or a section that the document has already.
-_TWICE: Final = ("Cannot overwrite a value", "Cannot declare")
 
 
 def read_document(path: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
@@ -42,16 +38,29 @@ def read_document(path: Path) -> tuple[dict[str, Any], dict[str, int]] | None:
     for number, line_text in enumerate(data.split(b"\n"), 1):
         if len(line_text) > LINE_LIMIT:
             raise ConfigError(f"{path}:{number}: a line of more than {LINE_LIMIT} bytes; is it the right file?")
-    try:
-        return tomllib.loads(text), key_lines(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f"{path}:{_line_of(error, text)}: not TOML: {printable(str(error))}{_hint(error, text)}"
-        ) from None
-    except RecursionError:
-        raise ConfigError(f"{path}: not TOML that can be read: nested too deeply") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not TOML that can be read: {printable(str(error))}") from None
+    document = _without_keys(text)
+    if document is not None:
+        return document, {}
+    from xengt_dm.config.toml_text import parse
+
+    return parse(path, text)
+
+
+def _without_keys(text: str) -> dict[str, Any] | None:
+    """The document of comments and plain section heads. None for every other text, and for one that may be no TOML."""
+    document: dict[str, Any] = {}
+    for line in text.split("\n"):
+        stripped = line.strip(" ")
+        if not stripped:
+            continue
+        if stripped[0] == "[" and stripped[-1] == "]":
+            name = stripped[1:-1]
+            if not (name.isascii() and name.isalpha()) or name in document:
+                return None
+            document[name] = {}
+        elif stripped[0] != "#" or not stripped.isprintable():
+            return None
+    return document
 
 
 def _read(path: Path) -> bytes | None:
@@ -73,58 +82,3 @@ def _read(path: Path) -> bytes | None:
     if len(data) > SIZE_LIMIT:
         raise ConfigError(f"{path}: more than {SIZE_LIMIT} bytes; is it the right file?")
     return data
-
-
-def _line_of(error: tomllib.TOMLDecodeError, text: str) -> int:
-    told = re.search(r"\(at line (\d+), ", str(error))
-    return int(told[1]) if told else text.count("\n", 0, len(text.rstrip("\n"))) + 1
-
-
-def _hint(error: tomllib.TOMLDecodeError, text: str) -> str:
-    if text.startswith("\ufeff"):
-        return "; it begins with a byte order mark"
-    return "; the key or section is there twice" if str(error).startswith(_TWICE) else ""
-
-
-_PIECE: Final = re.compile(
-    r"""
-    (?P<string>\"\"\"(?:[^"\\]|\\.|"(?!\"\"))*"{3,5} | '''(?:[^']|'(?!''))*'{3,5} | "(?:[^"\\\n]|\\.)*" | '[^'\n]*')
-    | (?P<comment>\#[^\n]*)
-    | (?P<end>\n)
-    | (?P<open>[\[{])
-    | (?P<close>[\]}])
-    | (?P<equals>=)
-    | (?P<space>[ \t\r]+)
-    | (?P<word>[^\s"'#\[\]{}=]+)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-
-
-def key_lines(text: str) -> dict[str, int]:
-    """The line of each dotted name in a good document, the first if there are several; tomllib does not tell.
-
-    Takes time linear in the length of the text.
-    """
-    found: dict[str, int] = {}
-    section = ""
-    line = first_line = 1
-    head: list[str] = []
-    depth, in_value = 0, False
-    for match in _PIECE.finditer(text + "\n"):
-        kind, piece = match.lastgroup, match[0]
-        if kind == "end" and (not in_value or depth == 0):
-            if in_value:
-                found.setdefault(section + "".join(head), first_line)
-            elif head:
-                section = "".join(head) + "."
-            head, depth, in_value = [], 0, False
-        elif kind == "equals":
-            in_value = True
-        elif in_value:
-            depth += (kind == "open") - (kind == "close")
-        elif kind in ("word", "string"):
-            first_line = line if not head else first_line
-            head.append(piece.strip("\"'"))
-        line += piece.count("\n")
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Final
 
@@ -25,6 +24,8 @@ def find_key(name: str, keys: Mapping[str, Key]) -> Key:
     for key in keys.values():
         if name == key.name or name.removeprefix(f"{key.section}.") in key.aliases:
             return key
+    import difflib  # only a mistake needs it
+
     name = name[:NAME_LIMIT]
     near = difflib.get_close_matches(name, keys, n=1, cutoff=0.6)
     if not near:

@@ -19,9 +19,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import trio
 
@@ -45,8 +44,7 @@ VA_LIMIT: Final = 1 << 48
 Arguments = Mapping[str, object]
 
 
-@dataclass(frozen=True)
-class Target:
+class Target(NamedTuple):
     """The daemon that the commands act on.
 
     ``stop`` has it end once the answer is out. ``started``: when it began to serve, in seconds of ``clock``.
@@ -68,8 +66,7 @@ class Target:
         return self.instance.engine
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """One command: its name, the arguments that it takes, and what answers it.
 
     ``answer`` returns what :func:`.protocol.reply_pieces` takes, or an awaitable of that. ``needs_shadows``: refused

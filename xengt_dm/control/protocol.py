@@ -25,8 +25,7 @@ import enum
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from xengt_dm.control.json_stream import json_pieces
 from xengt_dm.errors import ConfigError, DataError, ExitCode, UsageError, XengtError
@@ -110,8 +109,7 @@ class Passed:
             os.close(self.take())
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A request as the current version means it. ``version``: the one that it came in, and that its reply has."""
 
     command: str

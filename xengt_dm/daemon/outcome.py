@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from xengt_dm.trace.background import BackgroundWriter
 from xengt_dm.trace.ending import End, EndedError
+
+if TYPE_CHECKING:
+    from xengt_dm.trace.background import BackgroundWriter
 
 
 class Outcome:

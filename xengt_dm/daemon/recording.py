@@ -15,8 +15,7 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
@@ -29,13 +28,14 @@ from xengt_dm.ppgtt.engine import Engine
 from xengt_dm.printable import printable
 from xengt_dm.service.threads import run_abandonable
 from xengt_dm.steps import Steps, complete
-from xengt_dm.trace.background import BackgroundWriter
 from xengt_dm.trace.ending import End, EndedError
-from xengt_dm.trace.events import FRAME_LIMIT, Header, Mmio
-from xengt_dm.trace.record import Recorder
-from xengt_dm.trace.write import TraceWriter
 from xengt_dm.vgpu import registers as reg
 from xengt_dm.vgpu.device import Vgpu, announcement
+
+# Most daemons never record, so what writes a trace is imported when a recording begins.
+if TYPE_CHECKING:
+    from xengt_dm.trace.background import BackgroundWriter
+    from xengt_dm.trace.record import Recorder
 
 #: The dump that a recording ends with; so its replay says what the shadows said then.
 LAST_DUMP: Final = "end"
@@ -45,8 +45,7 @@ REPEATED_AT_ONCE: Final = 1024
 STOP_SECONDS: Final = 10.0
 
 
-@dataclass(frozen=True)
-class TraceFile:
+class TraceFile(NamedTuple):
     """Where a recording goes: an open descriptor, which whoever takes this owns, and what people call it."""
 
     descriptor: int
@@ -57,8 +56,7 @@ class TraceFile:
         return self.name.endswith(".gz")
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Bounds(NamedTuple):
     """How large a trace may become, and how long a recording may go on."""
 
     max_mib: int = int(KEYS["record.max_mib"].default)
@@ -70,8 +68,7 @@ class Bounds:
         return cls(config.integer("record.max_mib"), config.integer("record.max_minutes"))
 
 
-@dataclass(frozen=True)
-class _Current:
+class _Current(NamedTuple):
     """The recording that goes on."""
 
     file: TraceFile
@@ -99,7 +96,7 @@ class Recording:
         self._engine = engine
         self._device = device
         self._bus = bus
-        self._frame_limit = min(frame_limit, FRAME_LIMIT)
+        self._frame_limit = frame_limit
         self._clock = clock
         self._current: _Current | None = None
         #: Whether what was before the recording is being told.
@@ -250,6 +247,10 @@ class Recording:
 
     def _open(self, file: TraceFile, bounds: Bounds) -> BackgroundWriter:
         """Returns what writes to ``file``, which it owns. May wait for the file. Raises DataError."""
+        from xengt_dm.trace.background import BackgroundWriter
+        from xengt_dm.trace.events import FRAME_LIMIT, Header
+        from xengt_dm.trace.write import TraceWriter
+
         _require_regular(file)
         try:
             try:
@@ -257,15 +258,18 @@ class Recording:
             except OSError:
                 os.close(file.descriptor)
                 raise
-            header = Header(self._engine.generation, self._frame_limit)
+            header = Header(self._engine.generation, min(self._frame_limit, FRAME_LIMIT))
             return BackgroundWriter(TraceWriter(file.descriptor, header, file.compress, bounds.max_mib << 20))
         except OSError as error:
             raise DataError(f"{file.name}: cannot be written: {error.strerror}") from error
 
     def _begin(self, file: TraceFile, writer: BackgroundWriter, bounds: Bounds) -> Steps[None]:
+        from xengt_dm.trace.events import FRAME_LIMIT
+        from xengt_dm.trace.record import Recorder
+
         recorder = Recorder(
             writer,
-            self._frame_limit,
+            min(self._frame_limit, FRAME_LIMIT),
             lambda offset: self._device.read(offset, 4),
             reg.G2V_NOTIFY,
             self._end_by_itself,
@@ -294,6 +298,8 @@ class Recording:
         each as often as it likes. A store to a page that was not told of yet is recorded like any other; what the page
         holds comes later.
         """
+        from xengt_dm.trace.events import Mmio
+
         recorder.keep_waiting()
         ips = self._device.read(reg.GAMW_ECO_DEV_RW_IA, 4)
         pdps = [Mmio(reg.PDP0 + 8 * n, 8, self._device.read(reg.PDP0 + 8 * n, 8)) for n in range(reg.PDP_COUNT)]

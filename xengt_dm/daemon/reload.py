@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import trio
 
@@ -17,12 +16,12 @@ from xengt_dm.log import log
 from xengt_dm.ppgtt.engine import Sync
 
 
-@dataclass
 class Running:
     """What holds now, and how to read the files and options again that it came from."""
 
-    config: Config
-    read_again: Callable[[], Config]
+    def __init__(self, config: Config, read_again: Callable[[], Config]) -> None:
+        self.config = config
+        self.read_again = read_again
 
 
 async def reload_on_signal(running: Running, instance: Instance, *, task_status: trio.TaskStatus[None]) -> None:

@@ -35,13 +35,12 @@ class GuestLog:
 
     def look(self) -> None:
         """Logs an event, with the growth as ``new`` and the counter as ``total``, for each counter that has grown."""
-        log = get_limited_logger()
         for counter, name, level in self._events:
             now = int(getattr(self._counters, counter))
             new = now - self._logged[counter]
             if new > 0:
                 self._logged[counter] = now
-                getattr(log, level)(name, new=new, total=now)
+                getattr(get_limited_logger(), level)(name, new=new, total=now)
         if self._clock() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 

@@ -130,12 +130,11 @@ class LiveSpaces:
 
     def _load(self) -> None:
         words = _read(self._words)
-        for entry in range(len(words) // _WORDS):
-            of_entry = words[entry * _WORDS : (entry + 1) * _WORDS]
-            if not of_entry[_REFERENCES]:
-                self._free.append(entry)
-                continue
-            space = _space(entry, of_entry)
+        live: list[int] = []
+        for entry, references in enumerate(words[_REFERENCES::_WORDS]):
+            (live if references else self._free).append(entry)
+        for entry in live:
+            space = _space(entry, words[entry * _WORDS : (entry + 1) * _WORDS])
             if space.roots in self._spaces:
                 raise DataError(f"entry {entry} of the live spaces is a space that an earlier entry is")
             self._spaces[space.roots] = space

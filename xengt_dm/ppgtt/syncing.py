@@ -9,7 +9,7 @@ One sync is made at a time, because the marks of the walk are in the tables. Ano
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.guest_frames import GuestFrames
@@ -21,8 +21,7 @@ from xengt_dm.steps import Steps
 from xengt_dm.units import CData
 
 
-@dataclass(frozen=True, slots=True)
-class Synced:
+class Synced(NamedTuple):
     """What a sync came to. ``refused``: frames of tables that could not be write-protected."""
 
     refused: frozenset[int] = frozenset()

@@ -25,7 +25,6 @@ guest's page, because another vCPU may have stored to it in between, and updated
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES, UNKNOWN, GuestFrames, take_chunks
@@ -53,16 +52,20 @@ PROTECTED_AGAIN: int = lib.XD_UPDATE_PROTECTED_AGAIN
 ONLY_ROOM: int = lib.XD_UPDATE_ONLY_ROOM
 
 
-@dataclass(slots=True)
 class Change:
-    """One structural change, and what it came to: a space that is shadowed or synced, or a store to a directory."""
+    """One structural change, and what it came to: a space that is shadowed or synced, or a store to a directory.
 
-    #: The space that it is made for, which keeps its shadow when room is made; None if any space may lose it.
-    keep: Space | None = None
-    #: Frames of tables that could not be write-protected, so that nothing is mapped through them.
-    refused: set[int] = field(default_factory=set)
-    #: Tables were left out because the quota has no room for them.
-    out_of_room: bool = False
+    ``keep``: the space that it is made for, which keeps its shadow when room is made; None if any space may lose it.
+    """
+
+    __slots__ = ("keep", "out_of_room", "refused")
+
+    def __init__(self, keep: Space | None = None) -> None:
+        self.keep = keep
+        #: Frames of tables that could not be write-protected, so that nothing is mapped through them.
+        self.refused: set[int] = set()
+        #: Tables were left out because the quota has no room for them.
+        self.out_of_room = False
 
 
 class ShadowTree:

@@ -10,7 +10,6 @@ The directory is ``<base>/<domid>``. These files can be in it:
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from xengt_dm.errors import HostError
@@ -54,6 +53,8 @@ def remove_directory(base: Path, domid: int) -> list[str]:
 
     It follows no links, since the instance's user may have put anything there. Raises HostError if something remains.
     """
+    import shutil  # a daemon seldom needs it
+
     directory = instance_directory(base, domid)
     try:
         names = sorted(entry.name for entry in directory.iterdir())

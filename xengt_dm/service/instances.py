@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Protocol
 from xengt_dm.config.files import Assignment
 from xengt_dm.errors import ConfigError, ExitCode, HostError, UsageError, XengtError
 from xengt_dm.printable import printable
+from xengt_dm.service.launched import UUID_VARIABLE, VARIABLE
 from xengt_dm.units import parse_domid
 
 UNIT: Final = "xengt-dm@{}.service"
@@ -25,8 +26,6 @@ BOOTED: Final = Path("/run/systemd/system")
 #: Options for the next start of an instance, a file a domain: EnvironmentFile= of the unit.
 LAUNCH: Final = Path("/run/xengt-dm/launch")
 LOGS: Final = Path("/var/log/xengt-dm")
-VARIABLE: Final = "XENGT_OPTIONS"
-UUID_VARIABLE: Final = "XENGT_UUID"
 READY_SECONDS: Final = 60.0
 #: More than the unit's own limits, TimeoutStartSec= and TimeoutStopSec=, allow systemctl to take.
 START_SECONDS: Final = 120.0
@@ -156,20 +155,6 @@ def forget_others(domid: int, uuid: str | None, folder: Path = LAUNCH) -> None:
     launch = launch_of(domid, folder)
     if launch and uuid and launch.uuid not in (None, uuid):
         forget(domid, folder)
-
-
-def own_settings(sets: Sequence[str], uuid: str | None, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Returns the values of ``--set`` that are for the domain with this uuid.
-
-    The unit puts what a domain was launched with at the end of the command line, and into the environment, with the
-    uuid of that domain. It may have been another one with the same id.
-    """
-    words = environment.get(VARIABLE, "").split()
-    launched_for = environment.get(UUID_VARIABLE)
-    foreign = tuple(words[1::2])
-    if uuid is None or launched_for in (None, uuid) or not foreign or tuple(sets[-len(foreign) :]) != foreign:
-        return tuple(sets)
-    return tuple(sets[: -len(foreign)])
 
 
 def _systemctl(*words: str, seconds: float = ANSWER_SECONDS) -> subprocess.CompletedProcess[str]:

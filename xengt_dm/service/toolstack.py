@@ -11,7 +11,7 @@ from typing import Final
 
 from xengt_dm.errors import ExitCode, HostError, XengtError
 from xengt_dm.printable import printable
-from xengt_dm.service import domains, instances, xl_options
+from xengt_dm.service import domains, instances, launched, xl_options
 from xengt_dm.service.interruptions import interruptions_held
 from xengt_dm.xenstore import XenStore
 
@@ -97,7 +97,7 @@ def create(
     domain = xl_options.read(config)
     options = instances.words_of(domain.options)
     # For a wrapper in QEMU's place, which starts the instance within `xl create`, and again when the guest reboots.
-    environment = {instances.VARIABLE: " ".join(options)} if options else None
+    environment = {launched.VARIABLE: " ".join(options)} if options else None
     domid: int | None = None
 
     def undo(step: Callable[[int], None], domid: int) -> None:

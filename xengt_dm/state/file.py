@@ -20,7 +20,6 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
-import shutil
 import stat
 from collections.abc import Collection
 from contextlib import suppress
@@ -228,6 +227,8 @@ class StateFile:
         """Delete what has this name, of whatever kind. Raises OSError."""
         kind = self._kind(name)
         if kind == stat.S_IFDIR:
+            import shutil  # seldom needed
+
             shutil.rmtree(name, dir_fd=self._directory)
         elif kind is not None:
             os.unlink(name, dir_fd=self._directory)

@@ -11,7 +11,6 @@ has them, so a buffer says itself how large it must be.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
@@ -126,11 +125,11 @@ DEVICE: Final[Mapping[str, Region]] = regions(
 DEVICE_SIZE: Final = DEVICE[DEVICE_PARTS[-1]].end
 
 
-@dataclass(frozen=True)
 class Layout:
     """Where each region is in a buffer of these capacities."""
 
-    capacities: Capacities
+    def __init__(self, capacities: Capacities) -> None:
+        self.capacities: Final = capacities
 
     @cached_property
     def regions(self) -> Mapping[str, Region]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from xengt_dm.stats.page import PageProblem
@@ -33,8 +33,10 @@ class LogEvent(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
-class Metric:
+NO_EVENTS: Final[Mapping[str, LogEvent]] = MappingProxyType({})
+
+
+class Metric(NamedTuple):
     """One family of series.
 
     ``unit`` is the unit of its values. ``help`` is one sentence without a full stop. ``events`` maps the name of a
@@ -47,7 +49,7 @@ class Metric:
     labels: tuple[str, ...]
     help: str
     source: Mapping[tuple[str, ...], str]
-    events: Mapping[str, LogEvent] = field(default_factory=dict)
+    events: Mapping[str, LogEvent] = NO_EVENTS
 
     @property
     def series(self) -> tuple[str, ...]:
@@ -57,8 +59,7 @@ class Metric:
         return (self.name,)
 
 
-@dataclass(frozen=True)
-class Route:
+class Route(NamedTuple):
     """What became of a request. ``name`` is the name of its ``xd_route`` in lower case."""
 
     name: str
@@ -118,7 +119,7 @@ METRICS: Final = (
         GAUGE,
         "seconds",
         "heartbeat_age",
-        "Time since the daemon's event loop last checked its domain, which it does every domain.check_interval_ms",
+        "Time since the daemon's event loop last checked its domain: domain.check_interval_ms, or more while idle",
     ),
     _per_domain("xengt_vcpus", GAUGE, "vCPUs", "vcpus", "vCPUs of the domain; each has one ioreq slot"),
     _per_domain("xengt_relaxed", GAUGE, "bool", "relaxed", "1 in relaxed mode, 0 in strict mode"),

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, TypeAlias, cast
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.trace.ending import End, EndedError
-from xengt_dm.trace.events import Event
+from xengt_dm.trace.events import Dump, Event
 from xengt_dm.trace.write import TraceWriter
 from xengt_dm.units import PAGE_SIZE
 
@@ -189,7 +189,7 @@ class BackgroundWriter:
         try:
             with suppress(OSError, EndedError):  # of a full disk a part of the last chunk was given back
                 if end is not None:
-                    self._writer.write_lines(f"{end.mark.line()}\n".encode())
+                    self._writer.write_lines(f"{Dump(end.mark).line()}\n".encode())
             with suppress(OSError):
                 self._writer.close()
         finally:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import enum
 from typing import Final
 
-from xengt_dm.trace.events import Dump
-
 
 class End(enum.Enum):
     """A bound that was reached, what cannot be written to any more, or the daemon's end."""
@@ -21,9 +19,9 @@ class End(enum.Enum):
     KILLED = "killed"
 
     @property
-    def mark(self) -> Dump:
-        """The last event of a trace that was cut for this reason. Every version of the format allows it."""
-        return Dump(f"cut: {self.value}")
+    def mark(self) -> str:
+        """The name of the dump that ends a trace that was cut. Every version of the format allows it."""
+        return f"cut: {self.value}"
 
 
 #: What people are told.

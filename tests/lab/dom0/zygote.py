@@ -20,7 +20,10 @@ from typing import Any, Self
 _IMPORTS = (
     "xengt_dm.cli.run",
     "xengt_dm.daemon.main",
+    "xengt_dm.daemon.reload",
     "xengt_dm.hypervisor.xen.port",
+    "xengt_dm.service.launched",
+    "xengt_dm.service.limits",
     "xengt_dm.service.sandbox",
     "xengt_dm.xenstore",
     "trio._core._generated_io_epoll",
