@@ -58,8 +58,6 @@ class Change:
     ``keep``: the space that it is made for, which keeps its shadow when room is made; None if any space may lose it.
     """
 
-    __slots__ = ("keep", "out_of_room", "refused")
-
     def __init__(self, keep: Space | None = None) -> None:
         self.keep = keep
         #: Frames of tables that could not be write-protected, so that nothing is mapped through them.
