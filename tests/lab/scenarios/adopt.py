@@ -11,6 +11,7 @@ from dom0.libxen import DeviceModel
 from dom0.zygote import Zygote
 
 GUESTS = ("stop",)
+CPUS = 1
 
 # The same as in tests/lab/guest/stop.c.
 _ANNOUNCED, _FINISHED = 1, 2
