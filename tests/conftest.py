@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from hypothesis import settings
 # So that tests share code: `from tests.support.machine import ...`. Last, because the code that is tested comes from
 # where the environment says, not from the folder beside this one (tests/setup/projects.py).
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+# nohup ignores SIGHUP, which the programs that tests start would inherit.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Of one commit, every run tries the same examples. The time of one depends on who else uses the machine.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)

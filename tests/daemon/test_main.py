@@ -19,9 +19,10 @@ from tests.support.faults import wait_until_blocked
 from tests.support.tables import FRAME
 from xengt_dm.control.client import ask
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import Settings, open_instance
+from xengt_dm.instance import DEFAULT_BAR0, Settings, open_instance
 from xengt_dm.run_dir.directory import open_directory
 from xengt_dm.run_dir.server_id import ServerIdFile
+from xengt_dm.vgpu.registers import BAR0_SIZE
 
 MODES = ("strict", "relaxed")
 
@@ -97,7 +98,7 @@ def test_a_domain_that_goes(tmp_path: Path, mode: str) -> None:
 def test_what_a_predecessor_left_is_done(tmp_path: Path, begun: bool) -> None:
     """A vCPU waits for a daemon that died, before or after it took the request. It must not wait for our end."""
     with EmbeddedDomain(16, 1, domid=DOMID) as domain:
-        predecessor = DeviceModel(domain)
+        predecessor = DeviceModel(domain, [(DEFAULT_BAR0, DEFAULT_BAR0 + BAR0_SIZE - 1)])
         predecessor.protect(5)
         domain.start(0, lambda vcpu: vcpu.store(5 * FRAME + 8, 8, 0x1234))
         wait_until_blocked(domain, 0)
