@@ -6,7 +6,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from dom0.checks import require, say
+from dom0.checks import require, say, sized
 from dom0.guest import Guest, created
 from dom0.instances import (
     STEP_SECONDS,
@@ -38,6 +38,8 @@ _ANNOUNCED = 1
 _ORDER_GENTLY = 4
 _STORES_SERVED = 50
 _STORES_ALONE = 150
+# Under emulation dpkg takes four minutes. Its postinst runs the command that the gate's size runs.
+_BY_DPKG = sized(False, True)
 _METRICS = "http://127.0.0.1:9917/metrics"
 # xengt_dm/run_dir/owner.py.
 _UID_BASE = 0x70000000
@@ -122,11 +124,12 @@ def run_service(pvh: Guest, hvm: Guest) -> dict[str, int | float | str]:
     wait_active(hvm.domid, "systemd to start it again", after=before)
     announce_again(hvm)
 
-    say("installing the package again, which replaces both instances")
+    say("replacing both instances")
     processes = {guest.domid: status(guest.domid)["pid"] for guest in (pvh, hvm)}
-    said = command("dpkg", "--install", *map(str, Path("/lab").glob("*.deb")))
+    package = [str(path) for path in Path("/lab").glob("*.deb")]
+    said = command("dpkg", "--install", *package) if _BY_DPKG else command("xengt-dm", "upgrade", "--all")
     unserved = [float(seconds) for seconds in re.findall(r"were not served for (\S+) s$", said, re.MULTILINE)]
-    require(len(unserved) == len(processes), f"the package did not replace both instances: {said}")
+    require(len(unserved) == len(processes), f"not both instances were replaced: {said}")
     for guest in (pvh, hvm):
         told = status(guest.domid)
         require(told["pid"] != processes[guest.domid], f"domain {guest.domid} has the same process as before")
