@@ -16,7 +16,7 @@ import running
 from command import Limits, SetupError, Words, end_all, heed_interrupts, in_sight
 from environments import CHECKOUT, Kind, make
 from outcomes import Outcome, sum_up
-from parts import GATE, LAB_JOBS, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part, installed
+from parts import LAB_JOBS, ONLY_ON, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part, installed
 from projects import Installed
 from rooms import rooms
 
@@ -70,8 +70,18 @@ def wanted(words: list[str]) -> Wanted:
         found.parts = [part for part in Part if part not in (Part.BENCH, Part.CAMPAIGN)]
     if found.scenarios and Part.LAB not in found.parts:
         found.parts.append(Part.LAB)
-    found.scenarios = found.scenarios or list(GATE)
     return found
+
+
+def scenarios(options: Options) -> dict[str, list[str]]:
+    """The scenarios of the lab by Xen: those that are named; else all, but those of ONLY_ON on their Xen alone."""
+
+    def of_one(xen: str) -> list[str]:
+        if options.wanted.scenarios:
+            return options.wanted.scenarios
+        return [each for each in SCENARIOS if options.size or ONLY_ON.get(each, xen) == xen]
+
+    return {xen: of_one(xen) for xen in options.xens}
 
 
 def main() -> int:
@@ -138,7 +148,7 @@ def _timed(name: str, part: Part, run: Callable[[], Outcome]) -> Outcome:
 def _run(part: Part, options: Options) -> Outcome:
     match part:
         case Part.LAB:
-            return running.lab(options.wanted.scenarios, options.xens, options.size, LAB_JOBS)
+            return running.lab(scenarios(options), options.size, LAB_JOBS)
         case Part.STORM:
             return _run_program("storm", installed(Kind.NEWEST)(), "tests.storm", options.size)
         case Part.BENCH:

@@ -28,9 +28,9 @@ class Part(enum.Enum):
 
 #: Every scenario of tests/lab, in this order on every Xen.
 SCENARIOS = ("smoke", "stop", "relaxed", "adopt", "poll", "bounds", "conformance", "service", "life", "kill")
-#: What runs unless scenarios are named.
-GATE = SCENARIOS
 XENS = ("4.17", "4.20")
+#: Of scenarios that take several minutes each: the Xen on which they run unless they are named, or the size is full.
+ONLY_ON = {"service": "4.17", "life": "4.20"}
 #: The scenarios on one Xen are one QEMU of 2 GiB at a time, with one or two vCPUs.
 LAB_JOBS = 2
 

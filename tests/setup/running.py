@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cache
@@ -45,17 +45,17 @@ def pytest(name: str, installed: Installed, arguments: Sequence[str], *, may_ski
         return of_report(name, report, status, may_skip=may_skip)
 
 
-def lab(scenarios: Sequence[str], xens: Sequence[str], options: Sequence[str], jobs: int) -> Outcome:
-    """Run scenarios on each Xen, so many of these at once; each counts as one test."""
+def lab(scenarios: Mapping[str, Sequence[str]], options: Sequence[str], jobs: int) -> Outcome:
+    """Run the scenarios of each Xen, so many of these at once; each counts as one test."""
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
-        verdicts = list(pool.map(lambda xen: _on_one_xen(scenarios, xen, options), xens))
+        verdicts = list(pool.map(lambda xen: _on_one_xen(scenarios[xen], xen, options), scenarios))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     failed = [
         f"{name} on {xen}"
-        for xen, passed in zip(xens, verdicts, strict=True)
-        for name in scenarios
+        for (xen, names), passed in zip(scenarios.items(), verdicts, strict=True)
+        for name in names
         if name not in passed
     ]
     return Outcome("lab", sum(map(len, verdicts)), len(failed), why=", ".join(failed))

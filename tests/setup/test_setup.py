@@ -20,7 +20,7 @@ import projects
 import reach
 import rooms
 import selection
-from parts import GATE, PYTEST_PARTS, SCENARIOS, Part
+from parts import ONLY_ON, PYTEST_PARTS, SCENARIOS, XENS, Part
 
 FILES = {
     "xengt_dm/units.py": "",
@@ -221,17 +221,28 @@ def test_what_has_changed(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_on_the_command_line() -> None:
     everything = main.wanted([])
     assert everything.parts == [part for part in Part if part not in (Part.BENCH, Part.CAMPAIGN)]
-    assert everything.scenarios == list(GATE)
-    assert everything.rooms == []
+    assert everything.scenarios == everything.rooms == []
     found = main.wanted(["lint", "ppgtt", "tests/ioreq/", "stop", "service", "lab/service"])
     assert found.parts == [Part.LINT, Part.LAB]
     assert found.rooms == ["ppgtt", "ioreq", "service"]
     assert found.scenarios == ["stop", "service"]
-    assert main.wanted(["lab"]).scenarios == list(GATE)
     scenarios = (Path(__file__).parents[1] / "lab/scenarios").glob("[a-z]*.py")
-    assert set(GATE) <= set(SCENARIOS) == {path.stem for path in scenarios}
+    assert set(SCENARIOS) == {path.stem for path in scenarios}
     with pytest.raises(ValueError, match="lintt"):
         main.wanted(["lintt"])
+
+
+@pytest.mark.parametrize("xens", [list(XENS), ["4.20"]])
+def test_scenarios_that_run_on_one_xen(xens: list[str]) -> None:
+    def chosen(words: list[str], size: list[str]) -> dict[str, list[str]]:
+        return main.scenarios(main.Options(main.wanted(words), xens, size, [], [], []))
+
+    assert chosen(["lab/life"], []) == {xen: ["life"] for xen in xens}
+    assert chosen(["lab"], ["--full"]) == {xen: list(SCENARIOS) for xen in xens}
+    for xen, names in chosen([], []).items():
+        assert set(SCENARIOS) - set(names) == {name for name, only in ONLY_ON.items() if only != xen}
+        assert len(names) == len(SCENARIOS) - 1
+    assert set(ONLY_ON.values()) == set(XENS)
 
 
 def test_texts_and_litter_do_not_name_a_build(tree: Path) -> None:
