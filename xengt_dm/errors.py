@@ -30,6 +30,8 @@ class ExitCode(enum.IntEnum):
     INTERNAL = 70
     #: What was asked for has to wait until something else ends.
     BUSY = 75
+    #: A daemon is there and did not answer in time. sysexits.h has EX_PROTOCOL here.
+    SILENT = 76
     PERMISSION = 77
     CONFIG = 78
     #: A daemon has left its domain to a successor, which must be started at once.

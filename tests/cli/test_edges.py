@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from tests.support import terminal as terminals
-from xengt_dm.cli import main
+from xengt_dm.cli import client, main
 from xengt_dm.cli.formatting import table
+from xengt_dm.control.client import ask
 from xengt_dm.errors import ExitCode
 from xengt_dm.log import log
 from xengt_dm.printable import printable
@@ -231,6 +236,44 @@ def test_a_script_is_told_nothing_of_a_step_that_takes_long() -> None:
     text = "import time; from xengt_dm.cli.notice import notice\nwith notice('long', after=0): time.sleep(0.2)"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, check=True, timeout=PATIENCE)
     assert done.stderr == b""
+
+
+@pytest.fixture
+def stuck(tmp_path: Path) -> Iterator[Path]:
+    """The run directories of a host where the daemon of domain 7 does not answer."""
+    (tmp_path / "7").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "7" / "control.sock"))
+        listener.listen()
+        yield tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status", "--json"], r"answered yet; waiting until \d\d:\d\d:\d\d, 30 s in all"),
+        (["start"], r"answered yet; waiting until \d\d:\d\d:\d\d, 30 s in all"),
+        (["reap"], r"answered yet; waiting until \d\d:\d\d:\d\d, 30 s in all"),
+        (["stop", "--timeout", "5"], r"ended yet; waiting until \d\d:\d\d:\d\d, 35 s in all"),
+        (["audit"], r"ended its answer yet; waiting until \d\d:\d\d:\d\d, 600 s in all, unless .* nothing for 30 s"),
+    ],
+    ids=lambda it: it[0],
+)
+def test_a_command_says_that_it_waits_for_a_daemon(stuck: Path, words: list[str], said: str) -> None:
+    """To a file, too: whoever reads that wants to know why the command took so long."""
+    command = [sys.executable, "-m", "xengt_dm", *words, "--domid", "7", "--run-dir", str(stuck)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        process.kill()
+    assert re.fullmatch(f"xengt-dm: the daemon of domain 7 has not {said}\n", line)
+
+
+def test_a_daemon_that_does_not_answer_has_its_own_status(stuck: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "ask", functools.partial(ask, silence=0.01))
+    result = CliRunner().invoke(main, ["status", "--domid", "7", "--run-dir", str(stuck)])
+    assert result.exit_code == ExitCode.SILENT == 76
+    assert "the daemon of domain 7 did not answer within 0.01 seconds; it is stopped or stuck" in result.output
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from xengt_dm.control import client as control_client
-from xengt_dm.control.client import ForbiddenError, NotRunningError, ask, stop
+from xengt_dm.control.client import ForbiddenError, NotRunningError, SilentError, ask, stop
 from xengt_dm.control.protocol import ControlError, RefusedError
 from xengt_dm.errors import ExitCode, XengtError
 
@@ -118,9 +119,9 @@ def test_its_backlog_is_full(tmp_path: Path) -> None:
         listener.bind(path)
         listener.listen(0)
         first.connect(path)
-        error = failure(tmp_path, ControlError, silence=0.01)
-    assert error.exit_code is ExitCode.UNAVAILABLE
-    assert "does not take connections" in str(error)
+        error = failure(tmp_path, SilentError, silence=0.01)
+    assert error.exit_code is ExitCode.SILENT
+    assert "did not take a connection within 0.01 seconds; it is stopped or stuck" in str(error)
 
 
 def test_it_does_not_answer(tmp_path: Path) -> None:
@@ -128,9 +129,25 @@ def test_it_does_not_answer(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "7" / "control.sock"))
         listener.listen()
-        error = failure(tmp_path, ControlError, silence=0.01)
-    assert error.exit_code is ExitCode.UNAVAILABLE
-    assert "did not answer within 0.01 seconds" in str(error)
+        error = failure(tmp_path, SilentError, silence=0.01)
+    assert error.exit_code is ExitCode.SILENT
+    assert "did not answer within 0.01 seconds; it is stopped or stuck" in str(error)
+    assert "systemctl kill -s KILL xengt-dm@7" in str(error)
+
+
+def test_one_deadline_counts_for_both_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that refuses the version when its time is over is not asked again."""
+    seconds = [1000.0]
+    monkeypatch.setattr(control_client, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+
+    def late(connection: socket.socket, request: bytes) -> None:
+        seconds[0] += 31
+        version_1(connection, request)
+
+    with daemon_that(late, tmp_path) as requests:
+        error = failure(tmp_path, SilentError)
+    assert "did not answer within 30 seconds" in str(error)
+    assert len(requests) == 1
 
 
 @pytest.mark.parametrize(

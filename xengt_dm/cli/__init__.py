@@ -119,7 +119,8 @@ def main(context: click.Context) -> None:
     """Xen device model that shadows a virtual Intel GPU's page tables.
 
     Exit status: 0 success, 1 an audit found a difference, 64 wrong use, 65 bad data, 68 no such domain, 69 something is
-    unavailable, 70 a bug in xengt-dm, 75 busy, 77 not permitted, 78 bad configuration, 79 (of `run` only) handed over.
+    unavailable, 70 a bug in xengt-dm, 75 busy, 76 a daemon does not answer, 77 not permitted, 78 bad configuration, 79
+    (of `run` only) handed over.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

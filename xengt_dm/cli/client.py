@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 import click
 
-from xengt_dm.cli.notice import notice
+from xengt_dm.cli.notice import waiting
 from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.cli.types import Domid
-from xengt_dm.control.client import ask
+from xengt_dm.control.client import LONG, SILENCE_SECONDS, ask, patience
 from xengt_dm.control.protocol import ControlError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -47,7 +47,8 @@ def ask_and_show(
 
     Raises as :func:`xengt_dm.control.client.ask`, and ControlError for an answer that cannot be shown.
     """
-    with notice(f"waiting for the daemon of domain {domid}"):
+    long = command in LONG
+    with waiting(domid, patience(command), *(("ended its answer", SILENCE_SECONDS) if long else ())):
         result = ask(base, domid, command, **arguments)
     if as_json:
         click.echo(json.dumps(result))

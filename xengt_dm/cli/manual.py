@@ -25,6 +25,7 @@ STATUSES: Final = {
     ExitCode.UNAVAILABLE: "Something is unavailable: there is no daemon or no Xen, or it refused the request.",
     ExitCode.INTERNAL: "xengt-dm has a bug; please report it with what it printed.",
     ExitCode.BUSY: "The request has to wait: a daemon still serves the domain, or a recording goes on.",
+    ExitCode.SILENT: "A daemon is there and did not answer in time: it is stopped or stuck.",
     ExitCode.PERMISSION: "Not permitted.",
     ExitCode.CONFIG: "The configuration is wrong; the message says where.",
     ExitCode.HANDOVER: "Of `run` only: the daemon was asked by `upgrade` to leave its domain to a successor.",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Final
 
 import click
@@ -14,12 +15,12 @@ AFTER_SECONDS: Final = 2.0
 
 
 @contextmanager
-def notice(text: str, after: float = AFTER_SECONDS) -> Iterator[None]:
+def notice(text: str, after: float = AFTER_SECONDS, *, to_files: bool = False) -> Iterator[None]:
     """Writes ``text`` to standard error if what is done meanwhile takes longer than ``after`` seconds.
 
-    Does nothing where standard error is no terminal: a script does not need the line.
+    Does nothing where standard error is no terminal, unless ``to_files``: a script does not need the line.
     """
-    if not sys.stderr.isatty():
+    if not to_files and not sys.stderr.isatty():
         yield
         return
 
@@ -34,3 +35,17 @@ def notice(text: str, after: float = AFTER_SECONDS) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+
+
+def waiting(
+    domid: int, seconds: float, what: str = "answered", silence: float | None = None
+) -> AbstractContextManager[None]:
+    """A notice, also where standard error is no terminal, of a daemon that has not done ``what`` after AFTER_SECONDS.
+
+    It says that the command waits for ``seconds`` in all, and for ``silence`` in which the daemon says nothing.
+    """
+    until = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
+    text = f"the daemon of domain {domid} has not {what} yet; waiting until {until}, {seconds:g} s in all"
+    if silence is not None:
+        text += f", unless it says nothing for {silence:g} s"
+    return notice(text, to_files=True)

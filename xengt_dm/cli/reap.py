@@ -14,8 +14,9 @@ import click
 from xengt_dm.cli import errors
 from xengt_dm.cli.client import domid_option
 from xengt_dm.cli.formatting import count
+from xengt_dm.cli.notice import waiting
 from xengt_dm.cli.run_dir import run_dir_option
-from xengt_dm.control.client import NotRunningError, ask
+from xengt_dm.control.client import NotRunningError, SilentError, ask, patience
 from xengt_dm.control.protocol import ControlError
 from xengt_dm.errors import BusyError, ExitCode, HostError
 from xengt_dm.printable import printable
@@ -58,13 +59,13 @@ def command(domid: int, after: str | None, base: Path) -> None:
 def _serves(base: Path, domid: int) -> bool:
     """Whether a daemon serves the domain. One that is stopped, stuck or lies is one, too."""
     try:
-        ask(base, domid, "status")
+        with waiting(domid, patience("status")):
+            ask(base, domid, "status")
     except NotRunningError:
         return False
     except ControlError as error:
-        raise BusyError(
-            f"{error}; if it is of no use, end it first: systemctl kill -s KILL xengt-dm@{domid}"
-        ) from error
+        what = f"domain {domid} has a daemon that does not answer" if isinstance(error, SilentError) else str(error)
+        raise BusyError(f"{what}; if it is of no use, end it first: systemctl kill -s KILL xengt-dm@{domid}") from error
     return True
 
 

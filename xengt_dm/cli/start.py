@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from xengt_dm.cli.client import domid_option
+from xengt_dm.cli.notice import waiting
 from xengt_dm.cli.run_dir import run_dir_option
-from xengt_dm.control.client import NotRunningError, ask
+from xengt_dm.control.client import NotRunningError, ask, patience
 from xengt_dm.errors import HostError
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def command(domid: int, base: Path, sim: Path | None) -> None:
     /var/log/xengt-dm. If an instance already serves the domain, the command does nothing.
     """
     try:
-        ask(base, domid, "status")
+        with waiting(domid, patience("status")):
+            ask(base, domid, "status")
     except NotRunningError:
         if sim is None:
             _check_launch(domid)

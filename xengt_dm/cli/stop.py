@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from xengt_dm.cli.client import instance_options
+from xengt_dm.cli.notice import waiting
 from xengt_dm.cli.types import Seconds
 from xengt_dm.control import client as control_client
 from xengt_dm.control.protocol import ControlError
@@ -26,7 +27,11 @@ from xengt_dm.control.protocol import ControlError
 @instance_options
 def command(timeout: float, no_wait: bool, domid: int, base: Path, as_json: bool) -> None:
     """Stop the daemon of a domain in order. The domain continues, and stores to its page tables do not trap."""
-    ended = control_client.stop(base, domid, None if no_wait else timeout)
+    longest, what = control_client.patience("stop"), "answered"
+    if not no_wait:
+        longest, what = longest + timeout, "ended"
+    with waiting(domid, longest, what):
+        ended = control_client.stop(base, domid, None if no_wait else timeout)
     if not ended:
         raise ControlError(
             f"the daemon of domain {domid} knows that it is to stop, but has not ended within {timeout:g} seconds"

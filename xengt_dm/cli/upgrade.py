@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from xengt_dm.cli.client import json_option
-from xengt_dm.cli.notice import notice
+from xengt_dm.cli.notice import notice, waiting
 from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.cli.start import starter_of
 from xengt_dm.cli.types import Domid
@@ -145,4 +145,5 @@ def _successor(base: Path, domid: int, sim: Path | None) -> dict[str, Any]:
 
 
 def _status(base: Path, domid: int) -> dict[str, Any]:
-    return check_status(control_client.ask(base, domid, "status"), domid, ("pid", "version"))
+    with waiting(domid, control_client.patience("status")):
+        return check_status(control_client.ask(base, domid, "status"), domid, ("pid", "version"))

@@ -49,6 +49,8 @@ class NotRunningError(ControlError):
 class SilentError(ControlError):
     """It takes no connection, or does not answer in time."""
 
+    exit_code = ExitCode.SILENT
+
 
 class ForbiddenError(ControlError):
     """The socket is there, for somebody else."""
@@ -67,12 +69,19 @@ def ask(
 ) -> Any:
     """The result of one command from the daemon of a domain; ``base`` holds the run directories.
 
-    ``silence``: seconds that the daemon may say nothing. ``descriptor`` goes with the request. What comes back is made
-    fit for use as :mod:`.answers` says; objects are :class:`.answers.Answer`. Raises NotRunningError, ForbiddenError,
-    RefusedError (the daemon's own words, with its exit code) or ControlError.
+    ``silence``: seconds that the daemon may say nothing. All together takes no longer than :func:`patience`.
+    ``descriptor`` goes with the request. What comes back is made fit for use as :mod:`.answers` says; objects are
+    :class:`.answers.Answer`. Raises NotRunningError, ForbiddenError, SilentError, RefusedError (the daemon's own words,
+    with its exit code) or ControlError.
     """
-    with _connected(base, domid, silence) as connection:
-        return _exchange(connection, domid, command, arguments, silence, descriptor)
+    wait = _Wait(domid, silence, patience(command, silence))
+    with _connected(base, domid, wait) as connection:
+        return _exchange(connection, domid, command, arguments, wait, descriptor)
+
+
+def patience(command: str, silence: float = SILENCE_SECONDS) -> float:
+    """Returns for how many seconds at most :func:`ask` waits for the answer to a command."""
+    return LONG_SECONDS if command in LONG else silence
 
 
 def stop(base: Path, domid: int, seconds: float | None) -> bool:
@@ -91,11 +100,41 @@ def hand_over(base: Path, domid: int, seconds: float) -> bool:
     return _end(base, domid, "upgrade", seconds)
 
 
+class _Wait:
+    """For how long an answer is waited for. The deadline counts for all that is done until there is one.
+
+    A daemon that lies could otherwise draw out each step, and have the command ask it again in an older version.
+    """
+
+    def __init__(self, domid: int, silence: float, total: float) -> None:
+        self.daemon = f"the daemon of domain {domid}"
+        self._silence = silence
+        self._total = total
+        self._deadline = time.monotonic() + total
+        self._domid = domid
+
+    def left(self) -> float:
+        """Returns for how long the next step may take. Raises TimeoutError if there is no time left."""
+        left = min(self._silence, self._deadline - time.monotonic())
+        if left <= 0:
+            raise TimeoutError
+        return left
+
+    def timed_out(self, what: str) -> SilentError:
+        """Returns the error of a daemon that did not do ``what``."""
+        seconds = self._silence if self._deadline > time.monotonic() else self._total
+        return SilentError(
+            f"{self.daemon} did not {what} within {seconds:g} seconds; it is stopped or stuck. To have another one "
+            f"replace it: systemctl kill -s KILL xengt-dm@{self._domid}"
+        )
+
+
 def _end(base: Path, domid: int, command: str, seconds: float | None) -> bool:
-    with _connected(base, domid, SILENCE_SECONDS) as connection:
+    wait = _Wait(domid, SILENCE_SECONDS, SILENCE_SECONDS)
+    with _connected(base, domid, wait) as connection:
         process = None if seconds is None else _process_of(connection)
         try:
-            _exchange(connection, domid, command, {}, SILENCE_SECONDS)
+            _exchange(connection, domid, command, {}, wait)
             if process is None or seconds is None:
                 return seconds is None
             return bool(select.select([process], [], [], seconds)[0])
@@ -120,10 +159,12 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
 
 
 @contextmanager
-def _connected(base: Path, domid: int, silence: float) -> Iterator[socket.socket]:
+def _connected(base: Path, domid: int, wait: _Wait) -> Iterator[socket.socket]:
     path = base / str(domid) / SOCKET_NAME
     try:
-        connection = connect(path, silence)
+        connection = connect(path, wait.left())
+    except (TimeoutError, BlockingIOError) as error:
+        raise wait.timed_out("take a connection") from error
     except OSError as error:
         raise _no_connection(error, path, domid) from error
     with connection:
@@ -149,8 +190,6 @@ def _no_connection(error: OSError, path: Path, domid: int) -> ControlError:
         )
     if isinstance(error, PermissionError):
         return ForbiddenError(f"not permitted to open {path}; run as root or as the daemon's user")
-    if isinstance(error, (TimeoutError, BlockingIOError)):
-        return SilentError(f"the daemon of domain {domid} does not take connections; is it stopped or stuck?")
     return ControlError(f"cannot reach the daemon of domain {domid} at {path}: {error.strerror or error}")
 
 
@@ -159,12 +198,12 @@ def _exchange(
     domid: int,
     command: str,
     arguments: dict[str, object],
-    silence: float,
+    wait: _Wait,
     descriptor: int | None = None,
 ) -> Any:
     """The result of one command; a daemon that refuses this version is asked again in the oldest."""
     try:
-        return _exchange_in(VERSION, connection, domid, command, arguments, silence, descriptor)
+        return _exchange_in(VERSION, connection, command, arguments, wait, descriptor)
     except RefusedError as error:
         if error.code != ErrorCode.VERSION:
             raise
@@ -173,45 +212,41 @@ def _exchange(
         raise ControlError(
             f"the daemon of domain {domid} is older than this command and cannot {command} without a sync; use --sync"
         )
-    return _exchange_in(OLDEST_VERSION, connection, domid, command, older, silence, descriptor)
+    return _exchange_in(OLDEST_VERSION, connection, command, older, wait, descriptor)
 
 
 def _exchange_in(
     version: int,
     connection: socket.socket,
-    domid: int,
     command: str,
     arguments: dict[str, object],
-    silence: float,
+    wait: _Wait,
     descriptor: int | None,
 ) -> Any:
-    total = LONG_SECONDS if command in LONG else silence
     limit = min(REPLY_LIMIT, REPLY_LIMIT if command in LONG else SHORT_REPLY_LIMIT)
-    daemon = f"the daemon of domain {domid}"
     try:
         with suppress(BrokenPipeError):  # it may have said why
             line_out = request_line(command, arguments, version)
+            connection.settimeout(wait.left())
             if descriptor is not None:
                 line_out = line_out[socket.send_fds(connection, [line_out], [descriptor]) :]
             connection.sendall(line_out)
-        line = _receive_line(connection, silence, time.monotonic() + total, limit)
+        line = _receive_line(connection, wait, limit)
     except TimeoutError as error:
-        raise SilentError(f"{daemon} did not answer within {silence:g} seconds; is it stuck?") from error
+        raise wait.timed_out("answer") from error
     except OSError as error:
-        raise ControlError(f"{daemon} closed the connection: {error.strerror or error}") from error
+        raise ControlError(f"{wait.daemon} closed the connection: {error.strerror or error}") from error
     if not line.endswith(b"\n"):
-        raise ControlError(f"{daemon} {'broke off its answer' if line else 'ended without an answer'}; see its log")
-    return _result(daemon, line)
+        how = "broke off its answer" if line else "ended without an answer"
+        raise ControlError(f"{wait.daemon} {how}; see its log")
+    return _result(wait.daemon, line)
 
 
-def _receive_line(connection: socket.socket, silence: float, deadline: float, limit: int) -> bytearray:
+def _receive_line(connection: socket.socket, wait: _Wait, limit: int) -> bytearray:
     """Up to a newline, the end of the connection, or more than ``limit`` bytes. Raises TimeoutError, OSError."""
     line = bytearray()
     while not line.endswith(b"\n") and len(line) <= limit:
-        left = min(silence, deadline - time.monotonic())
-        if left <= 0:
-            raise TimeoutError
-        connection.settimeout(left)
+        connection.settimeout(wait.left())
         data = connection.recv(1 << 18)
         if not data:
             break
