@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_without_a_terminal_it_is_a_table_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keys", [b"q", b"xQ", b"\x03"], ids=["q", "Q", "ctrl-C"])
 def test_on_a_terminal_it_is_live_until_somebody_quits(tmp_path: Path, keys: bytes) -> None:
     (tmp_path / "7").mkdir()
-    status = {"status": lambda arguments: instance(7, tables=4321)["status"]}
+    status = {"status": lambda arguments: instance(7, pid=os.getpid(), tables=4321)["status"]}
     found: list[tuple[int, bytes]] = []
 
     def watch() -> None:

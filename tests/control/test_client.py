@@ -254,7 +254,7 @@ def test_a_daemon_that_refuses_before_it_reads_is_heard(tmp_path: Path) -> None:
 
 
 def test_an_answer_without_end_is_not_read_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control_client, "REPLY_LIMIT", 1000)
+    monkeypatch.setattr(control_client, "SHORT_REPLY_LIMIT", 1000)
     with daemon_that(saying(b"x" * 2000), tmp_path):
         assert "broke off" in str(failure(tmp_path, ControlError))
 

@@ -34,7 +34,7 @@ COUNTERS = dict.fromkeys(("spaces", "traps", *top_command.COUNTERS), 0)
 def status(domid: int, /, **fields: Any) -> dict[str, Any]:
     return {
         "domid": domid,
-        "pid": 1,
+        "pid": os.getpid(),
         "mode": "strict",
         "state": "serving",
         "vcpus": 1,
@@ -99,6 +99,8 @@ LIES = {
     "a text for a domain": line(status(7, domid="7\x1b[2J")),
     "no counters": line(status(7, counters=None)),
     "counters in an array": line(status(7, counters=[])),
+    "another process": line(status(7, pid=1)),
+    "a process that is text": line(status(7, pid=str(os.getpid()))),
     "a counter that is text": line(status(7, counters={**COUNTERS, "traps": "many"})),
     "a counter that is true": line(status(7, counters={**COUNTERS, "traps": True})),
     "a negative counter": line(status(7, counters={**COUNTERS, "traps": -1})),
@@ -108,8 +110,8 @@ LIES = {
     "minus infinity": line(status(7, uptime_seconds=-float("inf"))),
     "a huge float": line(status(7)).replace(b"1.5", b"1e999"),
     "a large float": line(status(7)).replace(b"1.5", b"1e300"),
-    "a huge integer": line(status(7)).replace(b'"pid": 1', b'"pid": ' + b"9" * 4000),
-    "an integer of too many digits": line(status(7)).replace(b'"pid": 1', b'"pid": ' + b"9" * 5000),
+    "a huge integer": line(status(7)).replace(b'"vcpus": 1', b'"vcpus": ' + b"9" * 4000),
+    "an integer of too many digits": line(status(7)).replace(b'"vcpus": 1', b'"vcpus": ' + b"9" * 5000),
     "a state that is a number": line(status(7, state=5)),
     "a state that is an object": line(status(7, state={"a": 1})),
     "a long state": line(status(7, state="x" * 10_000)),
@@ -198,6 +200,24 @@ def test_text_and_objects_of_an_answer() -> None:
         found["d"]
     with pytest.raises(ControlError, match="gives no status"):
         check_status({}, 7)
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b"1,"])
+def test_an_answer_of_very_many_values_is_not_even_read(unit: bytes) -> None:
+    """The 128 MiB that an answer may have would take 6 GiB of memory."""
+    with pytest.raises(ValueError, match="too many values"):
+        decode(b"[" + unit * ((1 << 24) // (len(unit) - 1) + 1) + b"0]")
+
+
+def test_a_long_text_does_not_make_every_row_long(tmp_path: Path) -> None:
+    spaces = [{"mode": "x" * 60_000, "root": 0, "refs": 1}, *({"mode": "l4", "root": 0, "refs": 1} for _ in range(100))]
+    counters = {**COUNTERS, "x" * 60_000: 1, **{f"c{n}": 1 for n in range(1000)}}
+    answers = {7: line(spaces), 8: line(status(8, counters=counters))}
+    with daemons(tmp_path, answers):
+        for words in (["spaces", "--domid", "7"], ["status", "--domid", "8"]):
+            result = run(tmp_path, *words)
+            assert result.exit_code == ExitCode.OK
+            assert len(result.output) < 500_000, "60,000 characters in each line"
 
 
 def test_a_refusal_has_no_escapes_and_an_end(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from typing import Final
 
 from xengt_dm.printable import printable
 
+#: No cell makes a column wider than this. A cell may be a text of another process, in one of very many rows.
+WIDTH_LIMIT: Final = 100
+
 UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -45,10 +48,13 @@ def access(writable: int) -> str:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Lines with aligned columns. A heading that ends in ``>`` is that of a column aligned to the right."""
+    """Lines with aligned columns. A heading that ends in ``>`` is that of a column aligned to the right.
+
+    A cell of more than WIDTH_LIMIT characters moves the rest of its own line only.
+    """
     right = [heading.endswith(">") for heading in headings]
     lines = [[heading.rstrip(">") for heading in headings], *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [min(max(map(len, column)), WIDTH_LIMIT) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (
             cell.rjust(width) if flush_right else cell.ljust(width)

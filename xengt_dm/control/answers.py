@@ -20,6 +20,9 @@ DEPTH_LIMIT: Final = 16
 #: Characters of one text, and of the message of a refusal.
 TEXT_LIMIT: Final = 64 * 1024
 MESSAGE_LIMIT: Final = 2000
+#: Values in an answer, as far as commas and brackets tell; a dump of as many mappings as a daemon lists has 13 million.
+#: Two bytes of an answer can take a hundred of memory.
+VALUES_LIMIT: Final = 1 << 24
 #: Numbers are counters, addresses and seconds.
 NUMBER_LIMIT: Final = 1 << 64
 
@@ -27,13 +30,21 @@ NUMBER_LIMIT: Final = 1 << 64
 class Answer(dict[str, Any]):
     """An object of an answer; a key that it lacks is an error of the daemon, not of who asks."""
 
+    __slots__ = ()
+
     def __missing__(self, key: str) -> Any:
         raise ControlError(f"the daemon's answer has no {key!r}, which this command needs; use its own version")
 
 
 def decode(line: bytes | bytearray) -> Any:
     """Returns the JSON value in a line, made fit to be used. Raises ValueError or RecursionError if it is none."""
-    return _clean(json.loads(line, parse_constant=_no_constant), DEPTH_LIMIT)
+    if sum(map(line.count, (b",", b"[", b"{"))) > VALUES_LIMIT:
+        raise ValueError("too many values")
+    return _clean(json.loads(line, parse_constant=_no_constant, object_pairs_hook=_object), DEPTH_LIMIT)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Answer:
+    return Answer((printable(key[:TEXT_LIMIT]), value) for key, value in pairs)
 
 
 def _no_constant(name: str) -> object:
@@ -53,9 +64,10 @@ def _clean(value: Any, depth: int) -> Any:
         return value
     if depth == 0:
         raise ValueError("nested too deeply")
-    if isinstance(value, list):
-        return [_clean(each, depth - 1) for each in value]
-    return Answer((printable(key[:TEXT_LIMIT]), _clean(each, depth - 1)) for key, each in value.items())
+    # In place: an answer may be large.
+    for place, each in enumerate(value) if isinstance(value, list) else [*value.items()]:
+        value[place] = _clean(each, depth - 1)
+    return value
 
 
 def check_status(status: Any, domid: int, fields: Iterable[str] = (), counters: Iterable[str] = ()) -> dict[str, Any]:

@@ -31,9 +31,10 @@ from xengt_dm.run_dir.owner import user_of
 SILENCE_SECONDS: Final = 30.0
 #: How long the whole answer may take to the commands whose answers are long; the silence is the limit for the others.
 LONG_SECONDS: Final = 600.0
-LONG: Final = frozenset({"audit", "dump", "protected", "spaces", "walk"})
-#: Bytes of an answer: a dump has 90 MiB at most, by the daemon's own limit.
-REPLY_LIMIT: Final = 1 << 28
+#: Bytes of an answer, of each command whose answer may be long. A daemon that has 65,536 spaces, which is the most that
+#: a configuration allows, says 250 bytes of each; a dump has 90 MiB at most, by the daemon's own limit.
+LONG: Final = {"audit": 1 << 25, "dump": 1 << 27, "protected": 1 << 27, "spaces": 1 << 25, "walk": 1 << 25}
+#: Of the others.
 SHORT_REPLY_LIMIT: Final = 1 << 20
 _CREDENTIALS: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid; unix(7)
 
@@ -76,7 +77,10 @@ def ask(
     """
     wait = _Wait(domid, silence, patience(command, silence))
     with _connected(base, domid, wait) as connection:
-        return _exchange(connection, domid, command, arguments, wait, descriptor)
+        result = _exchange(connection, domid, command, arguments, wait, descriptor)
+        if command == "status":
+            _check_pid(result, connection, domid)
+        return result
 
 
 def patience(command: str, silence: float = SILENCE_SECONDS) -> float:
@@ -158,6 +162,13 @@ def _peer(connection: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
+def _check_pid(status: Any, connection: socket.socket, domid: int) -> None:
+    """Raises ControlError if a status names another process than the one that listens, which somebody may then kill."""
+    pid = _peer(connection)[0]
+    if pid and isinstance(status, answers.Answer) and status.get("pid", pid) != pid:  # 0: of another PID namespace
+        raise ControlError(f"the daemon of domain {domid} is process {pid}, and says that it is another one")
+
+
 @contextmanager
 def _connected(base: Path, domid: int, wait: _Wait) -> Iterator[socket.socket]:
     path = base / str(domid) / SOCKET_NAME
@@ -223,7 +234,7 @@ def _exchange_in(
     wait: _Wait,
     descriptor: int | None,
 ) -> Any:
-    limit = min(REPLY_LIMIT, REPLY_LIMIT if command in LONG else SHORT_REPLY_LIMIT)
+    limit = LONG.get(command, SHORT_REPLY_LIMIT)
     try:
         with suppress(BrokenPipeError):  # it may have said why
             line_out = request_line(command, arguments, version)
