@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from xengt_dm.errors import ExitCode, HostError
+from xengt_dm.run_dir import directory as directory_module
 from xengt_dm.run_dir.directory import instance_domids, open_directory, remove_directory
 
 
@@ -67,3 +70,44 @@ def test_a_directory_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(HostError, match=r"remove .*/5"):
         remove_directory(tmp_path, 5)
     assert (tmp_path / "kept" / "file").exists()
+
+
+def nested(directory: Path, levels: int, name: str = "d") -> None:
+    """Makes a directory in a directory and so on, more than a path can name."""
+    above = os.open(directory, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir(name, dir_fd=above)
+        inner = os.open(name, os.O_RDONLY, dir_fd=above)
+        os.close(os.open("file", os.O_CREAT, dir_fd=inner))
+        os.close(above)
+        above = inner
+    os.close(above)
+
+
+@pytest.mark.parametrize("name", ["d", "d" * 255, ".0.removed"])
+def test_directories_nested_deep_are_removed(tmp_path: Path, name: str) -> None:
+    """More levels than Python has calls, or a process descriptors. The user of a daemon may leave anything behind."""
+    directory = open_directory(tmp_path, 5)
+    nested(directory, 1500, name)
+    (directory / "2").mkdir()
+    (directory / "2" / ".1.removed").mkdir()
+    nested(directory / "2" / ".1.removed", 20)
+    assert remove_directory(tmp_path, 5) == sorted(["2", name])
+    assert not directory.exists()
+
+
+def test_a_directory_that_somebody_goes_on_to_fill_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = open_directory(tmp_path, 5)
+    (directory / "first").touch()
+    unlink, seconds = os.unlink, [0.0]
+
+    def refill(name: str, *, dir_fd: int) -> None:
+        unlink(name, dir_fd=dir_fd)
+        (directory / f"{name[:5]}{seconds[0]}").touch()
+        seconds[0] += 1
+
+    monkeypatch.setattr(os, "unlink", refill)
+    monkeypatch.setattr(directory_module, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    with pytest.raises(HostError, match=r"remove .*/5.*: ETIMEDOUT"):
+        remove_directory(tmp_path, 5)
+    assert seconds[0] == pytest.approx(directory_module.REMOVE_SECONDS, abs=2)

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from xengt_dm.cli import create, reap, start
 from xengt_dm.control.protocol import ControlError, RefusedError
 from xengt_dm.errors import BusyError, ExitCode, HostError
+from xengt_dm.run_dir.directory import open_directory
 from xengt_dm.service import instances, toolstack
 
 DOMID = 7
@@ -97,6 +98,15 @@ def test_what_a_dead_daemon_left_is_released(
     assert "released its ioreq server 3" in result.output
     assert f"removed {tmp_path}/7 with server-id" in result.output
     assert not (tmp_path / str(DOMID)).exists()
+
+
+def test_of_many_files_only_some_are_told(tmp_path: Path, forgotten: list[int]) -> None:
+    """Whoever had taken over the daemon may have left a million of them."""
+    for number in range(1500):
+        (open_directory(tmp_path, DOMID) / f"{number:04}").touch()
+    assert run_reap(tmp_path).output.splitlines()[0] == (
+        f"domain 7: removed {tmp_path}/7 with {', '.join(f'{number:04}' for number in range(20))}, 1,480 more"
+    )
 
 
 def test_a_live_daemon_is_not_cleared_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

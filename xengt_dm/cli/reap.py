@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: $SERVICE_RESULT of systemd.exec(5) after an end that no successor follows. A daemon that served has then released its
 #: guest, unless it took too long; one that SIGTERM ended before it served has not.
 FINAL = frozenset({"timeout", "success"})
+
+#: Of the files in a run directory. A daemon has five.
+NAMES_SHOWN: Final = 20
 
 
 @click.command("reap")
@@ -87,7 +90,9 @@ def _clean(base: Path, domid: int) -> Iterator[str]:
         yield f"domain {domid}: the ioreq server on record is that of an earlier domain with this id; left alone"
     names = remove_directory(base, domid)
     if names:
-        yield f"domain {domid}: removed {instance_directory(base, domid)} with {', '.join(map(printable, names))}"
+        more = len(names) - NAMES_SHOWN
+        told = [*map(printable, names[:NAMES_SHOWN]), *([f"{more:,} more"] if more > 0 else [])]
+        yield f"domain {domid}: removed {instance_directory(base, domid)} with {', '.join(told)}"
     if gone:
         yield f"domain {domid} is gone; nothing of it is left"
 
