@@ -6,9 +6,11 @@ import contextlib
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xengt_dm.cli import main
 from xengt_dm.config.files import Assignment, assign, read_file, read_setting
 from xengt_dm.config.keys import KEYS, Key, Kind, show
 from xengt_dm.config.merge import Config, domain_file, domain_files, load
@@ -71,7 +73,10 @@ def test_historical_names_are_aliases(tmp_path: Path) -> None:
     [
         ("[shadow]\nmax_tabels = 5", "F:2: shadow.max_tabels: there is no such key; did you mean shadow.max_tables?"),
         ("max_tables = 5", "F:1: max_tables: there is no such key; did you mean shadow.max_tables?"),
-        ("[what]\nis.this = 5", "F: what.is: there is no such key; `xengt-dm config show` lists those that there are"),
+        (
+            "[what]\nis.this = 5",
+            "F:2: what.is: there is no such key; `xengt-dm config show` lists those that there are",
+        ),
         ("[shadow]\nmode = 'lax'", 'F:2: shadow.mode: "lax" is not allowed; it must be "strict" or "relaxed"'),
         ("[shadow]\nmax_tables = 0", "F:2: shadow.max_tables: 0 is not allowed; it must be 1 to 16777216"),
         ("[shadow]\nmax_tables = 1.5", "F:2: shadow.max_tables: 1.5 is no integer; it must be 1 to 16777216"),
@@ -83,8 +88,11 @@ def test_historical_names_are_aliases(tmp_path: Path) -> None:
             f"F:2: device.bar0_gpa: 0xf0000001 is not allowed; it must be {KEYS['device.bar0_gpa'].range}",
         ),
         ("device = 3", "F:1: device: there is no such key; did you mean device.fences?"),
-        ("[shadow.mode]\nx = 1", 'F: shadow.mode: a table is no string; it must be "strict" or "relaxed"'),
-        ("[[shadow]]\nmode = 'strict'", "F: shadow: is a section, [shadow]; it can be neither an array nor [[shadow]]"),
+        ("[shadow.mode]\nx = 1", 'F:1: shadow.mode: a table is no string; it must be "strict" or "relaxed"'),
+        (
+            "[[shadow]]\nmode = 'strict'",
+            "F:1: shadow: is a section, [shadow]; it can be neither an array nor [[shadow]]",
+        ),
         ("shadow.mode = [1]", 'F:1: shadow.mode: an array is no string; it must be "strict" or "relaxed"'),
         ("[shadow]\nmode = 1979-05-27", 'F:2: shadow.mode: 1979-05-27 is no string; it must be "strict" or "relaxed"'),
         ("[shadow]\nmax_tables = inf", "F:2: shadow.max_tables: inf is no integer; it must be 1 to 16777216"),
@@ -96,7 +104,10 @@ def test_historical_names_are_aliases(tmp_path: Path) -> None:
             '[shadow]\nmode = "a\\u001b[2Jb"',
             'F:2: shadow.mode: "a\\U0000001b[2Jb" is not allowed; it must be "strict" or "relaxed"',
         ),
-        ('"a\\nF:9: b" = 1', "F: a\\nF:9: b: there is no such key; `xengt-dm config show` lists those that there are"),
+        (
+            '"a\\nF:9: b" = 1',
+            "F:1: a\\nF:9: b: there is no such key; `xengt-dm config show` lists those that there are",
+        ),
         (
             "vgt_fence_sz = 4\n[device]\nfences = 8",
             "F:3: device.fences: has a value already, from F:1; keep one",
@@ -255,6 +266,23 @@ def test_the_files_of_domains_are_listed(tmp_path: Path) -> None:
     for name in ("b.toml", "a.toml", ".x.toml", "notes.txt"):
         write(tmp_path, "", f"domains/{name}")
     assert [path.name for path in domain_files(tmp_path)] == ["a.toml", "b.toml"]
+
+
+def test_a_place_for_files_that_is_no_directory(tmp_path: Path) -> None:
+    """It is no place without files."""
+    folder = tmp_path / "domains"
+    folder.write_text("a file")
+    with pytest.raises(ConfigError, match="domains: cannot be read: Not a directory"):
+        domain_files(tmp_path)
+    folder.unlink()
+    folder.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="domains: a link to no directory"):
+        domain_files(tmp_path)
+    folder.unlink()
+    folder.symlink_to(folder)
+    with pytest.raises(ConfigError, match="domains: cannot be read: Too many levels"):
+        domain_files(tmp_path)
+    assert CliRunner().invoke(main, ["config", "check", "--config-dir", str(tmp_path)]).exit_code == ExitCode.CONFIG
 
 
 def test_changes_and_replacements() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from errno import EACCES
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -68,6 +69,21 @@ def test_a_domain_without_a_name_yet_is_looked_at_again(watched: WatchedHost) ->
 def test_names_that_no_file_can_have(watched: WatchedHost) -> None:
     watched.names |= {3: "../win", 4: "", 5: ".hidden"}
     assert watched.look() == []
+
+
+def test_a_directory_that_cannot_be_read_is_told_once(watched: WatchedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at each look, which is every few seconds."""
+    said: list[str] = []
+    logger = SimpleNamespace(error=lambda event, **fields: said.append(f"{event} {fields['reason']}"), info=print)
+    monkeypatch.setattr(module, "get_logger", lambda: logger)
+    domains = watched.config / "domains"
+    domains.rmdir()
+    for times in (1, 2):
+        domains.write_text("a file\n")
+        assert [watched.look(), watched.look()] == [[], []]
+        assert said == [f"watch.unreadable {domains}: cannot be read: Not a directory"] * times
+        domains.unlink()
+        assert watched.look() == []
 
 
 def test_one_failure_does_not_keep_others_from_being_served(watched: WatchedHost) -> None:

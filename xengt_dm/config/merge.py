@@ -92,10 +92,16 @@ def domain_file(directory: Path, name: str) -> Path | None:
 
 def domain_files(directory: Path) -> list[Path]:
     """The files of domains that there are. Raises ConfigError if that cannot be told."""
+    folder = directory / DOMAINS
     try:
-        return sorted(path for path in (directory / DOMAINS).glob("*.toml") if not path.name.startswith("."))
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        if folder.is_symlink():
+            raise ConfigError(f"{folder}: a link to no directory") from None
+        return []
     except OSError as error:
-        raise ConfigError(f"{directory / DOMAINS}: cannot be read: {error.strerror}") from error
+        raise ConfigError(f"{folder}: cannot be read: {error.strerror}") from error
+    return sorted(folder / name for name in names if name.endswith(".toml") and not name.startswith("."))
 
 
 def load(directory: Path, domain: str | None = None, options: Sequence[Assignment] = ()) -> Config:

@@ -96,6 +96,8 @@ class Watcher:
         self._forget = forget
         self._launch = launch
         self._domains: dict[int, _Domain] = {}
+        #: Why the directory of the configuration cannot be read, as it was logged.
+        self._unreadable: str | None = None
         #: Domains that are gone, while what is left of them is being removed.
         self._ending: set[int] = set()
         #: By uuid, of domains that are gone: what they were launched with, and since when they are gone.
@@ -169,10 +171,14 @@ class Watcher:
 
     def _has_files(self) -> bool:
         try:
-            return bool(domain_files(self._config))
+            found = bool(domain_files(self._config))
         except XengtError as error:
-            get_logger().error("watch.unreadable", reason=str(error))
+            if self._unreadable != str(error):  # not at each look
+                self._unreadable = str(error)
+                get_logger().error("watch.unreadable", reason=self._unreadable)
             return False
+        self._unreadable = None
+        return found
 
     def _remember_gone(self, domid: int, now: float) -> None:
         domain = self._domains.pop(domid)
