@@ -127,6 +127,23 @@ def test_minus_is_the_standard_stream(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["named.json"]
 
 
+def test_a_replay_as_json(tmp_path: Path) -> None:
+    dump = tmp_path / "dump.json"
+    done = shell(f"{PROGRAM} replay {TRACE} --json --mode relaxed --dump {dump}")
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    dumped = json.loads(dump.read_text())
+    assert told == {
+        "mode": "relaxed",
+        "events": len(TRACE.read_text().splitlines()) - 1,
+        "dumps": len(dumped["dumps"]),
+        "counters": dumped["counters"],
+    }
+    done = shell(f"{PROGRAM} replay {TRACE} --json --dump -")
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    assert "both write to standard output" in done.stderr
+
+
 def test_a_dump_is_opened_before_the_work(tmp_path: Path) -> None:
     """And told of first: the trace that would be read before is none."""
     (tmp_path / "bad.jsonl").write_text("what?\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import sys
@@ -12,12 +13,13 @@ from typing import BinaryIO, Final
 
 import click
 
+from xengt_dm.cli.client import json_option
 from xengt_dm.cli.errors import cannot_write
 from xengt_dm.cli.formatting import count
 from xengt_dm.cli.notice import notice
 from xengt_dm.cli.types import Integer
 from xengt_dm.control.json_stream import LazyList, json_pieces
-from xengt_dm.errors import ExitCode
+from xengt_dm.errors import ExitCode, UsageError
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
 from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
@@ -52,13 +54,24 @@ STANDARD_INPUT: Final = Path("/dev/stdin")
     help="The quota of shadow tables.",
 )
 @click.option("--xen", "flavour", type=click.Choice(list(FLAVOURS)), default="4.17", hidden=True)
+@json_option
 @click.pass_context
-def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, max_tables: int, flavour: str) -> None:
+def command(
+    ctx: click.Context,
+    file: Path,
+    mode: str,
+    dump_path: Path | None,
+    max_tables: int,
+    flavour: str,
+    as_json: bool,
+) -> None:
     """Run the trace FILE through the whole path, from a guest's store to the shadow, and audit at every dump.
 
     FILE may be `-`, which is standard input. Exit status: 65 if FILE is not a trace, 1 if an audit found a shadow table
     that differs from the guest's table.
     """
+    if as_json and dump_path == STANDARD:
+        raise UsageError("--json and `--dump -` both write to standard output; give --dump a file")
     with _output(dump_path) as out:
         header, events = read_trace(STANDARD_INPUT if file == STANDARD else file)
         with notice(f"replaying {count(len(events), 'event')}"):
@@ -71,15 +84,23 @@ def command(ctx: click.Context, file: Path, mode: str, dump_path: Path | None, m
             out.write(b"\n")
             out.flush()
     counters = outcome.counters
-    mismatches = count(counters["audit_mismatches"], "audit mismatch", "audit mismatches")
-    click.echo(
-        f"{count(len(events), 'event')}, {count(counters['traps'], 'trap')} "
-        f"({count(counters['store_traps'], 'store')}, {count(counters['mmio_traps'], 'register')}), "
-        f"{count(len(outcome.dumps), 'dump')}, {mismatches}",
-        err=dump_path == STANDARD,
-    )
+    if as_json:
+        told = {"mode": mode, "events": len(events), "dumps": len(outcome.dumps), "counters": counters}
+        click.echo(json.dumps(told))
+    else:
+        _show(len(events), len(outcome.dumps), counters, to_stderr=dump_path == STANDARD)
     if counters["audit_mismatches"]:
         ctx.exit(ExitCode.DIFFERS)
+
+
+def _show(events: int, dumps: int, counters: dict[str, int], *, to_stderr: bool) -> None:
+    mismatches = count(counters["audit_mismatches"], "audit mismatch", "audit mismatches")
+    click.echo(
+        f"{count(events, 'event')}, {count(counters['traps'], 'trap')} "
+        f"({count(counters['store_traps'], 'store')}, {count(counters['mmio_traps'], 'register')}), "
+        f"{count(dumps, 'dump')}, {mismatches}",
+        err=to_stderr,
+    )
 
 
 @contextmanager
