@@ -38,6 +38,7 @@ def test_one_too_many_is_closed_while_all_are_answered(tmp_path: Path, monkeypat
         assert go_on.wait(60)
         return read_host(base)
 
+    monkeypatch.setattr(exporter, "SAFE_SECONDS", 60.0)
     monkeypatch.setattr("xengt_dm.stats.reader.read_host", slow)
     with serving_http(tmp_path) as server, ExitStack() as stack:
         stack.callback(go_on.set)
@@ -78,6 +79,39 @@ def test_one_that_does_not_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.M
                 return
             threading.Event().wait(0.01)
         pytest.fail("it was never cut off")
+
+
+@pytest.fixture
+def long_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scrape has more than the buffers of a connection hold."""
+    monkeypatch.setattr("prometheus_client.exposition.generate_latest", lambda *_, **__: b"#" * (1 << 24))
+
+
+@pytest.mark.usefixtures("long_answer")
+def test_a_scrape_takes_the_place_of_one_that_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporter, "SAFE_SECONDS", 0.0)
+    with serving_http(tmp_path) as server, ExitStack() as stack:
+        for _ in range(exporter.MAX_CONNECTIONS):
+            deaf = stack.enter_context(socket.create_connection(("127.0.0.1", server.server_port), 20))
+            deaf.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+            assert deaf.recv(1) == b"H"
+        assert b"xengt-dm exporter" in get(server.server_port, "/")
+
+
+@pytest.mark.usefixtures("long_answer")
+def test_one_that_does_not_read_leaves_nothing_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It could fill it."""
+    monkeypatch.setattr(exporter._Handler, "timeout", 1.0)
+    with serving_http(tmp_path) as server, socket.create_connection(("127.0.0.1", server.server_port), 20) as deaf:
+        deaf.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert deaf.recv(1) == b"H"
+        for _ in range(6000):
+            if not server.peers._peers:
+                break
+            threading.Event().wait(0.01)
+    assert capfd.readouterr().err == ""
 
 
 def test_head_is_get_without_a_body(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ or died, and it costs the daemons nothing.
 
 from __future__ import annotations
 
+import io
 import socket
 import socketserver
 import threading
@@ -31,6 +32,8 @@ MAX_CONNECTIONS: Final = 8
 #: How long after it was opened a connection must have sent its request, and must have its answer.
 PEER_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 30.0
+#: How long a connection that is being answered is safe from a new one. A scrape of many daemons takes seconds.
+SAFE_SECONDS: Final = 5.0
 _LANDING_PAGE: Final = """\
 <!DOCTYPE html>
 <html lang="en"><head><title>xengt-dm exporter</title></head>
@@ -99,8 +102,29 @@ def text(base: Path) -> str:
     return generate_latest(registry(base)).decode()
 
 
+class _Writer(io.BufferedIOBase):
+    """Writes to a connection. One that does not take all of it in time counts as closed, which wsgiref does not log."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        try:
+            self._connection.sendall(data)
+        except TimeoutError as error:
+            raise ConnectionAbortedError from error
+        return len(data)
+
+
 class _Handler(wsgiref.simple_server.WSGIRequestHandler):
     timeout = PEER_SECONDS
+
+    def setup(self) -> None:
+        super().setup()
+        self.wfile = _Writer(self.connection)
 
     def get_environ(self) -> Environ:
         """As in the base class, which calls it when the request has arrived."""
@@ -114,17 +138,18 @@ class _Handler(wsgiref.simple_server.WSGIRequestHandler):
 
 @dataclass
 class _Peer:
-    """A connection: when it was opened (monotonic time), and whether its request has arrived."""
+    """A connection: when it was opened, and since when it is being answered, in monotonic time."""
 
     since: float
-    answered: bool = False
+    answered: float | None = None
 
 
 class Peers:
     """The open connections, MAX_CONNECTIONS at most, each with a limit of time.
 
-    A hostile peer may open any number of connections, and send nothing, or a byte now and then. So a connection's time
-    counts from when it was opened, and a new one replaces the oldest one whose request has not arrived.
+    A hostile peer may open any number of connections, and send nothing, or a byte now and then, or not read the answer.
+    So a connection's time counts from when it was opened, and a new one replaces the oldest one whose request has not
+    arrived, or else the oldest one that has been answered for SAFE_SECONDS.
     """
 
     def __init__(self) -> None:
@@ -132,21 +157,23 @@ class Peers:
         self._peers: dict[socket.socket, _Peer] = {}
 
     def add(self, connection: socket.socket) -> bool:
-        """Adds a connection; returns False if there are MAX_CONNECTIONS and all of them are being answered."""
+        """Adds a connection; returns False if there are MAX_CONNECTIONS and no other can go."""
+        now = time.monotonic()
         with self._lock:
             if len(self._peers) >= MAX_CONNECTIONS:
-                idle = [each for each, peer in self._peers.items() if not peer.answered]
-                if not idle:
+                idle = [each for each, peer in self._peers.items() if peer.answered is None]
+                deaf = [each for each, peer in self._peers.items() if now - (peer.answered or now) > SAFE_SECONDS]
+                if not idle and not deaf:
                     return False
-                self._cut(min(idle, key=lambda each: self._peers[each].since))
-            self._peers[connection] = _Peer(time.monotonic())
+                self._cut(min(idle or deaf, key=lambda each: self._peers[each].since))
+            self._peers[connection] = _Peer(now)
             return True
 
     def answer(self, connection: socket.socket) -> None:
         """The request of a connection has arrived."""
         with self._lock:
             if connection in self._peers:
-                self._peers[connection].answered = True
+                self._peers[connection].answered = time.monotonic()
 
     def remove(self, connection: socket.socket) -> None:
         with self._lock:
@@ -157,7 +184,7 @@ class Peers:
         now = time.monotonic()
         with self._lock:
             for connection, peer in [*self._peers.items()]:
-                if now - peer.since > (ANSWER_SECONDS if peer.answered else PEER_SECONDS):
+                if now - peer.since > (PEER_SECONDS if peer.answered is None else ANSWER_SECONDS):
                     self._cut(connection)
 
     def _cut(self, connection: socket.socket) -> None:
