@@ -79,3 +79,31 @@ def test_after_a_stop_without_warning_the_screen_is_taken_again(tmp_path: Path) 
     terminal.read_until(b"<ended 0>")
     assert is_as_a_shell_wants_it(terminal)
     assert terminal.end() == 0
+
+
+#: `top` that gets a signal in the middle of taking the terminal, or of drawing.
+IN_THE_MIDDLE = """
+import os, signal, sys
+from xengt_dm.cli import main, screen
+number, where = int(sys.argv[1]), sys.argv[2]
+module, name = (screen.tty, "setcbreak") if where == "setcbreak" else (screen, "_write")
+real = getattr(module, name)
+
+def signalled(*words):
+    setattr(module, name, real)
+    real(*words)
+    os.kill(os.getpid(), number)
+
+setattr(module, name, signalled)
+main(["top", "--run-dir", sys.argv[3]])
+"""
+
+
+@pytest.mark.parametrize("where", ["setcbreak", "write"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_terminal_is_being_taken(tmp_path: Path, number: signal.Signals, where: str) -> None:
+    terminal = under_a_shell(sys.executable, "-c", IN_THE_MIDDLE, str(int(number)), where, str(tmp_path))
+    terminal.read_until(b"<ended")
+    assert f"<ended {128 + number}>".encode() in terminal.output
+    assert is_as_a_shell_wants_it(terminal)
+    assert terminal.end() == 0

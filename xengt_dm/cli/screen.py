@@ -12,6 +12,8 @@ import tty
 from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
+from xengt_dm.service.interruptions import as_exception
+
 #: ECMA-48, and xterm's alternate screen, which leaves what was on the terminal before as it was.
 ENTER: Final = "\x1b[?1049h\x1b[?25l"
 LEAVE: Final = "\x1b[?25h\x1b[?1049l"
@@ -21,8 +23,8 @@ CLEAR_BELOW: Final = "\x1b[J"
 BOLD, REVERSE, PLAIN = "\x1b[1m", "\x1b[7m", "\x1b[m"
 
 QUIT: Final = frozenset(b"qQ\x03\x04")
-#: Signals that end the command. SIGINT is an exception already.
-ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+#: Signals that end the command.
+ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 #: How soon a command that was stopped and goes on draws its screen again.
 _REDRAW_SECONDS: Final = 0.2
 
@@ -30,8 +32,11 @@ _REDRAW_SECONDS: Final = 0.2
 class Screen:
     """As a context: the alternate screen without a cursor, and keys that come one by one.
 
-    It is given back at the end, at a signal that ends the process, which becomes SystemExit, and while the process is
+    It is given back at the end, at a signal that ends the process, which becomes an exception, and while the process is
     stopped by SIGTSTP (Ctrl-Z). What comes after SIGSTOP, at which nothing can be done, is mended at SIGCONT.
+
+    The handler of a signal gives it back itself: an exception can come between any two steps, also between that of
+    taking the screen and that of the block that would give it back.
     """
 
     def __init__(self) -> None:
@@ -81,10 +86,11 @@ class Screen:
     def _give_back(self) -> None:
         _write(LEAVE)
         if self._keyboard is not None:
-            termios.tcsetattr(self._keyboard, termios.TCSADRAIN, self._settings)
+            termios.tcsetattr(self._keyboard, termios.TCSANOW, self._settings)
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        self._give_back()
+        raise as_exception(number)
 
     def _stop(self, number: int, _frame: FrameType | None) -> None:
         self._give_back()
@@ -98,5 +104,7 @@ class Screen:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Without a buffer: a handler may write while a write is interrupted, which sys.stdout refuses."""
+    data = text.encode(errors="replace")
+    while data:
+        data = data[os.write(sys.stdout.fileno(), data) :]
