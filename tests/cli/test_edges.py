@@ -214,6 +214,55 @@ def test_messages_keep_their_lines_and_nothing_else(tmp_path: Path) -> None:
     assert "\x1b" not in done.stdout + done.stderr
 
 
+EVIL = "\x1b]0;owned\x07\u202e"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [EVIL],
+        [f"--{EVIL}"],
+        ["list", f"--{EVIL}"],
+        ["list", EVIL],
+        ["list", "--run-dir", f"/{EVIL}"],
+        ["top", "--count", "1", "--interval", "0.1", "--run-dir", f"/{EVIL}"],
+        ["upgrade", "--all", "--run-dir", f"/{EVIL}"],
+        ["status", "--domid", EVIL],
+        ["status", "--domid", "7", "--run-dir", f"/{EVIL}"],
+        ["mode", "--domid", "7", EVIL],
+        ["walk", "--domid", "7", EVIL],
+        ["walk", "--domid", "7", "--root", EVIL, "0"],
+        ["top", "--interval", EVIL],
+        ["create", f"/{EVIL}"],
+        ["replay", f"/{EVIL}"],
+        ["replay", TRACE, "--dump", f"/{EVIL}/x"],
+        ["record", "--domid", "7", f"/{EVIL}/x"],
+        ["exporter", "--listen", EVIL],
+        ["config", "show", "--name", EVIL],
+        ["config", "show", "--set", EVIL],
+        ["config", "show", "--set", f"shadow.mode={EVIL}"],
+        ["config", "check", f"/{EVIL}"],
+        ["config", "check", "--config-dir", f"/{EVIL}"],
+        ["run", "--domid", "7", "--mode", EVIL],
+        ["run", "--domid", "7", "--sim", f"/{EVIL}"],
+        ["sim", "--guest", EVIL],
+        ["reap", "--domid", EVIL],
+    ],
+    ids=lambda words: "-".join(map(str, words)).replace(EVIL, "EVIL").replace("/", "_"),
+)
+def test_no_argument_gets_to_the_terminal_as_it_is(words: list[str]) -> None:
+    shown = CliRunner().invoke(main, [*map(str, words)]).output
+    assert "owned" in shown
+    assert shown.replace("\n", "").isprintable(), shown
+
+
+@pytest.mark.parametrize("option", ["--max-mib", "--max-minutes"])
+@pytest.mark.parametrize("number", ["nan", "inf", "-1", "0", "1e3", "\N{FULLWIDTH DIGIT FIVE}", "9" * 5000])
+def test_bounds_of_a_recording_that_are_no_number(tmp_path: Path, option: str, number: str) -> None:
+    words = ["record", "--domid", "7", "--run-dir", str(tmp_path), option, number, str(tmp_path / "x")]
+    assert CliRunner().invoke(main, words).exit_code == ExitCode.USAGE
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -66,7 +66,7 @@ def check_command(context: click.Context, files: tuple[Path, ...], config_dir: P
     if as_json:
         click.echo(json.dumps([{"file": str(path), "complaints": said} for path, said in found.items()]))
     elif not found:
-        click.echo(f"no files in {config_dir}; the defaults hold")
+        click.echo(f"no files in {printable(str(config_dir))}; the defaults hold")
     else:
         for path, complaints in found.items():
             for line in complaints or [f"{path}: good"]:

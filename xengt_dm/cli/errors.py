@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -76,8 +77,10 @@ def _report_one(error: BaseException) -> int:
             _abandon_output()
             return CLOSED_PIPE
         case click.UsageError():
+            shown = io.StringIO()
+            error.show(shown)
             with suppress(OSError):
-                error.show()
+                click.echo(printable(shown.getvalue(), keep=LINE_END), nl=False, err=True)
             return ExitCode.USAGE
         case click.ClickException():
             return _say(error.format_message(), ExitCode.UNAVAILABLE)

@@ -17,6 +17,7 @@ from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.control.answers import check_status
 from xengt_dm.control.client import ForbiddenError, NotRunningError, SilentError, ask
 from xengt_dm.control.protocol import ControlError
+from xengt_dm.printable import printable
 from xengt_dm.run_dir.directory import instance_domids
 from xengt_dm.run_dir.server_id import ServerIdFile
 
@@ -43,7 +44,7 @@ def command(base: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
     elif not found:
-        click.echo(f"no daemon runs (nothing in {base})")
+        click.echo(f"no daemon runs (nothing in {printable(str(base))})")
     else:
         headings = ("DOMID>", "STATE", "PID>", "MODE", "VCPUS>", "SPACES>", "TRAPS>", "UP>", "VERSION")
         for line in formatting.table(headings, map(_row, found)):

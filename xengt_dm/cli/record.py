@@ -12,6 +12,7 @@ import click
 from xengt_dm.cli import formatting
 from xengt_dm.cli.client import ask_and_show, instance_options
 from xengt_dm.cli.errors import cannot_write
+from xengt_dm.cli.types import Integer
 from xengt_dm.config.keys import KEYS
 from xengt_dm.errors import UsageError
 
@@ -24,13 +25,13 @@ _MINUTES: Final = KEYS["record.max_minutes"]
 @click.option("--stop", is_flag=True, help="End the recording.")
 @click.option(
     "--max-mib",
-    type=click.IntRange(_MIB.low, _MIB.high),
+    type=Integer(_MIB.low, _MIB.high),
     metavar="MIB",
     help=f"End by itself when FILE has this size; the daemon's {_MIB.name} by default, which is {_MIB.default}.",
 )
 @click.option(
     "--max-minutes",
-    type=click.IntRange(_MINUTES.low, _MINUTES.high),
+    type=Integer(_MINUTES.low, _MINUTES.high),
     metavar="MINUTES",
     help=f"End by itself after this time; the daemon's {_MINUTES.name} by default, which is {_MINUTES.default}.",
 )

@@ -15,6 +15,7 @@ from xengt_dm.cli.guest_options import xen_options
 from xengt_dm.cli.types import Domid, Integer
 from xengt_dm.errors import ExitCode
 from xengt_dm.hypervisor.embedded.shadow_paging import Paging
+from xengt_dm.printable import printable
 from xengt_dm.sim.process import SimSettings, open_sim
 from xengt_dm.sim.programs import GUESTS
 
@@ -92,7 +93,9 @@ def command(
         local_apics=not no_apics,
     )
     with _ending_blocked(), open_sim(directory, settings) as sim:
-        click.echo(f"domain {domid} runs; serve it with: xengt-dm run --sim {directory} --domid {domid}")
+        click.echo(
+            f"domain {domid} runs; serve it with: xengt-dm run --sim {printable(str(directory))} --domid {domid}"
+        )
         sys.stdout.flush()
         signal.sigwait(_ENDING)
         fault = sim.guest.progress()["fault"]

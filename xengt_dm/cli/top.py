@@ -21,6 +21,7 @@ from xengt_dm.cli.list import instances
 from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.cli.screen import BOLD, PLAIN, REVERSE, Screen
 from xengt_dm.cli.types import Domid, Integer, Seconds
+from xengt_dm.printable import printable
 
 #: Column: what each shows of (counters, rate of each counter a second).
 COLUMNS: Final[dict[str, Callable[[dict[str, int], dict[str, float]], str]]] = {
@@ -139,7 +140,7 @@ def _fitting(base: Path, before: Sample, now: Sample, width: int) -> tuple[list[
 def _lines(base: Path, before: Sample, now: Sample, spared: Sequence[str] = ()) -> list[str]:
     """The busiest first; without the columns ``spared``."""
     if not now.instances:
-        return [f"no daemon runs (nothing in {base})"]
+        return [f"no daemon runs (nothing in {printable(str(base))})"]
     rated = [(each, _rates(before, now, each)) for each in now.instances]
     rated.sort(key=lambda pair: (-pair[1].get("traps", 0.0), pair[0]["domid"]))
     columns = [column for column in COLUMNS if column not in spared]

@@ -19,6 +19,7 @@ from xengt_dm.control.answers import check_status
 from xengt_dm.control.client import NotRunningError
 from xengt_dm.control.protocol import ControlError, ErrorCode, RefusedError
 from xengt_dm.errors import UsageError, XengtError
+from xengt_dm.printable import printable
 
 #: How long a daemon may take to end: it writes what is left of a recording before it does.
 END_SECONDS: Final = 30.0
@@ -90,7 +91,7 @@ def command(domids: tuple[int, ...], every: bool, sim: Path | None, base: Path, 
     if as_json:
         click.echo(json.dumps([each.as_json() for each in done]))
     elif not done and not failed:
-        click.echo(f"no daemon runs (nothing in {base})")
+        click.echo(f"no daemon runs (nothing in {printable(str(base))})")
     if failed:
         raise ExceptionGroup("not upgraded", failed)
 
