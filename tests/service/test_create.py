@@ -105,6 +105,23 @@ def test_a_domain_with_hap_or_without_a_gpu_is_created(host: XlHost, text: str) 
     assert host.steps[0] == CREATE[0]
 
 
+@pytest.mark.parametrize("step", ["create", "domid"])
+def test_of_an_xl_that_was_killed_nothing_is_known(host: XlHost, step: str) -> None:
+    """A domain with the name may be half made, or be another one: `xl create` would have refused because of it."""
+    killed = f"import os, sys\nif sys.argv[1] == {step!r}: os.kill(os.getpid(), 9)\n"
+    xl = Xl([str(script(host.config.parent / "killed", killed))])
+    complaints: list[str] = []
+    with pytest.raises(ToolstackError, match=rf"xl {step} .*was ended by signal 9"):
+        toolstack.create(host.config, xl, host, paused=False, complain=complaints.append)
+    assert (
+        complaints
+        == {
+            "create": ["a domain guest may be left, half made and paused; look for it with: xl list"],
+            "domid": ["the domain guest was created and is destroyed again"],
+        }[step]
+    )
+
+
 def test_no_xl_here(tmp_path: Path) -> None:
     with pytest.raises(ToolstackError, match="is this dom0"):
         Xl([str(tmp_path / "xl")]).domid("guest")

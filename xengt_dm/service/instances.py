@@ -36,6 +36,7 @@ END_SECONDS: Final = 20.0
 ANSWER_SECONDS: Final = 30.0
 #: Of a log, to find its last line in.
 LAST_BYTES: Final = 4096
+LAST_LINES: Final = 100
 
 
 class InstanceError(XengtError):
@@ -198,13 +199,15 @@ def _log_of(domid: int) -> str:
 
 def _last_error_of(domid: int) -> str:
     """Returns what the instance said last of why it ended, as a sentence to be followed by another; or nothing."""
-    command = ["journalctl", "--quiet", "--output=cat", f"--since=-{START_SECONDS:.0f}s", f"XENGT_DOMID={domid}"]
+    # A daemon that was taken over may have logged as much as it likes, and in lines as long.
+    command = ["journalctl", "--quiet", "--output=cat", f"--lines={LAST_LINES}", f"--since=-{START_SECONDS:.0f}s"]
+    command.append(f"XENGT_DOMID={domid}")
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace", timeout=10.0)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     said = [line for line in done.stdout.splitlines() if line.startswith("xengt-dm: ")]
-    return f"It said: {printable(said[-1])}. " if said else ""
+    return f"It said: {printable(said[-1][:LAST_BYTES])}. " if said else ""
 
 
 class Spawner:

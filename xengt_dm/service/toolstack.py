@@ -24,6 +24,10 @@ class ToolstackError(XengtError):
     exit_code = ExitCode.UNAVAILABLE
 
 
+class KilledError(ToolstackError):
+    """xl did not come to its end, so it may have left things half done."""
+
+
 class Xl:
     """``program``: the command and its options; all that it says goes to standard error, which our output is not."""
 
@@ -77,6 +81,8 @@ class Xl:
                 f"{command[0]} cannot be run: {error.strerror}; is this dom0, and are Xen's utilities installed? "
                 "`xengt-dm check` says what this host lacks"
             ) from error
+        if done.returncode < 0:
+            raise KilledError(f"xl {printable(' '.join(words))} was ended by signal {-done.returncode}")
         if done.returncode != 0:
             raise ToolstackError(f"xl {printable(' '.join(words))} ended with status {done.returncode}")
         return done.stdout or ""
@@ -121,7 +127,13 @@ def create(
 
     with ExitStack() as steps:
         with interruptions_held():
-            xl.create_paused(config, environment)
+            try:
+                xl.create_paused(config, environment)
+            except (KilledError, KeyboardInterrupt, SystemExit):
+                # A domain with that name may also be another one, because of which xl would have refused.
+                name = printable(domain.name)
+                complain(f"a domain {name} may be left, half made and paused; look for it with: xl list")
+                raise
             steps.callback(destroy)
         domid = xl.domid(domain.name)
         if domain.wanted:
