@@ -1,4 +1,4 @@
-"""xl, as far as we use it: a domain created, found, let run and destroyed; and an instance put into that order."""
+"""Runs xl to create, find, unpause and destroy domains, and starts a domain's instance between these steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 from xengt_dm.errors import ExitCode, HostError, XengtError
 from xengt_dm.printable import printable
-from xengt_dm.service import domains, instances, launched, xl_options
+from xengt_dm.service import domains, instances, launched, xl_config
 from xengt_dm.service.interruptions import interruptions_held
 from xengt_dm.xenstore import XenStore
 
@@ -19,7 +19,7 @@ STDERR: Final = 2
 
 
 class ToolstackError(XengtError):
-    """xl refused; its own words went to standard error before."""
+    """xl failed. Its own messages are on standard error already."""
 
     exit_code = ExitCode.UNAVAILABLE
 
@@ -29,26 +29,32 @@ class KilledError(ToolstackError):
 
 
 class Xl:
-    """``program``: the command and its options; all that it says goes to standard error, which our output is not."""
+    """Runs xl. ``program``: the command and its options. Its output goes to standard error, apart from ours."""
 
     def __init__(self, program: Sequence[str] = ("xl",)) -> None:
         self._program = program
 
     def create_paused(self, config: Path, environment: dict[str, str] | None = None) -> None:
-        """``environment`` is added to that of xl and of what it starts, for as long as the domain lives."""
+        """Creates a paused domain. Raises ToolstackError.
+
+        ``environment`` is added to that of xl and of the processes that it starts, which live as long as the domain.
+        """
         # In a session of its own: an interruption from the keyboard would end it in the middle and leave half a domain.
         self._run("create", "-p", str(config), environment=environment, new_session=True)
 
     def domid(self, name: str) -> int:
+        """Returns the id of the domain with this name. Raises ToolstackError."""
         text = self._run("domid", *_as_argument(name), capture=True).strip()
         if not text.isdecimal():
             raise ToolstackError(f"xl domid {printable(name)}: {printable(text[:80])!r} is no domain id")
         return int(text)
 
     def unpause(self, domid: int) -> None:
+        """Lets a paused domain run. Raises ToolstackError."""
         self._run("unpause", str(domid))
 
     def destroy(self, domid: int) -> None:
+        """Destroys a domain. Raises ToolstackError."""
         self._run("destroy", str(domid))
 
     def destroy_named(self, name: str) -> None:
@@ -94,13 +100,13 @@ def _as_argument(name: str) -> list[str]:
 
 def create(
     config: Path, xl: Xl, starter: instances.Starter, *, paused: bool, complain: Callable[[str], None]
-) -> tuple[int, xl_options.Domain]:
+) -> tuple[int, xl_config.Domain]:
     """Creates a domain with its instance serving before the domain's first instruction.
 
     Returns the domain's id, and what its file says. If a step fails or is interrupted, the steps before it are undone;
-    ``complain`` is told what of that fails. Raises XengtError.
+    ``complain`` is called with a message for each thing that cannot be undone. Raises XengtError.
     """
-    domain = xl_options.read(config)
+    domain = xl_config.read(config)
     options = instances.words_of(domain.options)
     # For a wrapper in QEMU's place, which starts the instance within `xl create`, and again when the guest reboots.
     environment = {launched.VARIABLE: " ".join(options)} if options else None
@@ -148,7 +154,7 @@ def create(
 
 
 def _uuid_of(domid: int) -> str | None:
-    """A domain's uuid, None if xenstore does not tell."""
+    """Returns a domain's uuid; None if xenstore has none or cannot be read."""
     try:
         with XenStore() as store:
             return domains.uuid_of(store, domid)

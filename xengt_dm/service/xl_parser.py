@@ -1,4 +1,4 @@
-"""Parses xl's domain configurations, as Xen's own library does. What the settings mean: :mod:`.xl_options`.
+"""Parses xl's domain configurations, as Xen's own library does. What the settings mean: :mod:`.xl_config`.
 
 The grammar, from tools/libs/util/libxlu_cfg_l.l, libxlu_cfg_y.y and libxlu_cfg.c, the same in Xen 4.15 to 4.21:
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from xengt_dm.config.merge import Config
 from xengt_dm.errors import ConfigError
-from xengt_dm.service.xl_options import interpret, read
+from xengt_dm.service.xl_config import interpret, read
 
 SAMPLES = sorted((Path(__file__).resolve().parents[2] / "etc" / "xl").glob("*.cfg"))
 
