@@ -45,6 +45,7 @@ class Region(NamedTuple):
 
     @property
     def end(self) -> int:
+        """The offset behind the last byte."""
         return self.offset + self.size
 
     def of(self, buffer: memoryview) -> memoryview:
@@ -81,8 +82,8 @@ class Row(NamedTuple):
 
 
 ROWS: Final = (
-    Row("header", lambda _: PAGE_SIZE, "what this is, and of whom"),
-    Row("life", lambda _: PAGE_SIZE, "mode, options, and how the daemons fared; one word each"),
+    Row("header", lambda _: PAGE_SIZE, "magic, version and sizes; the domain and the server that the state is of"),
+    Row("life", lambda _: PAGE_SIZE, "mode, options, and how many daemons took the state over or died"),
     Row("journal", lambda _: JOURNAL_RECORDS * JOURNAL_RECORD, "a record for the request of each vCPU"),
     Row("ranges", lambda _: RANGE_ENTRIES * RANGE_ENTRY, "the address ranges of the ioreq server"),
     Row("spaces", lambda of: _pages(of.spaces * SPACE_ENTRY), "the live address spaces"),

@@ -1,11 +1,9 @@
 """Every metric that ``xengt-dm exporter`` serves. The collector, the documents and the tests all use this table.
 
-A row's ``source`` says where its samples come from: it has a key for each series of a domain. The key has the values of
-the row's labels, without ``domid``; the value is the name of a value in a :class:`~xengt_dm.stats.reader.Reading`.
-Where the key has no value for a label, the label's value is the reading's text with the name of the label.
-
+A row's ``source`` has a key for each series of a domain: the values of the row's labels, without ``domid``. For each
+key it names a value in a :class:`~xengt_dm.stats.reader.Reading`, which also has the values of other labels.
 To add a counter: add its field to ``xd_counters`` (cffi_build/core/base/stats.h), increment it, add a row here, and
-write docs/metrics.md and docs/logs.md anew (docs/metrics.md says how). ``XD_STATS_VERSION`` changes only if a field
+write docs/metrics.md and docs/logs.md again (docs/metrics.md says how). ``XD_STATS_VERSION`` changes only if a field
 changes its meaning or its place while the size of ``xd_stats`` stays the same: a reader compares the size, too.
 """
 
@@ -20,6 +18,8 @@ from xengt_dm.stats.page import PageProblem
 
 
 class Kind(enum.Enum):
+    """Prometheus' name for the type of a metric."""
+
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
@@ -255,7 +255,7 @@ METRICS: Final = (
         COUNTER,
         "spaces",
         "refused_spaces",
-        "Announcements of address spaces that were refused because as many as may be are live",
+        "Announcements of address spaces that were refused because shadow.max_spaces were live",
         LogEvent(
             "guest.refused_spaces",
             "warning",
