@@ -183,7 +183,7 @@ def test_an_audit_says_how_many_tables_were_left_out(base: Path, monkeypatch: py
     assert text.splitlines() == [
         "MODE  ROOT    MISMATCHES  OVERDUE  UNSYNCED",
         "l4    0x1000           0        0         3",
-        "3 unsynced tables left out; --sync compares them, too",
+        "3 tables left out that may be out of sync; --sync compares them, too",
         "1 space: the shadow says what the guest's tables say",
     ]
     run(base, "audit", "--sync")

@@ -51,9 +51,11 @@ class LazyGroup(click.Group):
     """A group of commands whose names are in :data:`COMMANDS`. It imports only the command that is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns the names of all commands, without importing their modules."""
         return [*COMMANDS]  # not list(COMMANDS): once xengt_dm.cli.list was imported, `list` is that module
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports a command's module. Returns the command, or None if there is none of this name."""
         if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
             return None
         command = importlib.import_module(f"xengt_dm.cli.{cmd_name}").command
@@ -75,10 +77,12 @@ class LazyGroup(click.Group):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the list of commands for --help, without importing their modules."""
         with formatter.section("Commands"):
             formatter.write_dl([*COMMANDS.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Returns the completions of an incomplete command's name."""
         names = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
@@ -101,6 +105,7 @@ class LazyGroup(click.Group):
         sys.exit(status if isinstance(status, int) else ExitCode.OK)
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command. Returns what the command returns."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:

@@ -19,8 +19,10 @@ from xengt_dm.errors import ExitCode
 def command(context: click.Context, sync: bool, domid: int, base: Path, as_json: bool) -> None:
     """Compare every shadow table with the guest's own, entry by entry.
 
-    UNSYNCED tables are left out: they are compared after the next submission, or with --sync. OVERDUE, with --sync, are
-    directory entries that map nothing although nothing stands in their way.
+    Tables that may be out of sync are left out, and UNSYNCED counts them: leaf tables that are unsynced (relaxed mode),
+    and tables that must be checked again because the guest gave frames back. --sync compares them, too. OVERDUE, which
+    only --sync finds, are directory entries that map nothing although their frame is RAM, the quota has room, and Xen
+    refused nothing.
 
     Exit status: 0 if they agree and none is overdue, 1 if not.
     """
@@ -48,6 +50,6 @@ def _show(audit: dict[str, Any]) -> None:
     if overdue:
         click.echo(f"{formatting.count(overdue, 'entry', 'entries')} of the shadow should map something by now")
     if unsynced:
-        click.echo(f"{formatting.count(unsynced, 'unsynced table')} left out; --sync compares them, too")
+        click.echo(f"{formatting.count(unsynced, 'table')} left out that may be out of sync; --sync compares them, too")
     if not mismatches and not overdue:
         click.echo(f"{formatting.count(len(spaces), 'space')}: the shadow says what the guest's tables say")

@@ -19,13 +19,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def domid_option(function: F) -> F:
+    """Adds ``--domid``, which is required. Returns the function."""
     return click.option("-d", "--domid", type=Domid(), required=True, help="The domain that the daemon serves.")(
         function
     )
 
 
 def json_option(function: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="The answer as JSON, for programs.")(function)
+    """Adds ``--json``, the parameter ``as_json``. Returns the function."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")(function)
 
 
 def sync_option(function: F) -> F:

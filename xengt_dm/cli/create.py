@@ -19,7 +19,7 @@ def command(config: Path, paused: bool, as_json: bool) -> None:
     """Create a domain as `xl create CONFIG` does, and start its instance before the domain runs.
 
     The domain stays paused until the instance serves it. If a step fails or is interrupted, the steps before it are
-    undone: the domain is destroyed. The first interruption waits for `xl create` to end, a second one does not. The
+    undone: the domain is destroyed. After a first Ctrl-C, `xl create` is still waited for; after a second one, not. The
     keys in `xengt = [ "KEY=VALUE", ... ]` of CONFIG, and XenGT's old keys vgt_low_gm_sz, vgt_high_gm_sz and
     vgt_fence_sz, apply to every start of this domain's instance.
     """

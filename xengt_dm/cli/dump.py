@@ -18,7 +18,7 @@ def command(sync: bool, domid: int, base: Path, as_json: bool) -> None:
     """Show everything that a domain's GPU has mapped, by address space.
 
     CACHE is 4*PAT + 2*PCD + PWT of the entry. The shadows are shown as they are, or with --sync as if just submitted.
-    They are audited as well; `audit` makes an exit status of that.
+    Each space is audited as well, but only the exit status of `audit` depends on that.
     """
     dump = ask_and_show(base, domid, "dump", as_json, _show, sync=sync)
     if dump["audit_mismatches"]:

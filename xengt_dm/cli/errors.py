@@ -32,15 +32,15 @@ def cannot_write(path: Path, error: OSError) -> XengtError:
     return NotPermittedError(text) if error.errno in (EACCES, EPERM) else DataError(text)
 
 
-class ClosedPipe(Exception):  # noqa: N818 - no error, but that nobody reads on
-    """What reads our output has closed it."""
+class ClosedPipe(Exception):  # noqa: N818 - it is no error if the reader has read enough
+    """The reader of our output has closed its end of the pipe."""
 
 
 def report(error: BaseException) -> int:
-    """Say what went wrong, once for each cause; the exit status of the gravest.
+    """Prints a message for each cause of an error. Returns the exit status of the most serious one.
 
-    A bug is graver than what the host or a person did wrong, and shows its traceback. An interruption from the keyboard
-    says nothing, unless something went wrong as well.
+    A bug is more serious than a refusal of the host or a wrong use, and is printed with its traceback. Nothing is
+    printed for an interruption from the keyboard.
     """
     causes = list(_causes(error))
     if not causes:
@@ -49,7 +49,7 @@ def report(error: BaseException) -> int:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What really happened: the leaves of an exception group, as trio >= 0.25 raises them even for one error."""
+    """Yields the single errors in an exception group. trio >= 0.25 raises a group even for one error."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _causes(inner)
@@ -87,7 +87,7 @@ def _report_one(error: BaseException) -> int:
         case XengtError():
             return _say(str(error), error.exit_code)
         case OSError():
-            # What names no file is what was written to: every other failure is told by who met it.
+            # Failures to open or read a file name it, so one without a name comes from writing to standard output.
             about = error.filename if error.filename is not None else "standard output"
             refused = error.errno in (EACCES, EPERM)
             text = f"{about}: {error.strerror or error}"

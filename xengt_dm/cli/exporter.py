@@ -26,6 +26,7 @@ class Address(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # gene
     name = "addr:port"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Returns (address, port) of ADDR:PORT; reports a usage error for anything else."""
         if isinstance(value, tuple):
             return value
         host, colon, port = str(value).rpartition(":")

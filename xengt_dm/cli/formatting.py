@@ -44,6 +44,7 @@ def root(value: int | Sequence[int]) -> str:
 
 
 def access(writable: int) -> str:
+    """Returns ``rw`` for a writable page, ``ro`` for another one."""
     return "rw" if writable else "ro"
 
 

@@ -28,7 +28,7 @@ def xen_options(function: _Function) -> _Function:
         type=click.Choice([each.value for each in Paging]),
         default=Paging.HAP.value,
         show_default=True,
-        help="How Xen translates the guest's addresses: by HAP, or by shadow paging (hap=0), which since Xen 4.9 no "
-        "device model can trap stores with.",
+        help="How Xen translates the guest's addresses: by HAP, or by shadow paging (hap=0). Since Xen 4.9 a device "
+        "model cannot trap the stores of a guest on shadow paging.",
     )
     return xen(paging(function))

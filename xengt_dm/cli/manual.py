@@ -87,7 +87,7 @@ def _program() -> Iterator[str]:
     yield roff.heading("saving and migrating")
     yield roff.paragraph(
         "Xen refuses to migrate a domain live while it has protected pages. Quiesce it before it is migrated or "
-        "saved. If it goes on here afterwards, resume it:"
+        "saved. If the domain stays on this host, resume it afterwards:"
     )
     yield roff.example(["xengt-dm quiesce --domid 5", "xl save -c guest guest.saved", "xengt-dm resume --domid 5"])
     yield roff.heading("completion")
@@ -100,7 +100,7 @@ def _program() -> Iterator[str]:
 _FILES: Final = {
     "/etc/xengt-dm/xengt-dm.toml": "The configuration of the host.",
     "/etc/xengt-dm/domains/NAME.toml": "Overrides it for the domain of that name.",
-    "/run/xengt-dm/DOMID/": "An instance's control socket and stats page, and the id and ranges of its ioreq server.",
+    "/run/xengt-dm/DOMID/": "An instance's control socket, stats page and state, and the id of its ioreq server.",
 }
 
 

@@ -1,4 +1,4 @@
-"""A line on the terminal for a step that takes long, so that nobody takes it for a hang."""
+"""Prints a line on the terminal while a step takes long, so that it does not look like a hang."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ def _existing(_context: click.Context, _parameter: click.Parameter, directory: P
 
 
 def config_dir_option(function: F) -> F:
+    """Adds ``--config-dir``. Returns the function."""
     return click.option(
         "--config-dir",
         type=click.Path(path_type=Path, file_okay=False),
@@ -35,8 +36,9 @@ def config_dir_option(function: F) -> F:
 
 
 def set_option(function: F) -> F:
+    """Adds ``--set``, the parameter ``sets``. Returns the function."""
     return click.option(
-        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Give a key a value; wins over the files."
+        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Set a key of the configuration; overrides the files."
     )(function)
 
 

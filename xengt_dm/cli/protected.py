@@ -16,8 +16,9 @@ from xengt_dm.cli.client import ask_and_show, instance_options
 def command(domid: int, base: Path, as_json: bool) -> None:
     """List the guest's page tables that are shadowed, by frame and level.
 
-    LEVEL 1 are leaves. REFS counts the entries and roots that name the table. STATE is `protected` where each store
-    traps, `unsynced` where the guest may store freely until the next submission (relaxed mode).
+    LEVEL 1 is a leaf table, 2 to 4 are directories. REFS counts the entries and roots that name the table. STATE is
+    `protected` if each store to the table traps, and `unsynced` if no store traps until the next submission (relaxed
+    mode).
     """
     ask_and_show(base, domid, "protected", as_json, _show)
 

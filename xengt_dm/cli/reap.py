@@ -39,8 +39,8 @@ NAMES_SHOWN: Final = 20
 @click.option(
     "--after",
     metavar="RESULT",
-    help="What systemd says of the end ($SERVICE_RESULT). Unless it is `timeout` or `success`, a domain that is there "
-    "keeps what a successor adopts.",
+    help="How the service ended, as systemd reports it ($SERVICE_RESULT). While the domain exists, nothing is cleaned "
+    "up unless this is `timeout` or `success`: a successor will adopt the server.",
 )
 @run_dir_option
 def command(domid: int, after: str | None, base: Path) -> None:
@@ -73,7 +73,7 @@ def _serves(base: Path, domid: int) -> bool:
 
 
 def _clean(base: Path, domid: int) -> Iterator[str]:
-    """Do what there is to do, and tell it."""
+    """Cleans up. Yields a line about each thing that was found or removed. Raises HostError."""
     from xengt_dm.service import domains
     from xengt_dm.xenstore import XenStore
 
@@ -98,7 +98,7 @@ def _clean(base: Path, domid: int) -> Iterator[str]:
 
 
 def _clean_after(base: Path, domid: int, result: str) -> Iterator[str]:
-    """As :func:`_clean`, but leave to a successor what it may want."""
+    """As :func:`_clean`, but does nothing if a successor of the daemon is expected."""
     from xengt_dm.service import domains
     from xengt_dm.xenstore import XenStore
 
@@ -138,7 +138,7 @@ def _release(domid: int, base: Path) -> None:
 
 
 def _release_confined(domid: int, base: Path) -> None:
-    """Follow the dead daemon, and end in order at once."""
+    """Restricts this process to the domain, then adopts the dead daemon's server and stops in order at once."""
     from xengt_dm.hypervisor.xen.port import XenPort
     from xengt_dm.run_dir.directory import open_directory
     from xengt_dm.service import sandbox
@@ -152,7 +152,9 @@ def _release_confined(domid: int, base: Path) -> None:
 
 
 def give_back(port: DomainPort, directory: Path) -> Iterator[str]:
-    """Follow the dead daemon of a run directory, and end in order at once. Yields what was given back, when it is.
+    """Adopts the server of the dead daemon of a run directory, and stops in order at once.
+
+    Yields a line about what was unprotected and removed.
 
     Raises CallError, BusyError if the daemon is not dead, and OSError.
     """

@@ -51,7 +51,7 @@ def command(
     need permission to write it; the daemon does not. Without FILE and --stop the command shows what is being recorded.
 
     The recording never keeps the guest waiting. It ends by itself at its bounds, when FILE cannot be written, and when
-    FILE cannot keep up with the guest. The log, `status` and --stop tell of that, and FILE is a valid trace that ends
+    FILE cannot keep up with the guest. The log, `status` and --stop report that, and FILE is a valid trace that ends
     there.
     """
     if stop and file is not None:

@@ -31,14 +31,17 @@ def title(name: str, section: int, version: str, manual: str) -> str:
 
 
 def heading(text: str) -> str:
+    """Returns the heading of a section, in capitals."""
     return f'.SH "{text.upper()}"'
 
 
 def subheading(text: str) -> str:
+    """Returns the heading of a part of a section. ``text`` must not be escaped already."""
     return f'.SS "{escape(text)}"'
 
 
 def paragraph(text: str) -> str:
+    """Returns a paragraph in the markup of :func:`prose`."""
     return f".PP\n{prose(text)}"
 
 
@@ -48,6 +51,7 @@ def item(term: str, text: str) -> str:
 
 
 def example(lines: Iterable[str]) -> str:
+    """Returns lines that are shown as they are, indented."""
     body = "\n".join("\\&" + line.replace("\\", r"\e").replace("-", r"\-") for line in lines)
     return f".PP\n.RS 4\n.nf\n{body}\n.fi\n.RE"
 

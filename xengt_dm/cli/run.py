@@ -91,9 +91,9 @@ def command(
     configuration file, which overrides the host's; see xengt-dm.toml(5). On SIGHUP the files are read again.
 
     When `upgrade` asks it to, it leaves the domain to a successor, which must be started at once, and ends with status
-    79. It also can be killed at any time; the domain then waits for a successor.
+    79. The daemon may be killed at any time. A vCPU that needs the device then waits until a successor serves.
 
-    With --sim neither Xen nor root is needed, and the daemon stays the user that started it.
+    With --sim neither Xen nor root is needed, and the daemon keeps its user id.
     """
     # Imported here: completion and help need none of it, and what a daemon imports counts (docs/performance.md).
     with importing():

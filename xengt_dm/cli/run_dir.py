@@ -14,6 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def run_dir_option(function: F) -> F:
+    """Adds ``--run-dir``, the parameter ``base``. Returns the function."""
     return click.option(
         "--run-dir",
         "base",

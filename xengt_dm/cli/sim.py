@@ -49,11 +49,16 @@ def _ending_blocked() -> Iterator[None]:
     type=click.Choice(list(GUESTS)),
     default="idle",
     show_default=True,
-    help="What the vCPUs do: nothing; write page tables for ever; or what a test tells them on the console.",
+    help="What the vCPUs do: nothing; build and change page tables until the end; or execute the instructions that a "
+    "test sends to the console.",
 )
 @xen_options
 @click.option(
-    "--frames", type=Integer(1, 1 << 22), default=16384, show_default=True, help="The domain's memory, in 4 KiB."
+    "--frames",
+    type=Integer(1, 1 << 22),
+    default=16384,
+    show_default=True,
+    help="The domain's memory, in frames of 4 KiB.",
 )
 @click.option("--vcpus", type=Integer(1, 128), default=2, show_default=True, help="The domain's vCPUs.")
 @click.option("--seed", type=Integer(min=0), default=1, show_default=True, help="Seed of the guest's random choices.")

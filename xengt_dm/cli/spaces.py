@@ -16,7 +16,7 @@ from xengt_dm.cli.client import ask_and_show, instance_options
 def command(domid: int, base: Path, as_json: bool) -> None:
     """List the address spaces that the guest's driver has announced, by the addresses of their root tables.
 
-    REFS is how often it has announced that space and not taken it back.
+    REFS is how often the driver has announced the space, minus how often it has destroyed it.
     """
     ask_and_show(base, domid, "spaces", as_json, _show)
 

@@ -36,11 +36,11 @@ COLUMNS: Final[dict[str, Callable[[dict[str, int], dict[str, float]], str]]] = {
     "DROPPED>": lambda now, rate: f"{now['dropped_stores']:,}",
     "BAD>": lambda now, rate: f"{now['audit_mismatches']:,}",
 }
-#: What a narrow terminal goes without, the first first. What is wrong with a guest is never among it.
+#: The columns that are left out on a narrow terminal, in this order. Those that show a guest's faults always stay.
 SPARED: Final = ("OPENS/S>", "SYNCS/S>", "PROT>", "SUBMITS/S>", "SPACES>", "MMIO/S>", "TABLES>", "STORES/S>")
-#: What goes last of all.
+#: The column that is left out after all of these.
 LAST_SPARED: Final = "MODE"
-#: What is shown of a status.
+#: The fields and counters of a status that are shown.
 FIELDS: Final = ("pid", "mode")
 COUNTERS: Final = ("spaces", "tables", "protected_pages", "dropped_stores", "audit_mismatches")
 
@@ -53,7 +53,7 @@ class Sample:
     instances: list[dict[str, Any]]
 
     def counters(self, domid: int, pid: int) -> dict[str, int] | None:
-        """Of the instance of this domain, if it is the same process."""
+        """Returns the counters of the instance of this domain; None if it is not there, or is another process."""
         for each in self.instances:
             if each["domid"] == domid and each["status"] is not None and each["status"]["pid"] == pid:
                 found: dict[str, int] = each["status"]["counters"]
@@ -128,7 +128,7 @@ def _page(base: Path, before: Sample, now: Sample) -> list[str]:
 
 
 def _fitting(base: Path, before: Sample, now: Sample, width: int) -> tuple[list[str], Sequence[str]]:
-    """The table with as many columns as fit, and those that it goes without."""
+    """Returns the lines of the table with as many columns as fit into ``width``, and the columns that were left out."""
     every = (*SPARED, LAST_SPARED)
     for count_spared in range(len(every)):
         table = _lines(base, before, now, every[:count_spared])
@@ -162,7 +162,7 @@ def _cells(instance: dict[str, Any], rates: dict[str, float], columns: Iterable[
 
 
 def _rates(before: Sample, now: Sample, instance: dict[str, Any]) -> dict[str, float]:
-    """Of each counter, a second; none for an instance that was not there before."""
+    """Returns by how much each counter grew per second; nothing for an instance that was not there before."""
     if instance["status"] is None:
         return {}
     old = before.counters(instance["domid"], instance["status"]["pid"])

@@ -13,6 +13,8 @@ DOMID_MAX: Final = DOMID_FIRST_RESERVED - 1
 
 
 class Integer(click.IntRange):
+    """An integer in a range."""
+
     name = "integer"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -23,6 +25,8 @@ class Integer(click.IntRange):
 
 
 class Seconds(click.FloatRange):
+    """A finite number of seconds in a range."""
+
     name = "number of seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -40,6 +44,7 @@ class Domid(Integer):
         super().__init__(0, DOMID_MAX)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Returns the id; reports a usage error for anything that is none."""
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter:

@@ -68,9 +68,9 @@ class Upgraded(NamedTuple):
 def command(domids: tuple[int, ...], every: bool, sim: Path | None, base: Path, as_json: bool) -> None:
     """Replace the daemons of domains by those of the installed version.
 
-    A daemon that is asked to leaves its domain as it is, with its write-protected pages and the requests that wait, and
-    ends. The next one is started, as `start` would, and goes on where it was. The guest keeps its device and its
-    address spaces; a vCPU that needs the device meanwhile waits. One domain comes after the other. A recording ends.
+    The old daemon leaves its domain as it is, with the write-protected pages and the waiting requests, and ends. Then a
+    new one is started, as by `start`, and continues with the same device. The guest keeps its address spaces; a vCPU
+    that needs the device meanwhile waits. Domains are handled one after the other. A recording ends.
 
     A daemon of a version that cannot do this continues. The package's own upgrade runs this command with --all.
     """

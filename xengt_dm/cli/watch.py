@@ -23,7 +23,7 @@ from xengt_dm.xenstore import XenStore
 @config_dir_option
 @run_dir_option
 def command(config_dir: Path, base: Path) -> None:
-    """Start an instance for each domain of this host that has a configuration file, and stop those of domains gone.
+    """Start an instance for each domain that has a configuration file, and stop the instances of domains that ended.
 
     A domain that `xengt-dm create` launched gets its instance again, with the same options, when its guest reboots. A
     file that is added later, or a domain that is renamed, is noticed within some seconds. Runs until SIGTERM; the

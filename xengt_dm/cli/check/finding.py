@@ -16,6 +16,8 @@ DEFAULT_RUN_DIR: Final = Path("/run/xengt-dm")
 
 
 class State(enum.StrEnum):
+    """How serious a finding is."""
+
     OK = "ok"
     WARNING = "warning"
     #: `run` cannot work without it.
@@ -53,6 +55,7 @@ class Host:
     output_of: Callable[[list[str]], str | None] = field(default=output_of)
 
     def path(self, absolute: str | Path) -> Path:
+        """Returns where an absolute path of the host is, below ``root``."""
         return self.root / str(absolute).lstrip("/")
 
     def text(self, absolute: str) -> str | None:
@@ -64,7 +67,9 @@ class Host:
 
     @property
     def on_xen(self) -> bool:
+        """Whether this host seems to run on Xen."""
         return self.text("/sys/hypervisor/type") == "xen" or self.path("/proc/xen/capabilities").exists()
 
     def store(self) -> XenStore:
+        """Opens a connection to xenstore. Returns it; the caller must close it. Raises HostError."""
         return XenStore(self.path("/run/xenstored/socket"), self.path("/dev/xen/xenbus"), timeout=2.0)

@@ -180,6 +180,7 @@ def check_domain(store: XenStore, domid: int) -> Iterator[Finding]:
 
 
 def read_or_none(store: XenStore, path: str) -> str | None:
+    """Returns a node of xenstore; None if it does not exist or may not be read. Raises HostError."""
     try:
         return store.read(path)
     except HostError as error:
