@@ -1,12 +1,12 @@
-"""How a successor takes over what a predecessor that died has left: its server, and the state that it kept.
+"""How a successor takes over the server and the state of a predecessor that died or left.
 
 Facts: a server outlives its process, with the requests in its slots, its claim, its ranges and the types of frames. The
-state outlives it, too, if the file is sound (:mod:`xengt_dm.state.file`): device, live spaces, frames that may be
-protected, ranges, and how the instance was told to work.
+state outlives it, too, if the file is sound (:mod:`xengt_dm.state.file`). It has the device, the live spaces, the
+frames that may be protected, the ranges, and the mode that the operator chose.
 
-What follows: with the state nothing has to be searched for or released. The frames that may trap are on record, so
-they go on trapping until the shadows have been built again: :func:`adopt`. Without it, only a release of the claim
-makes RAM of frames that nobody can name: :func:`adopt_without_state`.
+What follows: with the state, nothing has to be searched for or released. The frames that may trap are on record, so
+they continue to trap until the shadows have been built again: :func:`adopt`. Without the state, the frames that trap
+are not known, and only a release of the claim turns them into RAM: :func:`adopt_without_state`.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ from xengt_dm.traps.write_traps import WriteTraps
 from xengt_dm.units import PAGE_SHIFT
 from xengt_dm.vgpu.registers import BAR0_SIZE
 
-#: After so many successors in a row that died before they served, the next one does without the state. Whoever kills
-#: daemons at random instants, again and again, finds one in its start now and then, but not so many in a row.
+#: After so many successors in a row that died before they served, the next one does not use the state. The number is
+#: large because a test that kills daemons at random instants also hits some of them during their start.
 MOST_ADOPTIONS: Final = 20
 GENERATIONS: Final = (8, 9)
-#: How long a successor waits for a vCPU to take its predecessor's answer. One that is paused takes none, and then we go
-#: on without it.
+#: How long a successor waits until the vCPUs have taken its predecessor's answers. A paused vCPU takes none.
 TAKEN_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.001
 _ADDRESS_LIMIT: Final = 1 << 52
@@ -44,9 +43,9 @@ _MOST: Final = 1 << 32
 
 
 class Found(NamedTuple):
-    """The state of an instance, and where it is from. ``problem``: why a predecessor's was not used, if there was one.
+    """The state of an instance, and where it is from. ``problem``: why a predecessor's was not used, None otherwise.
 
-    ``kept``: it is a predecessor's. ``protected``: the frames that may trap by it.
+    ``kept``: whether it is a predecessor's. ``protected``: the frames that may trap, according to that state.
     """
 
     state: State
@@ -58,7 +57,7 @@ class Found(NamedTuple):
 def find_state(store: StateStore, server: int | None, capacities: Capacities) -> Found:
     """Returns the state that a predecessor kept of ``server``, or a fresh one of these capacities. Raises HostError.
 
-    ``server``: the one that the predecessor left, None if there is none; then there is nothing that a state is of.
+    ``server``: the id of the server that the predecessor left, None if it left none; then a state is of no use.
     """
     if server is None:
         return Found(store.create(capacities), kept=False)
@@ -82,12 +81,15 @@ def find_state(store: StateStore, server: int | None, capacities: Capacities) ->
 
 
 def _count(number: int) -> int:
-    """One more, of a number that may be any of 64 bits."""
+    """Returns ``number`` + 1, limited because the word of a damaged state may have any value."""
     return min(number, _MOST) + 1
 
 
 def _protected_by(state: State, server: int) -> list[int]:
-    """The frames that may trap by a state. Raises DataError if it cannot be that of ``server``, or must not be used."""
+    """Returns the frames that may trap, according to a state.
+
+    Raises DataError if the state cannot be that of ``server``, or must not be used.
+    """
     life = state.life
     if state.server is None:
         raise DataError("its daemon died before the server was ready")
@@ -116,21 +118,20 @@ def adopt(
     quiesced: bool,
     fixed: Collection[Range] = (),
 ) -> None:
-    """Take over the server of a predecessor whose state is kept. ``bars``: the gpa of each; ``fixed``: other ranges.
+    """Takes over the server of a predecessor whose state is used. ``bars``: the gpa of each; ``fixed``: other ranges.
 
-    ``protected``: the frames that may trap by that state. They still do afterwards, and so do the frames of the
-    requests that are not over; what the shadows do not protect again is for
-    :meth:`~xengt_dm.traps.write_traps.WriteTraps.unprotect_adopted`. ``quiesced``: the claim is not needed, and may be
-    refused.
+    ``protected``: the frames that may trap, according to the state. They still trap afterwards, and so do the frames of
+    the requests that are not over. Later :meth:`~xengt_dm.traps.write_traps.WriteTraps.unprotect_adopted` unprotects
+    those that the shadows do not protect again. ``quiesced``: do not claim, which Xen may refuse.
 
     If this fails, or this process dies, the next successor finds everything as it was. Raises CallError.
     """
-    server.enable()  # it was, unless the predecessor died very early
+    server.enable()  # it is enabled already, unless the predecessor died very early
     left = server.ranges.read() or []
     _adopt_ranges(server, traps, left)
     traps.adopt_protected(protected)
     if not quiesced:
-        server.claim()  # it has it, unless the predecessor died very early
+        server.claim()  # does nothing unless the predecessor died very early
     traps.protect_in_flight()
     _map_ranges(server, bars, fixed, left)
     _answer_from_here_on(server)
@@ -143,25 +144,25 @@ def adopt_without_state(
     left: list[Range] | None,
     fixed: Collection[Range] = (),
 ) -> None:
-    """Take over the server of a predecessor whose state is not there. ``bars``, ``fixed``: as in :func:`adopt`.
+    """Takes over the server of a predecessor whose state is not used. ``bars``, ``fixed``: as in :func:`adopt`.
 
-    Facts: what the predecessor had protected is not on record. Only a release of the claim makes RAM of frames that
-    nobody can name, and it must not fall between an answer and the end of the instruction that the answer is for
-    (:mod:`xengt_dm.traps.state`). What we do: have every answer that the predecessor gave be taken; release the claim
-    and make it again; protect again what the requests that are not answered yet store to.
+    Facts: the frames that the predecessor had protected are not known. Only a release of the claim turns them into RAM,
+    and it must not come between an answer and the end of the instruction that the answer is for
+    (:mod:`xengt_dm.traps.state`). What we do: wait until the vCPUs have taken every answer that the predecessor gave;
+    release the claim and claim again; protect the frames that the unanswered requests store to.
 
-    If this fails, or this process dies, the server is left as it is by then, for the next successor: nothing was
-    answered. ``left``: the ranges, if an older version recorded them. Raises CallError.
+    If this fails, or this process dies, no request was answered, and the next successor finds the server as it is then.
+    ``left``: the ranges, if an older version recorded them; None if not. Raises CallError.
     """
     port, channels = server.port, server.channels
-    server.enable()  # it was, unless the predecessor died very early
+    server.enable()  # it is enabled already, unless the predecessor died very early
 
-    # Which ranges there are.
+    # Find the ranges of the server.
     if left is None:
         left = [guard_range(gfn) for gfn in search_ram(port, server.id)]
     _adopt_ranges(server, traps, left)
 
-    # Make RAM of every frame but those of stores that are not over.
+    # Turn every frame into RAM, except those of stores that are not over.
     traps.guard_in_flight()
     if port.retype_in_flight_is_fatal:
         channels.bind(range(server.slots.vcpus))
@@ -182,7 +183,7 @@ def _adopt_ranges(server: IoreqServer, traps: WriteTraps, left: list[Range]) -> 
 
 
 def _map_ranges(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[Range], left: list[Range]) -> None:
-    """Give the device its ranges, if they are not what the predecessor had."""
+    """Gives the server the ranges of the device, and removes other ranges that the predecessor had."""
     wanted = [*fixed, *(bar.range_at(address) for bar, address in bars.items())]
     for each in left:
         if each.kind is not RangeKind.GUARD and each not in wanted:
@@ -195,13 +196,13 @@ def _map_ranges(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[
 
 def _answer_from_here_on(server: IoreqServer) -> None:
     server.channels.bind(range(server.slots.vcpus))
-    for vcpu in server.slots.answered():  # the predecessor may have died before it told them
+    for vcpu in server.slots.answered():  # the predecessor may have died before it notified them
         server.channels.notify(vcpu)
     server.owned = True
 
 
 def _have_answers_taken(server: IoreqServer) -> None:
-    """Notify the vCPUs whose answers are there until they have taken them, for :data:`TAKEN_SECONDS` at most."""
+    """Notifies the vCPUs that have answers in their slots until they take them, for at most :data:`TAKEN_SECONDS`."""
     slots = server.slots
     deadline = time.monotonic() + TAKEN_SECONDS
     while answered := slots.answered():

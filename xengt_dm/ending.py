@@ -1,4 +1,4 @@
-"""How an instance ends: :func:`stop` gives everything back, :func:`leave` leaves everything to a successor."""
+"""How an instance ends: :func:`stop` releases the domain, :func:`leave` leaves everything to a successor."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from xengt_dm.traps.write_traps import WriteTraps
 
 
 def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine) -> None:
-    """Take everything down, in the order that keeps the guest safe, whatever fails meanwhile.
+    """Releases the domain in an order that is safe for the guest. A step that fails does not keep later ones from it.
 
     No store may be lost, and no vCPU may be left waiting. So requests are served for as long as any may come: while
-    frames become RAM, while guard ranges go, and once more after Xen has been told to send none.
+    frames become RAM, while guard ranges are removed, and once more after the server is disabled.
 
     Raises the error of the first step that failed.
     """
@@ -38,10 +38,10 @@ def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine
         traps.claim_released()
 
     attempt = BestEffort()
-    attempt(engine.abandon)  # what is under way ends early; its stores to guest memory are performed
+    attempt(engine.abandon)  # work that is in progress ends early; its stores to guest memory are performed
     attempt(traps.refuse_new)
-    attempt(unprotect)  # as stores to the frames end, for a second at most
-    attempt(traps.unprotect_by_force)  # then whatever is left
+    attempt(unprotect)  # each frame when no store to it is in flight, for at most a second
+    attempt(traps.unprotect_by_force)  # then the other frames
     attempt(drop_guard_ranges)
     attempt(release_claim)
     attempt(server.disable)  # from here on nothing new comes
@@ -55,9 +55,10 @@ def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine
 
 
 def leave(server: IoreqServer, loop: ServeLoop, engine: Engine) -> None:
-    """Leave the server to a successor as it is: with its claim, its ranges, the frames that trap and its requests.
+    """Leaves the server to a successor as it is: with its claim, its ranges, the frames that trap and its requests.
 
-    For an instance that hands over, and for one that could not adopt. Raises the first error.
+    An instance ends in this way if it hands over, or if its adoption failed. Raises the error of the first step that
+    failed.
     """
     attempt = BestEffort()
     attempt.once(loop.leave)

@@ -103,6 +103,7 @@ class HostError(CallError):
 
     @property
     def exit_code(self) -> ExitCode:  # type: ignore[override]
+        """CONFIG if the domain has no HAP, PERMISSION after EPERM or EACCES, and UNAVAILABLE otherwise."""
         if (self.call, self.errno) == _NO_HAP:
             return ExitCode.CONFIG
         if self.errno in (errno_module.EPERM, errno_module.EACCES):

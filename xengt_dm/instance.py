@@ -70,7 +70,7 @@ WRITE_TRAPS: Final[Mapping[WriteTrap, TrapsMaker]] = {
 
 
 class Settings(NamedTuple):
-    """What one device model is to be. ``bar0`` is a gpa, a multiple of its size, outside the domain's RAM.
+    """The settings of one device model. ``bar0`` is a gpa, a multiple of BAR0's size, outside the domain's RAM.
 
     ``max_tables``: the quota of shadow tables. ``max_spaces``: how many address spaces may be live at once.
     ``max_mapped_chunks``: how many chunks of guest memory may be mapped at once.
@@ -86,7 +86,7 @@ class Settings(NamedTuple):
 
     @classmethod
     def from_config(cls, config: Config) -> Settings:
-        """What the configuration says."""
+        """Returns the settings that a configuration has."""
         return cls(
             bar0=config.integer("device.bar0_gpa"),
             generation=config.integer("device.generation"),
@@ -102,7 +102,7 @@ class Settings(NamedTuple):
         )
 
     def continued(self, state: State) -> Settings:
-        """These, but with what a guest and an operator have seen of the instance that left ``state``."""
+        """Returns these settings, but with the values in ``state`` that the guest or an operator relies on."""
         life = state.life
         return self._replace(
             bar0=life.bar0,
@@ -112,14 +112,14 @@ class Settings(NamedTuple):
         )
 
     def record(self, state: State) -> None:
-        """Have ``state`` say what holds."""
+        """Writes these settings to ``state``."""
         life = state.life
         life.bar0, life.generation, life.relaxed = self.bar0, self.generation, self.sync is Sync.RELAXED
         life.max_tables, life.max_mapped_chunks = self.max_tables, self.max_mapped_chunks
 
 
 class Instance:
-    """A device model at work. ``found``: the state, and whether a predecessor left it."""
+    """A device model that serves. ``found``: its state, and whether a predecessor left it."""
 
     def __init__(
         self,
@@ -148,11 +148,11 @@ class Instance:
 
     @property
     def life(self) -> Life:
-        """What holds beyond the device, for a successor."""
+        """The part of the state that is not the device's."""
         return self.found.state.life
 
     def tell_stats(self) -> None:
-        """Write what the stats page says beyond counts."""
+        """Writes the values of the stats page that are no counters."""
         self.stats.describe(
             vcpus=self.server.slots.vcpus,
             generation=self.settings.generation,
@@ -163,22 +163,22 @@ class Instance:
 
     @property
     def quiesced(self) -> bool:
-        """Whether a quiesce has come to its end."""
+        """Whether a quiesce is complete."""
         return self.engine.quiesced and not self.life.claimed
 
     async def quiesce(self) -> bool:
-        """Unprotect every frame and give the claim back, so that the domain can be saved. The device goes on serving.
+        """Unprotects every frame and releases the claim, so that the domain can be saved. The device still answers.
 
-        The serve loop must be running: a frame that a vCPU is storing to is unprotected only when its store is over.
-        Returns False if that took longer than :data:`ROUNDS_SECONDS`: then frames stay protected, and the claim stays,
-        since its release in the middle of a store may be the end of the guest (:mod:`xengt_dm.traps.state`). Another
-        call goes on. Does nothing if all is done already. Raises CallError.
+        The serve loop must be running, because a frame that a vCPU is storing to is unprotected only when the store is
+        over. Returns False if that takes longer than :data:`ROUNDS_SECONDS`. Then some frames stay protected and the
+        claim is kept, since its release in the middle of a store may crash the guest (:mod:`xengt_dm.traps.state`);
+        another call continues. Does nothing if the instance is quiesced. Raises CallError.
         """
         async with self._one_at_a_time:
             return self.quiesced or await self._quiesce()
 
     async def _quiesce(self) -> bool:
-        self.life.quiesced = True  # first, so that a successor brings it to its end
+        self.life.quiesced = True  # first, so that a successor completes the quiesce
         await self.loop.run(self.engine.quiesce())
         await self.loop.run(self.traps.unprotect_adopted())
         end = trio.current_time() + ROUNDS_SECONDS
@@ -192,10 +192,10 @@ class Instance:
         return True
 
     async def resume(self) -> bool:
-        """Claim again, and shadow the spaces that are live by now; the end of :meth:`quiesce`.
+        """Claims again, and shadows the spaces that are live by now; ends :meth:`quiesce`.
 
-        Returns False, and the instance stays quiesced, if not one frame could be protected that had to be. Raises
-        HostError if the claim is refused, and the instance stays quiesced; DomainGoneError.
+        Returns False if frames had to be protected and not one of them could be. Raises HostError if the claim is
+        refused. In both cases the instance stays quiesced. Raises DomainGoneError.
         """
         async with self._one_at_a_time:
             if not self.engine.quiesced:
@@ -211,18 +211,18 @@ class Instance:
             return False
 
     async def set_mode(self, sync: Sync) -> None:
-        """When shadows follow, from here on and in successors. Raises CallError."""
+        """Sets the mode of the shadows, for this instance and its successors. Raises CallError."""
         self.life.relaxed = sync is Sync.RELAXED
         await self.loop.run(self.engine.set_sync_mode(sync))
 
     def hand_over(self) -> None:
-        """Have :func:`leave` be the end of this instance, in place of :func:`stop`."""
+        """Has this instance end by :func:`leave` in place of :func:`stop`."""
         self.life.deaths = 0
         self.life.left_at = lib.xd_now()
         self.server.owned = False
 
     def keep(self) -> None:
-        """Undo :meth:`hand_over`; nothing to do without one."""
+        """Undoes :meth:`hand_over`. Does nothing if it was not called."""
         self.life.left_at = 0
         self.server.owned = True
 
@@ -232,22 +232,22 @@ class Instance:
         return not self.server.owned
 
     def end_of_handover(self) -> float | None:
-        """Returns for how many seconds nobody has served, if the predecessor handed over; else None.
+        """Returns for how many seconds no daemon has served, if the predecessor handed over; None otherwise.
 
-        To be called once, when requests are served.
+        Must be called once, as soon as requests are served.
         """
         left_at, self.life.left_at = self.life.left_at, 0
         return max(lib.xd_now() - left_at, 0) * _NANOSECOND if left_at else None
 
     async def take_up(self) -> bool:
-        """What is left to be done once requests are served again, after a predecessor's death: build the shadows, and
-        unprotect what they do not need; or bring a quiesce to its end. Raises CallError.
+        """Completes an adoption while requests are served: builds the shadows, and unprotects what they do not need.
 
-        Returns False if :data:`MOST_REBUILDS` daemons in a row died while they built the shadows. Then nothing is built
-        before its submission: that is a request, which is not served for ever if it kills.
+        If the predecessor was quiesced, completes that instead. Returns False if :data:`MOST_REBUILDS` daemons in a row
+        died while they built the shadows. Then each space is shadowed at its next submission: a submission is a
+        request, and a request that kills several daemons is given up. Raises CallError.
         """
         life = self.life
-        life.adoptions = 0  # it came to serve
+        life.adoptions = 0  # this daemon serves
         if not self.found.kept:
             return True
         async with self._one_at_a_time:
@@ -279,15 +279,15 @@ def open_instance(
 ) -> Iterator[Instance]:
     """A device model on ``port``'s domain, from its registration to its last answer.
 
-    ``record`` and ``store`` outlive this process, so that a successor can adopt the server and go on with the state;
-    without them nobody can. ``left_ranges`` returns the ranges of a predecessor that kept no state, None if there is no
-    record of them. ``refused`` is told why a predecessor's state is not used. ``backoff`` is told how many daemons died
-    in a row, and may wait. ``ranges``: where they are recorded in place of the state. ``directory`` takes the stats
-    page; without one it is private. Raises CallError, OSError.
+    ``record`` and ``store`` outlive this process, so that a successor can adopt the server and use the state; without
+    them no successor can. ``left_ranges`` returns the ranges of a predecessor that kept no state, None if they are not
+    on record. ``refused`` is called with the reason if a predecessor's state is not used. ``backoff`` is called with
+    the number of daemons that died in a row, and may wait. ``ranges``: where they are recorded in place of the state.
+    ``directory`` takes the stats page; without one the page is private. Raises CallError, OSError.
     """
     record, store = record or NoIdRecord(), store or PrivateStore()
     with _marking_an_orderly_end(StatsPage(directory, port.domid), record) as stats:
-        make_traps = write_traps[port.write_trap]  # refused here, where Xen does not show every store
+        make_traps = write_traps[port.write_trap]  # raises HostError if Xen does not show every store
         left = left_server(port, record)
         found = find_state(store, left, Capacities(port.frame_limit, settings.max_spaces))
         if left is not None and not found.kept and not record.certain:
@@ -331,14 +331,14 @@ def open_instance(
                 else:
                     leave(server, instance.loop, instance.engine)
         finally:
-            if record.read() is None:  # the server is gone, so nobody will succeed
+            if record.read() is None:  # the server is gone, so there will be no successor
                 store.remove()
 
 
 def _wire(
     server: IoreqServer, settings: Settings, stats: StatsPage, make_traps: TrapsMaker, found: Found, journal: Journal
 ) -> Instance:
-    """Make the parts. Nothing happens in the hypervisor."""
+    """Makes the parts of an instance, without any hypercall. Returns the instance."""
     port, state = server.port, found.state
     protected = ProtectedBitmap(state.protected, port.frame_limit)
     traps = make_traps(port, server.id, server.slots, server.ranges, protected)
@@ -370,9 +370,9 @@ def _wire(
 
 
 def start(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[Range] = ()) -> None:
-    """Have Xen send requests to a server that we made. ``bars``: the gpa of each. Raises CallError.
+    """Has Xen send requests to a new server. ``bars``: the gpa of each. Raises CallError.
 
-    ``fixed``: what the device has besides BARs and never moves, such as a PCI function; the bus has these ranges.
+    ``fixed``: ranges of the device that never move, such as a PCI function. They must be on the bus already.
     """
     server.enable()  # Xen writes the numbers of the vCPUs' channels into the slots
     server.claim()
@@ -385,9 +385,9 @@ def start(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[Range]
 
 @contextmanager
 def _marking_an_orderly_end(stats: StatsPage, record: IdRecord) -> Iterator[StatsPage]:
-    """Marks the stats page at the end, if the daemon stops in order or because its domain is gone.
+    """Marks the stats page as ended, if the daemon stops in order or because its domain is gone.
 
-    Not if a server is left: then somebody should serve the domain.
+    Does not mark it if the server is left: then the domain needs a successor, and ``xengt_up`` must be 0 until it runs.
     """
     try:
         yield stats

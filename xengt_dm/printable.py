@@ -1,12 +1,12 @@
-"""Text that others wrote, made fit for a terminal, a line of a log or a label."""
+"""Escapes text from other sources, for a terminal, a line of a log or a label."""
 
 from __future__ import annotations
 
 
 def printable(text: str, keep: str = "") -> str:
-    """``text`` with escapes in place of what a terminal may act on or a reader cannot see.
+    """Returns ``text`` with escapes in place of characters that a terminal may act on or a reader cannot see.
 
-    That is every control and format character, line break, odd space and surrogate, except the characters of ``keep``.
+    These are control and format characters, line breaks, unusual spaces and surrogates, except those in ``keep``.
     A byte that os.fsdecode kept as a surrogate becomes ``\\xNN``.
     """
     if text.isprintable():

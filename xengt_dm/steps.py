@@ -1,15 +1,15 @@
-"""Work in slices, so that nobody waits for the whole of it.
+"""Work in slices, so that the vCPUs of other requests need not wait until long work is complete.
 
 Facts: one store of a guest can link a tree of 65,000 page tables, which takes seconds. Other vCPUs, signals and the
 operator are served by the same thread. What follows: such work is a generator that yields after each *slice*: at most
-64 changes of p2m types, or 512 mapped frames, or about half a millisecond. Whoever runs it looks at the ioreq slots
-after each slice, as :meth:`xengt_dm.ioreq.loop.ServeLoop.run` does. :func:`complete` is for where nobody else waits.
-Work that fits in a slice, as most does, needs no generator: such a method does it and returns None, or steps that do
-the rest.
+64 changes of p2m types, or 512 mapped frames, or about half a millisecond. Its caller looks at the ioreq slots after
+each slice, as :meth:`xengt_dm.ioreq.loop.ServeLoop.run` does. Where no request can wait, :func:`complete` runs all
+slices at once. Most work fits in one slice and needs no generator: a method may do it at once and return None, or
+return steps that do the rest.
 
-At each yield the shadow tables are consistent, and everything else may change until the work goes on: frames, tables,
-spaces. So a piece of work keeps nothing across a yield but table numbers that it holds a reference to. Work may be
-closed at a yield, and then does not go on.
+At each yield the shadow tables are consistent. Until the work continues, frames, tables and spaces may change. So a
+piece of work keeps nothing across a yield but table numbers that it holds a reference to. Work may be closed at a
+yield, and then does not continue.
 """
 
 from __future__ import annotations
@@ -56,6 +56,6 @@ def finish(steps: Steps[object] | None) -> None:
 
 
 def in_order(work: Iterable[Steps[object]]) -> Steps[None]:
-    """Pieces of work, one after the other."""
+    """Runs pieces of work one after the other."""
     for each in work:
         yield from each

@@ -173,6 +173,7 @@ class XenStore:
         return connection.fileno()
 
     def close(self) -> None:
+        """Closes the connection. Safe to call twice."""
         if self._fd < 0:
             return
         if self._socket is not None:
@@ -227,6 +228,7 @@ class XenStore:
         raise HostError(f"xenstore directory {path}", None, errno.EPROTO, "parts that make no list")
 
     def exists(self, path: str) -> bool:
+        """Returns whether a node exists. Raises HostError."""
         try:
             self._request(MessageType.DIRECTORY, path)
         except HostError as error:

@@ -1,4 +1,4 @@
-"""Configuration files and options: text in, assignments with their places out, or every complaint at once."""
+"""Reads configuration files and options. Returns assignments with their origins, or raises all errors at once."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from xengt_dm.config.toml import read_document
 from xengt_dm.config.values import WrongError, brief, check, find_key, from_text
 from xengt_dm.errors import ConfigError
 
-#: As many are told of one file.
+#: How many errors in one file are reported.
 COMPLAINTS: Final = 50
 
 
 class Assignment(NamedTuple):
-    """``origin`` says to people where the value comes from: a file with a line, or an option."""
+    """A value of a key. ``origin`` says where it comes from, for messages: a file and line, or an option."""
 
     key: Key
     value: Value
@@ -24,9 +24,9 @@ class Assignment(NamedTuple):
 
 
 def read_file(path: Path, *, of_domain: bool = False, keys: Mapping[str, Key] = KEYS) -> list[Assignment] | None:
-    """What a file says; None if there is no such file. ``of_domain``: it is about one domain.
+    """Returns the assignments in a file; None if there is no such file. ``of_domain``: the file is that of a domain.
 
-    Raises ConfigError with all that is wrong with it, a line each.
+    Raises ConfigError with all errors in the file, a line each.
     """
     read = read_document(path)
     if read is None:

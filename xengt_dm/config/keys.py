@@ -46,6 +46,7 @@ class Key(NamedTuple):
 
     @property
     def section(self) -> str:
+        """The part of the name before the dot."""
         return self.name.partition(".")[0]
 
     @property

@@ -25,36 +25,39 @@ _GRAPHICS_MEMORY_MIB: Final = 4096
 
 
 class Config:
-    """A value for every key, each with where it comes from."""
+    """A value for every key, with its origin."""
 
     def __init__(self, assignments: Iterable[Assignment], keys: Mapping[str, Key] = KEYS) -> None:
-        """Later assignments win over earlier ones. Raises ConfigError if they do not go together."""
+        """Later assignments override earlier ones. Raises ConfigError if values contradict each other."""
         self.settings = {key.name: Assignment(key, key.default, "default") for key in keys.values()}
         self.settings.update((each.key.name, each) for each in assignments)
         self._check()
 
     def integer(self, name: str) -> int:
+        """Returns the value of a key of kind INTEGER or ADDRESS, in the key's unit."""
         value = self.settings[name].value
         assert isinstance(value, int)
         return value
 
     def string(self, name: str) -> str:
+        """Returns the value of a key of kind STRING."""
         value = self.settings[name].value
         assert isinstance(value, str)
         return value
 
     def boolean(self, name: str) -> bool:
+        """Returns the value of a key of kind BOOLEAN."""
         value = self.settings[name].value
         assert isinstance(value, bool)
         return value
 
     def changes(self, new: Config) -> list[tuple[Assignment, Assignment]]:
-        """Old and new of what differs in value."""
+        """Returns the old and the new assignment of each key whose value is different in ``new``."""
         pairs = ((old, new.settings[name]) for name, old in self.settings.items())
         return [(old, other) for old, other in pairs if old.value != other.value]
 
     def replaced(self, assignments: Iterable[Assignment]) -> Config:
-        """This one with other values for some keys."""
+        """Returns a configuration with other values for some keys. Raises ConfigError."""
         keys = {name: setting.key for name, setting in self.settings.items()}
         return Config([*self.settings.values(), *assignments], keys)
 
@@ -71,11 +74,12 @@ class Config:
 
 
 def host_file(directory: Path) -> Path:
+    """Returns the path of the host's configuration file."""
     return directory / HOST_FILE
 
 
 def domain_file(directory: Path, name: str) -> Path | None:
-    """Where the configuration of a domain is, by the domain's name; None for a name that no file can have.
+    """Returns the path of the configuration file of the domain with this name; None for a name that no file can have.
 
     While a domain is migrated in, xl calls it NAME--incoming; its file is that of NAME.
     """
@@ -91,7 +95,7 @@ def domain_file(directory: Path, name: str) -> Path | None:
 
 
 def domain_files(directory: Path) -> list[Path]:
-    """The files of domains that there are. Raises ConfigError if that cannot be told."""
+    """Returns the paths of all domains' files that exist. Raises ConfigError if their directory cannot be read."""
     folder = directory / DOMAINS
     try:
         names = os.listdir(folder)
@@ -105,8 +109,9 @@ def domain_files(directory: Path) -> list[Path]:
 
 
 def load(directory: Path, domain: str | None = None, options: Sequence[Assignment] = ()) -> Config:
-    """The host's file, the file of the domain with this name, and options, merged; a file that is not there says
-    nothing. Raises ConfigError with all that is wrong in the first bad file.
+    """Returns the configuration from the host's file, the file of the domain with this name, and options.
+
+    Either file may be missing. Raises ConfigError with all errors in the first bad file.
     """
     assignments = read_file(host_file(directory)) or []
     path = domain_file(directory, domain) if domain is not None else None

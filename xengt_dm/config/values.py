@@ -1,4 +1,4 @@
-"""From what somebody wrote to a good value of a known key, or to words that say what is wrong."""
+"""Checks what a user wrote for a key: returns a value that the key can have, or raises an error that says why not."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _CREDENTIALS: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid; unix
 
 
 class NotRunningError(ControlError):
-    """No daemon serves that domain; ``stale`` if one did and left its socket."""
+    """No daemon serves the domain. ``stale``: whether a daemon that died has left its socket."""
 
     def __init__(self, message: str, *, stale: bool) -> None:
         super().__init__(message)
@@ -48,13 +48,13 @@ class NotRunningError(ControlError):
 
 
 class SilentError(ControlError):
-    """It takes no connection, or does not answer in time."""
+    """The daemon accepts no connection, or does not answer in time."""
 
     exit_code = ExitCode.SILENT
 
 
 class ForbiddenError(ControlError):
-    """The socket is there, for somebody else."""
+    """The socket exists, but this user may not connect to it."""
 
     exit_code = ExitCode.PERMISSION
 
@@ -68,12 +68,12 @@ def ask(
     descriptor: int | None = None,
     **arguments: object,
 ) -> Any:
-    """The result of one command from the daemon of a domain; ``base`` holds the run directories.
+    """Sends one command to the daemon of a domain. Returns the result. ``base`` contains the run directories.
 
-    ``silence``: seconds that the daemon may say nothing. All together takes no longer than :func:`patience`.
-    ``descriptor`` goes with the request. What comes back is made fit for use as :mod:`.answers` says; objects are
-    :class:`.answers.Answer`. Raises NotRunningError, ForbiddenError, SilentError, RefusedError (the daemon's own words,
-    with its exit code) or ControlError.
+    ``silence``: for how many seconds the daemon may send nothing. The whole exchange takes :func:`patience` at most.
+    ``descriptor`` is sent with the request. The result is checked and escaped as :mod:`.answers` says; objects in it
+    are :class:`.answers.Answer`. Raises NotRunningError, ForbiddenError, SilentError, RefusedError (with the daemon's
+    message and exit status) or ControlError.
     """
     wait = _Wait(domid, silence, patience(command, silence))
     with _connected(base, domid, wait) as connection:
@@ -89,17 +89,17 @@ def patience(command: str, silence: float = SILENCE_SECONDS) -> float:
 
 
 def stop(base: Path, domid: int, seconds: float | None) -> bool:
-    """Stop the daemon of a domain and wait for its process to end; whether it did within ``seconds`` (None: no wait).
+    """Stops the daemon of a domain, and waits until its process has ended. Raises as :func:`ask`.
 
-    Raises as :func:`ask`.
+    Returns whether it ended within ``seconds``. None: does not wait, and returns True.
     """
     return _end(base, domid, "stop", seconds)
 
 
 def hand_over(base: Path, domid: int, seconds: float) -> bool:
-    """Have the daemon of a domain leave it to a successor; returns whether its process ended within ``seconds``.
+    """Has the daemon of a domain leave it to a successor. Returns whether its process ended within ``seconds``.
 
-    Whoever calls this must start the successor. Raises as :func:`ask`.
+    The caller must start the successor. Raises as :func:`ask`.
     """
     return _end(base, domid, "upgrade", seconds)
 
@@ -148,7 +148,7 @@ def _end(base: Path, domid: int, command: str, seconds: float | None) -> bool:
 
 
 def _process_of(connection: socket.socket) -> int | None:
-    """A pidfd of the process that listens at the other end; None if it cannot be told."""
+    """Returns a pidfd of the process that listens at the other end; None if that is not possible."""
     try:
         return os.pidfd_open(_peer(connection)[0])
     except OSError:
@@ -156,7 +156,7 @@ def _process_of(connection: socket.socket) -> int | None:
 
 
 def _peer(connection: socket.socket) -> tuple[int, int]:
-    """The process and the user that listen at the other end, by the kernel's word."""
+    """Returns the pid and the uid of the process that listens at the other end, as the kernel reports them."""
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(found)
     return pid, uid

@@ -1,4 +1,4 @@
-"""JSON that is made while it is written, so that a long answer needs neither its memory nor all of the time at once."""
+"""JSON that is encoded in pieces while it is sent, so that a long answer needs little memory and blocks nothing."""
 
 from __future__ import annotations
 
@@ -13,38 +13,39 @@ SLICE: Final = 1024
 
 
 class Pause(enum.Enum):
-    """Stands among the elements of a lazy list for a moment at which whoever writes it may do something else."""
+    """An element of a lazy list that is not encoded. It marks a point at which requests of the guest may be served."""
 
     PAUSE = enum.auto()
 
 
 @runtime_checkable
 class Rendered(Protocol):
-    """Something long that knows its own JSON text; :class:`xengt_dm.ppgtt.read.Runs` is one."""
+    """A large object that encodes itself as JSON; :class:`xengt_dm.ppgtt.read.Runs` is one."""
 
-    def json_pieces(self) -> Iterator[bytes]: ...
+    def json_pieces(self) -> Iterator[bytes]:
+        """Yields the JSON text of the object, in pieces."""
 
 
 class LazyObject:
-    """A JSON object whose members are made only when it is their turn to be encoded."""
+    """A JSON object. Each of its members is computed just before it is encoded."""
 
     def __init__(self, members: Iterator[tuple[str, object]]) -> None:
         self.members = members
 
 
 class LazyList:
-    """A JSON array whose elements are made only when it is their turn to be encoded; :class:`Pause` is none of them."""
+    """A JSON array. Each of its elements is computed just before it is encoded; :class:`Pause` is left out."""
 
     def __init__(self, elements: Iterator[object]) -> None:
         self.elements = elements
 
 
 def json_pieces(value: object) -> Iterator[bytes]:
-    """``value`` as JSON in pieces; an empty one is a moment at which whoever writes them may do something else.
+    """Yields ``value`` as JSON, in pieces. At an empty piece the caller may do other work, such as serve requests.
 
-    ``value`` is what json.dumps takes, with lazy parts in it at will, and what can render itself. Such moments come
-    after each element of a lazy list, each :data:`SLICE` of a long one and each piece of what renders itself. What
-    making a lazy part raises comes through.
+    ``value`` is what json.dumps takes, and may contain LazyObject, LazyList and Rendered. There is an empty piece after
+    each element of a lazy list, after each :data:`SLICE` elements of another list, and after each piece of a Rendered.
+    Raises what the computation of a lazy part raises.
     """
     if isinstance(value, LazyObject):
         yield from _object_pieces(value.members)

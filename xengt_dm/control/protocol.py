@@ -1,4 +1,4 @@
-"""What a daemon and its clients say to each other. Sans-io.
+"""The protocol between a daemon and its clients: requests, replies and errors. Sans-io.
 
 Lines of JSON in UTF-8 on a UNIX stream socket, one reply to each request, in order:
 
@@ -73,7 +73,7 @@ EXIT_CODES: Final[Mapping[str, ExitCode]] = {
 
 
 class ControlError(XengtError):
-    """Nobody there to ask, or no answer that can be used."""
+    """There is no daemon to ask, or its answer cannot be used."""
 
     exit_code = ExitCode.UNAVAILABLE
 
@@ -92,25 +92,26 @@ DESCRIPTOR: Final = "descriptor"
 
 
 class Passed:
-    """A file descriptor that came with a request. Whoever wants it takes it; else it is closed after the answer."""
+    """A file descriptor that came with a request. It is closed after the answer, unless the handler took it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
 
     def take(self) -> int:
-        """The descriptor, the caller's from now on. Raises UsageError if it was taken already."""
+        """Returns the descriptor, which the caller must close. Raises UsageError if it was taken already."""
         if self._descriptor is None:
             raise UsageError("the descriptor that came with the request is taken already")
         descriptor, self._descriptor = self._descriptor, None
         return descriptor
 
     def close(self) -> None:
+        """Closes the descriptor, unless it was taken. Safe to call twice."""
         if self._descriptor is not None:
             os.close(self.take())
 
 
 class Request(NamedTuple):
-    """A request as the current version means it. ``version``: the one that it came in, and that its reply has."""
+    """A request, converted to the current version. ``version``: that in which it was sent, and of its reply."""
 
     command: str
     arguments: Mapping[str, object]
@@ -118,7 +119,7 @@ class Request(NamedTuple):
 
 
 def parse_request(line: bytes) -> Request:
-    """The request in one line. Raises RefusedError for what is no request; nothing else, whatever the bytes."""
+    """Returns the request in one line. Raises RefusedError, and nothing else, for a line that is no request."""
     try:
         value = json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
         json.dumps(value, ensure_ascii=False).encode("utf-8")
@@ -143,7 +144,7 @@ def parse_request(line: bytes) -> Request:
 
 
 def in_version_1(command: str, arguments: Mapping[str, object]) -> dict[str, object] | None:
-    """The arguments of a request as version 1 has them; None if version 1 cannot say it."""
+    """Returns the arguments of a request as version 1 has them; None if version 1 has no such request."""
     older = dict(arguments)
     sync = older.pop("sync", False)
     return None if command in SYNCED_IN_VERSION_1 and not sync else older
@@ -172,12 +173,14 @@ class LineBuffer:
         self._bytes = bytearray()
 
     def feed(self, data: bytes) -> None:
+        """Adds bytes that arrived."""
         self._bytes += data
 
     def take(self, at_end: bool = False) -> bytes | None:
-        """The next line without its newline, None if it is not all there yet; ``at_end``, what is left is a line too.
+        """Returns the next line without its newline; None if the line is not complete yet.
 
-        Raises RefusedError if the line is too long; the stream is of no use then.
+        ``at_end``: no more bytes will come, so what is left is a line, too. Raises RefusedError if the line is too
+        long; nothing can be read from the stream then.
         """
         end = self._bytes.find(b"\n", 0, self._limit)
         if end < 0:
@@ -192,7 +195,7 @@ class LineBuffer:
 
 
 def request_line(command: str, arguments: Mapping[str, object], version: int = VERSION) -> bytes:
-    """A request as it goes out, with its newline. Raises UsageError if it is too long."""
+    """Returns the line of a request, with its newline. Raises UsageError if it is too long."""
     line = json.dumps({"v": version, "cmd": command, **arguments}).encode() + b"\n"
     if len(line) > REQUEST_LIMIT:
         raise UsageError(f"the request has more than {REQUEST_LIMIT} bytes")
@@ -200,12 +203,12 @@ def request_line(command: str, arguments: Mapping[str, object], version: int = V
 
 
 def error_line(code: str, message: str, version: int = OLDEST_VERSION) -> bytes:
-    """A reply that refuses a request; ``version`` is the request's, if there is one."""
+    """Returns the line of a reply that refuses a request. ``version``: that of the request, if it has one."""
     return json.dumps({"v": version, "ok": False, "error": {"code": code, "message": message}}).encode() + b"\n"
 
 
 def error_code(error: XengtError) -> ErrorCode:
-    """The code that a client is told for an error that a handler raised."""
+    """Returns the code that a reply has for an error that a handler raised."""
     if isinstance(error, RefusedError) and error.code in EXIT_CODES:
         return ErrorCode(error.code)
     if isinstance(error, UsageError):
@@ -216,9 +219,9 @@ def error_code(error: XengtError) -> ErrorCode:
 
 
 def reply_pieces(result: object, version: int = VERSION) -> Iterator[bytes]:
-    """A reply in pieces; an empty one is a moment at which the daemon is to look after its guest.
+    """Yields a reply in pieces. At an empty piece the caller must serve the guest.
 
-    ``result`` is what :func:`.json_stream.json_pieces` takes, and such moments are where it has them.
+    ``result`` is what :func:`.json_stream.json_pieces` takes, and the empty pieces are those of that function.
     """
     yield b'{"v": %d, "ok": true, "result": ' % version
     yield from json_pieces(result)

@@ -1,4 +1,4 @@
-"""What is told of the shadows: answers of the control socket, and the dumps of docs/trace-format.md.
+"""Reports on the shadows: answers of the control socket, and the dumps of docs/trace-format.md.
 
 Where a guest decides how long an answer is (it has as many address spaces as it likes, each of up to a million runs),
 the answers of the control socket are lazy: one space at a time, so that neither the memory of the daemon nor the time

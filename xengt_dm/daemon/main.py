@@ -1,7 +1,7 @@
-"""The daemon: one instance in a process, with what lives beside its serve loop.
+"""The daemon: the process of one instance, and the tasks that run beside its serve loop.
 
-That is the signals, the control socket, the watchdog's food, and a task that looks now and then whether the domain is
-still there. What an instance is, and how it starts and stops, is :mod:`xengt_dm.instance`.
+These tasks handle signals, serve the control socket, notify the watchdog, and check at intervals whether the domain
+still exists. What an instance is, and how it starts and stops, is in :mod:`xengt_dm.instance`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,10 @@ async def _stop_on_signal(instance: Instance, scope: trio.CancelScope, *, task_s
 
 
 async def _watch_domain(instance: Instance, running: Running, recording: Recording, scope: trio.CancelScope) -> None:
-    """End when the domain does, which raises no event on our channels. At each look, do what has time: give back the
-    frames that the guest gave back, write down what was recorded.
+    """Ends the daemon when the domain is gone, which no event channel reports.
+
+    Each check also does work that is not urgent: it unmaps pages that the guest gave back, tries deferred unprotects
+    again, passes recorded events to the writer, and logs counters that have grown.
     """
     server = instance.server
     guest_log = GuestLog(instance.stats.counters, log_events())
@@ -72,7 +74,7 @@ async def _watch_domain(instance: Instance, running: Running, recording: Recordi
 
 
 async def _forget_deaths(instance: Instance) -> None:
-    """Count the deaths of daemons anew once this one has served for a while."""
+    """Resets the count of deaths in a row when this daemon has served for SETTLED_SECONDS."""
     await trio.sleep(SETTLED_SECONDS)
     instance.life.deaths = 0
 
@@ -86,8 +88,9 @@ async def _run(instance: Instance, control: Path, running: Running, recording: R
     server, settings = instance.server, instance.settings
     domid = server.port.domid
     vcpus = server.slots.vcpus
-    # A full collection looks at every object, and the vCPUs wait meanwhile. What exists by now stays, so leave it out.
-    # To collect first would be 9 million instructions of a start, and find nothing worth mentioning.
+    # Facts: a full garbage collection looks at every object, and the vCPUs wait meanwhile. What exists now stays until
+    # the end. What we do: exclude it from collections. A collection before that would take 9 million instructions of
+    # the start and free almost nothing.
     gc.freeze()
     try:
         async with trio.open_nursery() as nursery:
@@ -134,7 +137,7 @@ def _tell_refusal(problem: str) -> None:
 
 
 def _tell_adoption(instance: Instance, wanted: Settings) -> None:
-    """Log what a predecessor left, and what of the configuration has to wait because the guest knows the device."""
+    """Logs that a predecessor's state is used, and which configured values it overrides."""
     if not instance.found.kept:
         return
     held, logger = instance.settings, get_logger()
@@ -163,9 +166,9 @@ def run(
     """Serve a domain until SIGTERM, SIGINT, a request to stop, or its end; on SIGHUP, reload the configuration.
 
     Returns HANDOVER after a request to upgrade: then the domain is left to a successor. Returns OK otherwise.
-    ``notifier``: to tell a service manager; without one it is told nothing. ``record_to``: record from the start.
-    ``uuid``: the domain's, so that a record of another domain with this id is not believed. ``backoff``: wait before
-    serving if other daemons died soon after their start (:mod:`xengt_dm.service.backoff`). Raises CallError, maybe in
+    ``notifier``: the connection to a service manager; None if there is none. ``record_to``: record from the start.
+    ``uuid``: the domain's, so that records of an earlier domain with this id are ignored. ``backoff``: wait before
+    serving if earlier daemons died soon after their start (:mod:`xengt_dm.service.backoff`). Raises CallError, maybe in
     a group, BusyError if another daemon serves the domain, and OSError.
     """
     directory = open_directory(base, port.domid)
@@ -193,10 +196,10 @@ def run(
     )
     handed_over = False
     with suppress(DomainGoneError), state, ExitStack() as written, opening as instance:
-        older.clear()  # from here on they are in the state
+        older.clear()  # from here on the ranges are in the state
         _tell_adoption(instance, settings)
         recording = Recording(instance.engine, instance.device, instance.bus, port.frame_limit, instance.life)
-        written.callback(recording.close)  # waits for the file, when the guest needs us no more
+        written.callback(recording.close)  # waits for the file, after the instance has stopped
         try:
             if record_to is not None:
                 recording.start(record_to, Bounds.from_config(running.config))
@@ -205,5 +208,5 @@ def run(
             recording.end()
             handed_over = instance.handed_over
             if handed_over:
-                written.pop_all()  # what is not written by now is lost: a vCPU may wait for the successor
+                written.pop_all()  # do not wait for the file, because a vCPU may wait for the successor
     return ExitCode.HANDOVER if handed_over else ExitCode.OK

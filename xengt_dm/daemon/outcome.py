@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Outcome:
-    """A recording that is over. ``error``: why it ended by itself, None if it was told to. ``logged``: its end is."""
+    """A recording that is over. ``logged``: whether its end has been logged."""
 
     def __init__(self, name: str, writer: BackgroundWriter, error: EndedError | None) -> None:
         self.name = name
@@ -21,20 +21,23 @@ class Outcome:
 
     @property
     def error(self) -> EndedError | None:
-        """Why it ended by itself. A file that could not be written comes first."""
+        """Why the recording ended by itself; None if it was stopped. A failure to write the file takes precedence."""
         return self._writer.error or self._error
 
     @property
     def events(self) -> int:
-        """Events in the file."""
+        """The number of events in the file."""
         return self._writer.events
 
     def wait(self, seconds: float) -> bool:
-        """Waits until the file has everything that was recorded, and is closed; False if that takes longer."""
+        """Waits until everything that was recorded is written and the file is closed, for at most ``seconds``.
+
+        Returns False if that takes longer.
+        """
         return self._writer.wait(seconds)
 
     def describe(self) -> dict[str, object]:
-        """What the control socket tells of it; docs/control.md has the meanings."""
+        """Returns what the control socket reports about the recording; docs/control.md explains the keys."""
         error = self.error
         return {
             "file": self.name,
@@ -64,9 +67,12 @@ class NoNote:
 
 
 class LostOutcome:
-    """A recording that ended with a predecessor; as :class:`Outcome`. ``handed_over``: it wrote what it had."""
+    """The end of a recording of a predecessor; has the methods of :class:`Outcome`.
 
-    #: Nobody counted them.
+    ``handed_over``: the predecessor left its domain to us on purpose, after it had written the whole recording.
+    """
+
+    #: The number of events is not known.
     events: Final = 0
     logged: Final = True
 
@@ -76,9 +82,11 @@ class LostOutcome:
         self._complete = handed_over
 
     def wait(self, seconds: float) -> bool:
+        """Returns True: nothing is left to be written."""
         return True
 
     def describe(self) -> dict[str, object]:
+        """As :meth:`Outcome.describe`; events and bytes are None, because they are not known."""
         return {
             "file": self.name,
             "events": None,

@@ -1,12 +1,12 @@
-"""How often a daemon looks whether its domain is still there.
+"""How often a daemon checks whether its domain still exists.
 
-Facts: a look is about 0.2 million instructions, most of them in the event loop and the hypercall. A host has many
-domains, and most of them do nothing with their GPU. After a look at which nothing had happened, nothing is left to be
-done but to notice the end of the domain.
-Decision: while the guest is idle, the time between two looks is :data:`IDLE_SHARE` times as long, but no longer than
-:data:`IDLE_SECONDS`, unless it is configured so.
-Cost: an instance of an idle guest ends up to that much later than its domain, and so long the domain's memory that the
-instance has mapped stays in use; the first events of a guest that was idle are logged as much later.
+Facts: a check is about 0.2 million instructions, most of them in the event loop and the hypercall. A host has many
+domains, and most of them do nothing with their GPU. After a check that found nothing to do, the only thing that the
+next check may have to notice is the end of the domain.
+Decision: while the guest is idle, the time between two checks is :data:`IDLE_SHARE` times as long, but no longer than
+:data:`IDLE_SECONDS`, unless the configured interval is longer than that.
+Cost: the instance of an idle guest may end up to that much later than its domain. Until then Xen cannot free the pages
+of the domain that the instance has mapped. The first events after an idle time are logged up to that much later.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ class Serving(Protocol):
 
     @property
     def wakeups(self) -> int:
-        """How often it has woken up."""
+        """How often the loop has woken up since its start."""
 
 
 class Pace:
-    """Chooses the time until the next look."""
+    """Chooses the time until the next check."""
 
     def __init__(self, loop: Serving) -> None:
         self._loop = loop
         self._woken = loop.wakeups
 
     def pause(self, interval: float, *, unfinished: bool) -> float:
-        """Returns for how many seconds to wait after a look. To be called once for each.
+        """Returns for how many seconds to wait until the next check. Must be called once after each check.
 
-        ``interval``: as it is configured, in seconds. ``unfinished``: the look left something to be done.
+        ``interval``: the configured time, in seconds. ``unfinished``: the check left work to be done.
         """
         woken, self._woken = self._woken, self._loop.wakeups
         if unfinished or woken != self._woken:

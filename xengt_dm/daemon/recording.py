@@ -3,9 +3,9 @@
 Facts: a trace fills a disk that others need. A guest can cause as much of it as it likes, and nobody may be watching.
 What follows: a recording must end by itself.
 Decision: it ends at a size, after a time, when the file cannot be written any more, and when the file cannot keep up.
-Then it says so in the log, in ``status``, in the answer of ``record stop`` and in a counter. The trace is valid as far
-as it goes, and its last event says that it was cut. It goes to a regular file only: a pipe may take nothing for ever,
-and of a pipe nothing can be taken back when a write fails in the middle of a line.
+The log, ``status``, the answer of ``record --stop`` and a counter report that. The trace is valid up to there, and its
+last event says that it was cut. A recording goes to a regular file only: a pipe may block for ever, and when a write
+to a pipe fails in the middle of a line, the written part cannot be removed.
 """
 
 from __future__ import annotations
@@ -37,39 +37,43 @@ if TYPE_CHECKING:
     from xengt_dm.trace.background import BackgroundWriter
     from xengt_dm.trace.record import Recorder
 
-#: The dump that a recording ends with; so its replay says what the shadows said then.
+#: The id of the dump that ends a recording, so that a replay shows what the shadows mapped then.
 LAST_DUMP: Final = "end"
-#: Announcements of one space that are told at once.
+#: How many announcements of one space are recorded in a slice.
 REPEATED_AT_ONCE: Final = 1024
 #: How long the end of a recording waits for what was recorded to be written.
 STOP_SECONDS: Final = 10.0
 
 
 class TraceFile(NamedTuple):
-    """Where a recording goes: an open descriptor, which whoever takes this owns, and what people call it."""
+    """The file of a recording: an open descriptor, and the file's name for messages.
+
+    The function that gets a TraceFile must close the descriptor.
+    """
 
     descriptor: int
     name: str
 
     @property
     def compress(self) -> bool:
+        """Whether the trace is compressed with gzip, which the name decides."""
         return self.name.endswith(".gz")
 
 
 class Bounds(NamedTuple):
-    """How large a trace may become, and how long a recording may go on."""
+    """How large a trace may become, in MiB, and how long a recording may go on, in minutes."""
 
     max_mib: int = int(KEYS["record.max_mib"].default)
     max_minutes: int = int(KEYS["record.max_minutes"].default)
 
     @classmethod
     def from_config(cls, config: Config) -> Bounds:
-        """What the configuration says."""
+        """Returns the bounds that the configuration has."""
         return cls(config.integer("record.max_mib"), config.integer("record.max_minutes"))
 
 
 class _Current(NamedTuple):
-    """The recording that goes on."""
+    """The recording that is being made. ``ends_at``: when its time is over, in seconds of the clock."""
 
     file: TraceFile
     writer: BackgroundWriter
@@ -78,9 +82,10 @@ class _Current(NamedTuple):
 
 
 class Recording:
-    """The recording of one instance, on or off. ``clock``: seconds that only grow.
+    """The recording of one instance, on or off. ``clock``: a monotonic clock, in seconds.
 
-    ``note`` says what is being recorded; if it says so at the beginning, a predecessor died meanwhile.
+    ``note`` outlives this process and says whether a recording is being made. If it says so already when this object is
+    made, a predecessor died or left during its recording.
     """
 
     def __init__(
@@ -99,7 +104,7 @@ class Recording:
         self._frame_limit = frame_limit
         self._clock = clock
         self._current: _Current | None = None
-        #: Whether what was before the recording is being told.
+        #: Whether the registers and spaces from before the recording are still being recorded.
         self._telling = False
         #: The name of the file that is being opened.
         self._opening: str | None = None
@@ -112,24 +117,24 @@ class Recording:
         handed_over = self._note.left_at != 0
         lost = LostOutcome(printable(self._note.recording_name), handed_over=handed_over)
         self._note.recording = False
-        if not handed_over:  # else the predecessor has told
+        if not handed_over:  # otherwise the predecessor has counted and logged it
             self._engine.counters.cut_recordings += 1
             get_logger().warning("record.cut", file=lost.name, reason=lost.error.detail)
         return lost
 
     @property
     def name(self) -> str | None:
-        """What is being recorded to."""
+        """The name of the file that is being recorded to; None without a recording."""
         return self._current.file.name if self._current else None
 
     @property
     def events(self) -> int:
-        """Events that are in the file."""
+        """The number of events in the file; 0 without a recording."""
         return self._current.writer.events if self._current else 0
 
     @property
     def cut(self) -> Outcome | LostOutcome | None:
-        """The last recording if it ended by itself, until the next one starts."""
+        """The last recording, if it ended by itself; None otherwise, and once another one has started."""
         return self._last if self._last is not None and self._last.error is not None else None
 
     def start(self, file: TraceFile, bounds: Bounds | None = None) -> None:
@@ -152,7 +157,10 @@ class Recording:
         await loop.run(self._begin(file, writer, bounds))
 
     def look(self) -> Steps[None]:
-        """Hand over what was recorded, and end the recording when its time is over. To be called now and then."""
+        """Passes recorded events to the writer, and ends the recording when its time is over.
+
+        The daemon must call this at intervals.
+        """
         current = self._current
         if current is None:
             return
@@ -164,7 +172,7 @@ class Recording:
                 self._end_by_itself(EndedError(End.DURATION))
 
     def dump(self, name: str | int) -> Steps[None]:
-        """Have the trace dump every space here. They are synced first, as its replay will do."""
+        """Records a dump of every space at this point of the trace. The spaces are synced first, as in a replay."""
         while self._telling:
             yield
         if self._current is not None and not self._engine.quiesced:
@@ -175,9 +183,9 @@ class Recording:
                 self._current.recorder.dump(name)
 
     def finish(self) -> Steps[Outcome | LostOutcome]:
-        """Record no more; a thread writes what is left. If the last recording ended by itself, returns that.
+        """Ends the recording; a thread writes what is left. Returns it, or the last one if that ended by itself.
 
-        Raises UsageError if there is neither. The trace is whole also if the last dump fails; that raises HostError.
+        Raises UsageError if there is neither, and HostError if the last dump fails; the trace is complete even then.
         """
         if self._current is None and self.cut is None:
             raise UsageError("nothing is being recorded")
@@ -192,30 +200,30 @@ class Recording:
         return self._last
 
     def stop(self) -> Outcome | LostOutcome:
-        """:meth:`finish`, and wait until everything is written, at most STOP_SECONDS."""
+        """Calls :meth:`finish`, and waits until everything is written, for at most STOP_SECONDS."""
         outcome = complete(self.finish())
         outcome.wait(STOP_SECONDS)
         self._log_end()
         return outcome
 
     async def stop_later(self, loop: ServeLoop) -> Outcome | LostOutcome:
-        """:meth:`stop`, while a thread waits, and requests are served."""
+        """As :meth:`stop`, but a thread waits, and requests are served meanwhile."""
         outcome = await loop.run(self.finish())
         await run_abandonable(outcome.wait, STOP_SECONDS)
         self._log_end()
         return outcome
 
     async def hand_over(self, loop: ServeLoop) -> None:
-        """End the recording, if one goes on, because the daemon is about to leave its domain to a successor.
+        """Ends the recording, if there is one, because the daemon is about to leave its domain to a successor.
 
-        That one will tell of it. A thread waits until everything is written, at most STOP_SECONDS.
+        The successor reports the recording. A thread waits until everything is written, for at most STOP_SECONDS.
         """
         current = self._current
         if current is None:
             return
         with suppress(CallError):
             await loop.run(self.dump(LAST_DUMP))
-        if self._current is None:  # the syncs ended it
+        if self._current is None:  # it ended by itself during the dump
             return
         self._end_by_itself(EndedError(End.UPGRADE))
         assert self._last is not None
@@ -223,13 +231,13 @@ class Recording:
         self._note.recording = True
 
     def end(self) -> None:
-        """The end of a recording with the daemon's, whatever that ends for. Waits for nothing."""
+        """Ends the recording because the daemon ends. Does not wait until everything is written."""
         if self._current is not None:
             with suppress(CallError):
                 complete(self.finish())
 
     def close(self) -> None:
-        """:meth:`end`, and wait until everything is written, at most STOP_SECONDS."""
+        """Calls :meth:`end`, and waits until everything is written, for at most STOP_SECONDS."""
         self.end()
         if self._last is not None:
             self._last.wait(STOP_SECONDS)
@@ -291,12 +299,13 @@ class Recording:
             self._telling = False
 
     def _tell_what_is(self, recorder: Recorder) -> Steps[None]:
-        """Record the registers and the live spaces, then what the engine has read, slice by slice.
+        """Records the registers and the live spaces, then what the engine has read, slice by slice.
 
-        Nothing comes between the first look at the bus and the look at the spaces: an announcement is either among
-        these or seen. What is seen waits until all of these are told, since a guest may have announced thousands, and
-        each as often as it likes. A store to a page that was not told of yet is recorded like any other; what the page
-        holds comes later.
+        Facts: a guest may have announced thousands of spaces, each any number of times, so recording them takes many
+        slices, in which the guest announces and destroys others. What we do: the list of spaces is taken in the same
+        slice in which the recorder becomes the bus's observer, so each announcement is either in the list or observed.
+        The recorder keeps observed events back until the whole list is recorded. A store to a page whose content was
+        not recorded yet is recorded like any other; the content follows.
         """
         from xengt_dm.trace.events import Mmio
 
@@ -313,7 +322,7 @@ class Recording:
                 recorder.note(notification, min(REPEATED_AT_ONCE, refs - told))
                 yield
                 if self._current is None or self._current.recorder is not recorder:
-                    return  # it has ended by itself
+                    return  # the recording has ended by itself
         for each in pdps:
             recorder.note(each)
         while not recorder.catch_up():
@@ -342,7 +351,7 @@ class Recording:
         return outcome
 
     def _log_end(self) -> None:
-        """Log how a recording ended that was told to, once that is known."""
+        """Logs the end of a recording that was stopped, if it is known by now whether the whole file was written."""
         outcome = self._last
         if not isinstance(outcome, Outcome) or outcome.logged:
             return
@@ -357,7 +366,10 @@ class Recording:
 
 
 def open_trace_file(name: str) -> TraceFile:
-    """Open a regular file for a recording, which then replaces what is there. Raises DataError."""
+    """Opens a regular file for a recording, and makes it if it is not there. Returns it. Raises DataError.
+
+    What is in the file stays until the recording begins.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK  # to open a FIFO would wait for its reader
     try:
         file = TraceFile(os.open(name, flags, 0o600), name)

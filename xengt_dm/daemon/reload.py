@@ -1,4 +1,4 @@
-"""A daemon that follows its configuration: on SIGHUP, what can change while it runs does, and the rest is told."""
+"""On SIGHUP a daemon reads its configuration again, applies what can change while it runs, and logs the rest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from xengt_dm.ppgtt.engine import Sync
 
 
 class Running:
-    """What holds now, and how to read the files and options again that it came from."""
+    """The configuration in effect, and ``read_again``, which reads its files and options again.
+
+    ``read_again`` raises ConfigError.
+    """
 
     def __init__(self, config: Config, read_again: Callable[[], Config]) -> None:
         self.config = config
@@ -25,6 +28,7 @@ class Running:
 
 
 async def reload_on_signal(running: Running, instance: Instance, *, task_status: trio.TaskStatus[None]) -> None:
+    """Reads the configuration again at each SIGHUP, until cancelled. Raises CallError."""
     with trio.open_signal_receiver(signal.SIGHUP) as signals:
         task_status.started()
         async for _ in signals:
@@ -38,7 +42,7 @@ async def reload_on_signal(running: Running, instance: Instance, *, task_status:
 
 
 async def reload(running: Running, instance: Instance) -> None:
-    """Read the configuration again and follow it as far as possible. A bad one changes nothing."""
+    """Reads the configuration again and applies it as far as possible. A bad one changes nothing. Raises CallError."""
     try:
         new = running.read_again()
     except ConfigError as error:

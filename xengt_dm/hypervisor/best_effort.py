@@ -1,11 +1,11 @@
-"""Taking things down although hypercalls fail: a call gets a second try, and the later steps are taken in any case.
+"""Releases resources although hypercalls fail: repeats a call once, and takes the later steps in any case.
 
-Facts: a hypercall fails now and then although nothing is wrong, for example because Xen has no memory for a moment. A
-call that acquires something passes the failure on to its caller. A call that releases something leaves it behind if it
-fails: a page that traps, a server that nobody serves.
+Facts: a hypercall may fail although nothing is wrong, for example because Xen has no memory for a moment. If a call
+fails that acquires a resource, its caller can give up. If a call fails that releases a resource, the resource is left
+behind: a page that traps, or a server without a daemon.
 
-What we do: such a call is made a second time (:func:`retry_once`), and if that fails, too, the later steps of the
-teardown are taken all the same (:class:`BestEffort`).
+What we do: a call that releases something is made a second time (:func:`retry_once`). If that fails, too, the later
+steps of the teardown are taken all the same (:class:`BestEffort`).
 
 Type changes of frames are retried elsewhere: :mod:`xengt_dm.traps.retry`.
 """

@@ -52,28 +52,39 @@ class EventPort(Protocol):
         """Readable while an unmasked channel is pending."""
 
     def bind(self, remote_port: int) -> int:
-        """Bind to the domain's end ``remote_port``; returns the local port, which starts out pending once."""
+        """Binds to the domain's end ``remote_port``. Returns the local port, which is pending once at the start.
 
-    def unbind(self, port: int) -> None: ...
+        Raises HostError.
+        """
+
+    def unbind(self, port: int) -> None:
+        """Closes the local port. Raises HostError."""
 
     def drain(self) -> int:
-        """Take and unmask everything pending, without blocking; returns how many ports fired (0: a spurious wake)."""
+        """Takes and unmasks all pending channels, without waiting. Returns how many there were; 0 may happen."""
 
-    def notify(self, port: int) -> None: ...
+    def notify(self, port: int) -> None:
+        """Sends an event to the other end of a local port. Raises HostError."""
 
 
 class DomainPort(Protocol):
-    """What a device model may do to its domain."""
+    """What a device model may do to its domain.
+
+    Methods raise HostError if Xen refuses a call, and DomainGoneError if the domain or the server does not exist any
+    more. ``server`` is the id of an ioreq server.
+    """
 
     @property
-    def domid(self) -> int: ...
+    def domid(self) -> int:
+        """The domain's id."""
 
     @property
-    def events(self) -> EventPort: ...
+    def events(self) -> EventPort:
+        """The event channels of this device model."""
 
     @property
     def write_trap(self) -> WriteTrap:
-        """Raises HostError if there is no way, or none that shows every store; the error says why and what to do."""
+        """How stores can be trapped. Raises HostError if they cannot be, or not all of them; the error says why."""
 
     @property
     def retype_in_flight_is_fatal(self) -> bool:
@@ -87,20 +98,22 @@ class DomainPort(Protocol):
         """No frame at or above this number is RAM of the domain."""
 
     def vcpu_count(self) -> int:
-        """vCPUs that the domain can ever have; each has a slot."""
+        """Returns the largest number of vCPUs that the domain can have. Each has a slot."""
 
     def create_server(self) -> int:
-        """A new ioreq server without buffered requests; returns its id. Xen pauses the domain meanwhile."""
+        """Creates an ioreq server without buffered requests. Returns its id. Xen pauses the domain meanwhile."""
 
-    def destroy_server(self, server: int) -> None: ...
+    def destroy_server(self, server: int) -> None:
+        """Destroys an ioreq server with its ranges and its claim."""
 
     def server_exists(self, server: int) -> bool:
-        """False when the server or the domain is gone; Xen destroys all servers of a dying domain."""
+        """Returns False if the server or the domain is gone. Xen destroys all servers of a dying domain."""
 
     def map_slots(self, server: int) -> int:
-        """Map the server's first synchronous page; returns its address. Undone by :meth:`unmap_slots`."""
+        """Maps the page of the server's slots. Returns its address. :meth:`unmap_slots` undoes this."""
 
-    def unmap_slots(self, server: int) -> None: ...
+    def unmap_slots(self, server: int) -> None:
+        """Unmaps what :meth:`map_slots` mapped. Does nothing if the slots are not mapped."""
 
     def set_server_state(self, server: int, enabled: bool) -> None:
         """Enable or disable. Xen pauses the domain meanwhile, even if nothing changes: a barrier for its vCPUs."""
@@ -108,8 +121,9 @@ class DomainPort(Protocol):
     def map_mmio(self, server: int, first: int, last: int) -> None:
         """Claim accesses to memory that lie wholly in gpa ``first``..``last``.
 
-        HostError EEXIST if the server has a range that overlaps, ENOMEM if it has 256 of this kind. Another server's
-        ranges may overlap: of those that hold all of an access, Xen asks the enabled server with the highest id.
+        HostError EEXIST if the server has a range that overlaps, ENOMEM if it has 256 of this kind. Ranges of several
+        servers may overlap. Of the enabled servers with a range that contains all of an access, Xen asks the one with
+        the highest id.
         """
 
     def unmap_mmio(self, server: int, first: int, last: int) -> None:
@@ -155,7 +169,8 @@ class DomainPort(Protocol):
         Returns the address.
         """
 
-    def unmap_frames(self, address: int, count: int) -> None: ...
+    def unmap_frames(self, address: int, count: int) -> None:
+        """Unmaps ``count`` pages at ``address``, which :meth:`map_frames` returned."""
 
     def inject_msi(self, address: int, data: int) -> bool:
         """Deliver a message-signalled interrupt, from address and data as the guest wrote them.

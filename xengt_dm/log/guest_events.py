@@ -1,6 +1,6 @@
 """Log events for what a guest causes.
 
-Nothing is logged while a request is served. Instead a daemon looks at its counters now and then (:meth:`GuestLog.look`)
+Nothing is logged while a request is served. Instead a daemon looks at its counters at intervals (:meth:`GuestLog.look`)
 and logs which of them have grown. These events are also rate-limited, so a guest cannot fill a disk.
 """
 

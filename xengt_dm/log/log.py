@@ -3,8 +3,8 @@
 An event has a dotted name that never changes (``daemon.serving``), and its facts as keys. On a terminal it is a
 coloured line, under systemd a journal entry with a field ``XENGT_...`` for each key, and elsewhere a line of JSON.
 
-Facts: the thread that logs also serves the guest. A write blocks if the terminal was stopped with Ctrl-S, if nobody
-reads from the pipe, or if the journal is overloaded.
+Facts: the thread that logs also serves the guest. A write blocks if the terminal was stopped with Ctrl-S, if the pipe
+is full, or if the journal is overloaded.
 What follows: a vCPU of the guest would wait until an operator does something about it.
 What we do: never wait for a log. An event that cannot be written at once is lost and counted, and the next event that
 is written has the number in ``lost``.
@@ -134,7 +134,7 @@ def hex_addresses(_logger: object, _method: str, event: MutableMapping[str, Any]
 
 
 def printable_values(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Text without what a terminal acts on. The name of a domain may hold anything; JSON and the journal show that."""
+    """A structlog processor: escapes characters that a terminal acts on, which the name of a domain may contain."""
     for key, value in event.items():
         if isinstance(value, str):
             event[key] = printable(value)
@@ -146,7 +146,8 @@ class Sink(Protocol):
 
     lost: int
 
-    def msg(self, event: Any) -> None: ...
+    def msg(self, event: Any) -> None:
+        """Writes a rendered event without waiting, or counts it as lost."""
 
 
 class _Sink(abc.ABC):

@@ -54,11 +54,16 @@ class RateLimiter:
 
 
 class Logger(Protocol):
-    def info(self, event: str, **fields: Any) -> Any: ...
+    """A logger of events with fields, as structlog has it."""
 
-    def warning(self, event: str, **fields: Any) -> Any: ...
+    def info(self, event: str, **fields: Any) -> Any:
+        """Logs an event at level info."""
 
-    def error(self, event: str, **fields: Any) -> Any: ...
+    def warning(self, event: str, **fields: Any) -> Any:
+        """Logs an event at level warning."""
+
+    def error(self, event: str, **fields: Any) -> Any:
+        """Logs an event at level error."""
 
 
 class LimitedLog:
@@ -69,18 +74,21 @@ class LimitedLog:
         self._limiter = limiter
 
     def info(self, event: str, **fields: Any) -> None:
+        """Logs an event at level info, or counts it if its name is due later."""
         self._log(self._logger.info, event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
+        """As :meth:`info`, at level warning."""
         self._log(self._logger.warning, event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
+        """As :meth:`info`, at level error."""
         self._log(self._logger.error, event, fields)
 
     def flush(self) -> None:
         """Logs ``log.suppressed`` for each event that was held back and not reported since.
 
-        To be called now and then, and at the end.
+        Must be called at intervals, and at the end.
         """
         for event, count in self._limiter.take_held_back().items():
             self._logger.info("log.suppressed", of=event, suppressed=count)

@@ -1,10 +1,10 @@
 """How long a daemon waits where its service manager starts it again at once.
 
-Facts: whoever ends without a successor lets a vCPU wait, so the manager must not wait. A daemon that cannot work, or
-that its guest can kill whenever it likes, would then start again and again and take a processor.
-What we do: the daemon waits. A first and a second death in a row cost nothing, and neither does a handover; then each
-one doubles the time, up to :data:`LONGEST`. The count is in the instance's state. A daemon that ends with an error
-waits before its end, since such a one may have no state.
+Facts: while a domain has no daemon, its vCPUs may wait, so the manager must not wait before it starts one. But a daemon
+that cannot work, or that its guest can kill at will, would then be started again and again and use up a processor.
+What we do: the daemon waits before it serves. After the first and the second death in a row it does not wait, nor after
+a handover; each further death doubles the time, up to :data:`LONGEST`. The count is in the instance's state. A daemon
+that ends with an error waits before its end, because it may have no state in which its death could be counted.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Final
 from xengt_dm.errors import ExitCode, XengtError
 from xengt_dm.service.notify import Notifier
 
-#: How long a daemon must serve for its death not to be counted with those before.
+#: A daemon that has served for so long resets the count of deaths.
 SETTLED_SECONDS: Final = 10.0
-#: So many deaths in a row are followed by a start without a wait.
+#: After up to so many deaths in a row, the next daemon does not wait.
 FREE: Final = 2
 FIRST: Final = 0.1
 LONGEST: Final = 5.0
 #: Before the end of a daemon that failed.
 FAILURE_SECONDS: Final = 0.5
-#: What no restart mends; the unit has these in RestartPreventExitStatus=.
+#: Errors that a restart cannot correct. The unit has these statuses in RestartPreventExitStatus=.
 FINAL: Final = frozenset({ExitCode.USAGE, ExitCode.DATA, ExitCode.NO_DOMAIN, ExitCode.PERMISSION, ExitCode.CONFIG})
 
 

@@ -1,4 +1,4 @@
-"""The domains of this host, as xenstore tells them."""
+"""Reads the ids, names and uuids of this host's domains from xenstore."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ _UUID: Final = re.compile(r"/vm/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})", 
 class Reader(Protocol):
     """What is needed of :class:`xengt_dm.xenstore.XenStore`."""
 
-    def read(self, path: str) -> str: ...
-    def directory(self, path: str) -> list[str]: ...
+    def read(self, path: str) -> str:
+        """Returns the value of a node. Raises HostError."""
+
+    def directory(self, path: str) -> list[str]:
+        """Returns the names of a node's children. Raises HostError."""
 
 
 def domids(store: Reader) -> list[int]:

@@ -46,13 +46,13 @@ class InstanceError(XengtError):
 
 
 class Starter(Protocol):
-    """Starts instances, each with options that were given for its domain's whole life, and ends them."""
+    """Starts and stops instances. Each is started with the options that :func:`remember` kept for its domain."""
 
     def start(self, domid: int) -> None:
-        """Start the instance and wait until it serves; nothing to do if it does. Raises InstanceError, HostError."""
+        """Starts an instance, unless it serves already, and waits until it serves. Raises InstanceError, HostError."""
 
     def stop(self, domid: int) -> None:
-        """Stop it and wait for its end; no error if it does not run. Raises InstanceError, HostError."""
+        """Stops an instance, if it runs, and waits until it has ended. Raises InstanceError, HostError."""
 
 
 def starter(program: str = "xengt-dm") -> Starter:
@@ -168,9 +168,10 @@ def _systemctl(*words: str, seconds: float = ANSWER_SECONDS) -> subprocess.Compl
 
 
 class Systemd:
-    """Instances as units; the unit's Type=notify is what waits."""
+    """Runs instances as units of systemd. The unit's Type=notify has `systemctl start` wait until they serve."""
 
     def start(self, domid: int) -> None:
+        """Starts the unit of a domain, and waits until the instance serves. Raises InstanceError, HostError."""
         self._do("start", domid, START_SECONDS)
         # A unit with a condition that fails is skipped, and `systemctl start` ends with 0 all the same.
         unit = UNIT.format(domid)
@@ -182,6 +183,7 @@ class Systemd:
             )
 
     def stop(self, domid: int) -> None:
+        """Stops the unit of a domain, and waits until it has ended. Raises InstanceError, HostError."""
         self._do("stop", domid, STOP_SECONDS)
         _systemctl("reset-failed", UNIT.format(domid))
 
@@ -211,7 +213,7 @@ def _last_error_of(domid: int) -> str:
 
 
 class Spawner:
-    """Instances as processes of their own session, which tell us by the service managers' protocol when they serve."""
+    """Runs instances as processes in sessions of their own. They report by sd_notify's protocol that they serve."""
 
     def __init__(self, command: Sequence[str], launch: Path = LAUNCH, logs: Path = LOGS) -> None:
         self._command = command
@@ -220,6 +222,7 @@ class Spawner:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, domid: int) -> None:
+        """Starts a process for a domain, and waits until it serves. Raises InstanceError, HostError."""
         words = [*self._command, "--domid", str(domid), *remembered(domid, self._launch)]
         log = self._logs / f"{domid}.log"
         step = f"open {log}"
@@ -241,7 +244,7 @@ class Spawner:
                 self._children[domid] = child
                 try:
                     self._wait_ready(domid, child, manager, log)
-                except BaseException:  # also if somebody would not wait any longer
+                except BaseException:  # also if the user interrupts the wait
                     self.stop(domid)
                     raise
         except OSError as error:
@@ -262,7 +265,7 @@ class Spawner:
             os.close(ended)
 
     def stop(self, domid: int) -> None:
-        """Only what this object started; `xengt-dm stop` reaches every other."""
+        """Stops the instance, if this object started it. `xengt-dm stop` stops any other."""
         child = self._children.pop(domid, None)
         if child is not None:
             child.terminate()  # so that it releases its guest, if it can

@@ -1,4 +1,4 @@
-"""What an instance's unit tells it of how its domain was launched; :mod:`.instances` writes that."""
+"""The options with which a domain was launched, as its unit passes them. :mod:`.instances` writes them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ UUID_VARIABLE: Final = "XENGT_UUID"
 def own_settings(sets: Sequence[str], uuid: str | None, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """Returns the values of ``--set`` that are for the domain with this uuid.
 
-    The unit puts what a domain was launched with at the end of the command line, and into the environment, with the
-    uuid of that domain. It may have been another one with the same id.
+    The unit appends the options of the launch to the command line, and puts them into the environment together with the
+    uuid of the domain that was launched. If that was an earlier domain with the same id, its options are left out.
     """
     words = environment.get(VARIABLE, "").split()
     launched_for = environment.get(UUID_VARIABLE)

@@ -1,7 +1,7 @@
-"""Telling systemd how we are, in the protocol of sd_notify(3).
+"""Reports the state of this process to systemd, in the protocol of sd_notify(3).
 
-A datagram of ``KEY=value`` lines to the socket that ``NOTIFY_SOCKET`` names. Nothing is told where there is none, and a
-datagram that does not get through is lost: the manager's time limits are there for the case that it hears nothing.
+Each report is a datagram of ``KEY=value`` lines to the socket that ``NOTIFY_SOCKET`` names. Without that variable
+nothing is sent. A datagram that cannot be sent is lost; the manager has time limits for that case.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _WATCHDOG_PID: Final = "WATCHDOG_PID"
 
 
 class Notifier:
-    """This process's line to its service manager.
+    """The connection of this process to its service manager.
 
-    Takes the variables out of the ``environment``, so that no child speaks for us. :attr:`watchdog_seconds` is how
-    often at least the manager wants to hear that we are alive, None if it does not care.
+    Removes the variables from ``environment``, so that no child process uses the connection. :attr:`watchdog_seconds`
+    is the longest time between two calls of :meth:`alive` that the watchdog allows; None if there is no watchdog.
     """
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -38,34 +38,37 @@ class Notifier:
                 self.close()
 
     def send(self, **fields: object) -> None:
-        """Send the fields; lines breaks in a value become spaces."""
+        """Sends the fields. Line breaks in a value become spaces."""
         if self._socket is not None:
             lines = [f"{key}={' '.join(str(value).splitlines())}" for key, value in fields.items()]
             with suppress(OSError):
                 self._socket.send("\n".join(lines).encode())
 
     def ready(self, status: str) -> None:
-        """We serve; ``status`` is what `systemctl status` shows."""
+        """Tells the manager that the process serves. `systemctl status` shows ``status``."""
         self.send(READY=1, STATUS=status)
 
     def stopping(self) -> None:
+        """Tells the manager that the process is about to end."""
         self.send(STOPPING=1, STATUS="giving everything back")
 
     def status(self, text: str) -> None:
-        """What `systemctl status` shows from here on."""
+        """Sets the text that `systemctl status` shows from here on."""
         self.send(STATUS=text)
 
     def alive(self) -> None:
+        """Tells the manager's watchdog that the process works."""
         self.send(WATCHDOG=1)
 
     def close(self) -> None:
+        """Closes the socket; nothing is sent from here on. Safe to call twice."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
 
 def _watchdog_seconds(environment: MutableMapping[str, str]) -> float | None:
-    """sd_watchdog_enabled(3): the limit in microseconds, and whom it is meant for."""
+    """Returns the watchdog's limit in seconds, None without one for this process. Source: sd_watchdog_enabled(3)."""
     limit, pid = environment.pop(_WATCHDOG_USEC, ""), environment.pop(_WATCHDOG_PID, "")
     if not limit.isdecimal() or int(limit) == 0 or pid not in ("", str(os.getpid())):
         return None

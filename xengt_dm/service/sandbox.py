@@ -1,14 +1,14 @@
-"""What a daemon gives up before it looks at anything that a guest wrote.
+"""The privileges that a daemon gives up before it reads anything that a guest wrote.
 
-Facts: opening /dev/xen/privcmd takes root, and an open, unrestricted one is power over every domain. Xen's libraries
-can restrict what they opened to one domain, for good (xentoolcore_restrict_all); a process of root could open it anew.
-Xen uses a domain id again after 32,751 domains.
-What follows: restricted handles are worth nothing to us while the process is still root.
-Decision: open, restrict, then become a user that exists for this domain alone: UID_BASE + domid, without a name,
-without groups, without capabilities and with no way to new ones. All that comes later, the server's registration
-included, is done by that user. systemd's units take away the rest (systemd/xengt-dm@.service).
-Cost: the run directory is handed to that user, so only root and it can use the control socket; and nothing that needs
-root can be done later, so whatever is read again on a reload must be readable by everybody.
+Facts: only root may open /dev/xen/privcmd, and an open, unrestricted handle controls every domain. Xen's libraries can
+restrict their handles to one domain permanently (xentoolcore_restrict_all), but a process of root could open the device
+again. Xen uses a domain id again after 32,751 domains.
+What follows: restricting the handles protects nothing while the process is still root.
+Decision: open and restrict the handles, then become a user that exists for this domain alone: UID_BASE + domid, without
+a name, groups or capabilities, and without a way to gain any. That user does everything else, including the
+registration of the server. systemd's units forbid more (systemd/xengt-dm@.service).
+Cost: the run directory belongs to that user, so only root and that user can use the control socket. Nothing that needs
+root can be done later, so every user must be able to read the files that a reload reads.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _ROOT: Final = 0
 
 
 def enter(domid: int, directory: Path) -> bool:
-    """Become the user of ``domid``; True if this process was root, False if it has nothing to give up but new power.
+    """Becomes the user of ``domid``. Returns False if this process was not root; it can then gain no new privileges.
 
-    ``directory`` and what is in it become that user's. Every handle must be open and restricted by now. Raises
-    HostError when a step fails; the process may then be neither, and has to end.
+    ``directory`` and its files get that user as their owner. Every handle must be open and restricted before. Raises
+    HostError if a step fails; the process must then end, because it may have given up only a part.
     """
     was_root = os.geteuid() == _ROOT
     step = "prctl PR_SET_NO_NEW_PRIVS"

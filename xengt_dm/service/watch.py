@@ -1,17 +1,17 @@
-"""The host watcher: an instance for each domain that is to have one, and none for a domain that is gone.
+"""The watcher: starts an instance for each domain that is to have one, and ends those of domains that are gone.
 
 Facts: xenstored fires ``@introduceDomain`` when the toolstack has built a domain, and ``@releaseDomain`` when one shuts
 down or is gone. Neither says which. Nothing is fired when a domain is renamed, as xl does at the end of a migration,
 or when an operator writes a file. A guest that reboots is a new domain to Xen, with another id; xl gives it the uuid of
 the old one and lets it run at once. A start can take a minute if it fails.
-What follows: to act on the event alone, or on a domain's first name, misses domains; to act in the order of the events
-lets one instance hold up all others.
+What follows: a watcher that acts only at events, or only on a domain's first name, misses domains. One that acts in
+the order of the events lets the slow start of one instance delay all others.
 Decision: look at all domains at each event and every few seconds. A domain gets an instance once: as soon as its name
 has a file, or its uuid is that of a domain that :mod:`.toolstack` launched here and that is gone. Each domain's steps
 run in a task of their own.
 Cost: xenstore is asked for the names of the domains without an instance every few seconds.
 
-An instance notices its domain's end by itself; the watcher is there for one that cannot, because it hangs.
+An instance notices the end of its domain itself. The watcher ends an instance that hangs and cannot notice it.
 """
 
 from __future__ import annotations
@@ -47,18 +47,27 @@ STEPS_AT_ONCE: Final = 16
 
 
 class Store(Protocol):
-    """What is needed of :class:`xengt_dm.xenstore.XenStore`."""
+    """The methods of :class:`xengt_dm.xenstore.XenStore` that the watcher uses."""
 
     @property
-    def fd(self) -> int: ...
-    def read(self, path: str) -> str: ...
-    def directory(self, path: str) -> list[str]: ...
-    def watch(self, path: str) -> None: ...
-    def fired(self) -> list[str]: ...
+    def fd(self) -> int:
+        """Readable when :meth:`fired` may have something to return."""
+
+    def read(self, path: str) -> str:
+        """Returns the value of a node. Raises HostError."""
+
+    def directory(self, path: str) -> list[str]:
+        """Returns the names of a node's children. Raises HostError."""
+
+    def watch(self, path: str) -> None:
+        """Watches a path, or a special event. Raises HostError."""
+
+    def fired(self) -> list[str]:
+        """Returns the paths and events that have changed or happened since the last call. Raises HostError."""
 
 
 class Step(NamedTuple):
-    """Something to be done about one domain. It is logged if it fails."""
+    """A step that concerns one domain. If it fails, it logs that itself."""
 
     domid: int
     do: Callable[[], None]
@@ -66,16 +75,16 @@ class Step(NamedTuple):
 
 @dataclass
 class _Domain:
-    """What is known of a domain that is there: its uuid, and what it was launched with, once that is known."""
+    """A domain that exists: its uuid, and the options of its launch, once they are known."""
 
     uuid: str | None = None
-    #: Whether it has had its instance. An operator who stops one means it.
+    #: Whether an instance was started for it. Then none is started again, in case an operator has stopped it.
     served: bool = False
     launch: Launch | None = None
 
 
 class Watcher:
-    """Looks at all domains, and tells what is to be done about them."""
+    """Looks at all domains, and finds out which instances must be started or ended."""
 
     def __init__(
         self,
@@ -104,14 +113,14 @@ class Watcher:
         self._gone: dict[str, tuple[Launch, float]] = {}
 
     def look(self) -> None:
-        """Does all that is to be done, one step after the other. Raises HostError if the store fails."""
+        """Does all steps, one after the other. Raises HostError if the store fails."""
         for step in self.steps():
             step.do()
 
     def steps(self, after_event: bool = True) -> list[Step]:
-        """Returns what is to be done now, in order for each domain. Raises HostError if the store fails.
+        """Returns the steps to be done now; those of one domain are in order. Raises HostError if the store fails.
 
-        Without an event no domain can have taken the id of another, so those that were served are not looked at.
+        Without an event no domain can have got the id of another one, so domains that were served are not looked at.
         """
         return [*self._steps(after_event)]
 
@@ -221,10 +230,10 @@ async def watch(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Follows the host's domains until cancelled. It has started once xenstore tells of changes.
+    """Follows the host's domains until cancelled. Reports itself as started when xenstore's events are subscribed to.
 
-    A connection that fails later is made anew by ``reconnect``, for as long as that takes; without one, and at the
-    beginning, that raises HostError, maybe in a group. A cancellation does not wait for what is being started.
+    If the connection fails later, ``reconnect`` is called until it succeeds. If there is no ``reconnect``, and if the
+    first connection fails, raises HostError, maybe in a group. A cancellation does not wait for steps in progress.
     """
     await run_abandonable(_subscribe, store)
     async with trio.open_nursery() as nursery:

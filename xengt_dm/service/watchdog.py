@@ -1,11 +1,11 @@
-"""The watchdog's proof that the serve loop gets on, not merely that the process lives.
+"""Notifies systemd's watchdog, but only while the serve loop makes progress.
 
-Facts: a vCPU whose request is not answered stands still for good. A loop that hangs in a call keeps every other task of
-the process from running; a loop that is never woken, because an event was lost, lets them run.
-What follows: a task that only says "alive" proves the first and misses the second.
-Decision: two looks at the slots. If a request waited at the last look, one waits now, and the loop did not wake up once
-in between, then nobody is going to answer it and we fall silent; systemd ends the process, and its successor adopts the
-request. Cost: a handful of loads from the shared page in each interval.
+Facts: a vCPU whose request is not answered waits for ever. If the loop hangs in a call, no other task of the process
+runs either. If the loop is never woken, because an event was lost, the other tasks still run.
+What follows: a task that notifies the watchdog without a check would detect only the first of these faults.
+Decision: the task compares two looks at the slots. If a request waited at the last look, one waits now, and the loop
+did not wake up once in between, then the loop is stuck, and the task does not notify the watchdog. systemd then ends
+the process, and its successor answers the request. Cost: a few loads from the shared page in each interval.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Serving(Protocol):
 
     @property
     def wakeups(self) -> int:
-        """How often it has woken up."""
+        """How often the loop has woken up since its start."""
 
     def waiting(self) -> bool:
-        """Whether a request waits now."""
+        """Returns whether a request waits now."""
 
 
 class Progress:
-    """Two looks at a serve loop."""
+    """Tells whether a serve loop makes progress, by comparing each look with the last one."""
 
     def __init__(self, loop: Serving) -> None:
         self._loop = loop
@@ -40,7 +40,7 @@ class Progress:
         self._woken = loop.wakeups
 
     def look(self) -> bool:
-        """Whether the loop got on since the last look, or had nothing to do."""
+        """Returns whether the loop has made progress since the last look, or had nothing to do."""
         waits, woken = self._loop.waiting(), self._loop.wakeups
         stuck = self._waited and waits and woken == self._woken
         self._waited, self._woken = waits, woken
@@ -48,7 +48,7 @@ class Progress:
 
 
 async def feed_watchdog(notifier: Notifier, progress: Progress) -> None:
-    """Keep the manager's watchdog quiet as long as there is progress; returns at once where there is none to feed."""
+    """Notifies the manager's watchdog at intervals, while there is progress. Returns at once if it has no watchdog."""
     if notifier.watchdog_seconds is None:
         return
     while True:

@@ -2,8 +2,8 @@
 
 A message is a JSON object: ``do`` is the name of a method of :class:`Console` that is in :data:`ACTIONS`, and the other
 members are its arguments. The answer has ``result``; or ``error``, one of ``bad`` (the request is wrong), ``fault``
-(the guest's instruction faulted) and ``stopped`` (the vCPU runs no more), with ``text``. A connection has its own
-thread, and an action ends before its answer is sent, so whoever wants two vCPUs to run at once opens two connections.
+(the guest's instruction faulted) and ``stopped`` (the vCPU runs no more), with ``text``. Each connection has its own
+thread, and an action ends before its answer is sent. So a test opens two connections to run two vCPUs at once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class Console:
         """Do what a message says; returns the answer, and no descriptors."""
         return json.dumps(self._answer(message)).encode(), ()
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Does nothing: a session of the console owns nothing."""
 
     def _answer(self, message: bytes) -> dict[str, Any]:
         try:
@@ -65,9 +66,11 @@ class Console:
         return getattr(Vcpu(self._domain, vcpu), op)(*args)
 
     def progress(self) -> dict[str, int | str | None]:
+        """Returns what the guest has done; see :meth:`.programs.Guest.progress`."""
         return self._guest.progress()
 
     def wait_for_rounds(self, rounds: int) -> dict[str, int | str | None]:
+        """Waits until every vCPU has done so many rounds, or does no more. Returns the progress."""
         self._guest.wait_for_rounds(rounds)
         return self._guest.progress()
 
@@ -80,6 +83,7 @@ class Console:
         self._domain.write(gpa, bytes.fromhex(data))
 
     def type_of(self, gfn: int) -> int:
+        """Returns the p2m type of a frame, a P2mType."""
         return int(self._domain.type_of(gfn))
 
     def reported_type_of(self, gfn: int) -> int:
@@ -87,10 +91,11 @@ class Console:
         return int(reported(self._domain.type_of(gfn), self._domain.flavour.claim))
 
     def set_type(self, gfn: int, count: int, p2m_type: int) -> None:
+        """Sets the p2m type of ``count`` frames from ``gfn`` on. ``p2m_type`` is a P2mType."""
         self._domain.set_type(gfn, count, P2mType(p2m_type))
 
     def state(self) -> dict[str, Any]:
-        """Everything of the domain that can be seen at once. Nothing of device models that have ended is in it."""
+        """Returns the state of the domain, after everything of device models that have ended was released."""
         self._reap()
         domain = self._domain
         return {
@@ -107,21 +112,27 @@ class Console:
         }
 
     def log_dirty(self, on: bool) -> bool:
+        """Turns log-dirty mode on or off. Returns False if Xen refuses it (EBUSY)."""
         return self._domain.log_dirty(on)
 
     def pause(self) -> None:
+        """Pauses the domain, as a toolstack does."""
         self._domain.pause()
 
     def unpause(self) -> None:
+        """Undoes one :meth:`pause`."""
         self._domain.unpause()
 
     def shutdown(self) -> None:
+        """Shuts the domain down in order, as its guest does."""
         self._domain.shutdown()
 
     def destroy(self) -> None:
+        """Destroys the domain, as a toolstack does."""
         self._domain.destroy()
 
     def set_default_server(self, server: int) -> None:
+        """Makes an ioreq server the default one. Raises ValueError if the flavour has none."""
         self._domain.set_default_server(server)
 
     def wait_phase(self, vcpu: int, phase: int, seconds: float) -> int:
@@ -133,10 +144,11 @@ class Console:
         return -int(lib.xd_emb_hold(self._domain.handle, vcpu, point))
 
     def unhold(self, vcpu: int) -> int:
+        """Lets a vCPU go on that is held at a point. Returns 0, or an errno: xd_emb_unhold."""
         return -int(lib.xd_emb_unhold(self._domain.handle, vcpu))
 
     def fail(self, mask: int, nth: int, error: int) -> int:
-        """xd_emb_fail: hypercalls of kinds are counted, and one of them fails."""
+        """Has the ``nth`` hypercall of the kinds in ``mask`` fail with ``error``. Returns what xd_emb_fail does."""
         return int(lib.xd_emb_fail(self._domain.handle, mask, nth, error))
 
 

@@ -61,9 +61,11 @@ class Pages:
         self._free = list(range(last, first - 1, -1))
 
     def take(self) -> int:
+        """Returns the gfn of a free page, which is in use from here on."""
         return self._free.pop()
 
     def give_back(self, gfn: int) -> None:
+        """Frees a page that :meth:`take` returned."""
         self._free.append(gfn)
 
 
@@ -167,6 +169,7 @@ class AddressSpace:
         ]
 
     def free(self) -> None:
+        """Frees the pages of all tables."""
         for gfn in self.believed:
             self._pages.give_back(gfn)
 
@@ -209,6 +212,7 @@ class Guest:
         self.go_on = threading.Event()
 
     def program(self, vcpu: Vcpu) -> None:
+        """The program of one vCPU. Raises GuestFault, and VcpuStoppedError when the domain ends."""
         if vcpu.index == 0:
             self._scratch = Scratch.build(vcpu, self._pages[0])
         self._ready.wait()

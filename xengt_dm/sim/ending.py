@@ -1,11 +1,12 @@
-"""The end of a simulation that somebody interrupts, at any moment.
+"""Ends a simulation in order when a signal interrupts it, at any moment.
 
-Facts: a vCPU waits in C for the answer to its store. If the task that serves it is cancelled first, it waits for ever,
-and so does whoever waits for its thread. A KeyboardInterrupt comes between any two steps of Python, also in the middle
-of an answer.
-What follows: no exception may interrupt the serving task, and nobody may wait for a guest that is not served.
-Decision: a signal is only noted. A task sees it, destroys the domain, which stops every vCPU wherever it is, and ends
-the rest in order; then the signal is raised as what it would have been. A second signal ends the process at once.
+Facts: a vCPU waits in C for the answer to its store. If the task that serves it is cancelled first, the vCPU waits for
+ever, and so does a thread that joins it. A KeyboardInterrupt may come between any two steps of Python, also in the
+middle of an answer.
+What follows: no exception may interrupt the serving task, and no task may wait for a guest that is not served.
+Decision: a signal handler only records the signal. A task notices that and destroys the domain, which stops every vCPU
+at any point, and ends the rest in order. Then the exception is raised that belongs to the signal. A second signal ends
+the process at once.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from xengt_dm.service.interruptions import INTERRUPTIONS, as_exception, handled_
 
 
 class Ending:
-    """Whether somebody has interrupted the simulation, and with which signal."""
+    """The signal that interrupted the simulation, if there was one."""
 
     def __init__(self) -> None:
         self.number: int | None = None

@@ -29,7 +29,8 @@ class Session(Protocol):
     def handle(self, message: bytes) -> tuple[bytes, Sequence[int]]:
         """Returns the answer, and descriptors to go with it."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Releases what the session owns. Called once, at the end of the connection."""
 
 
 class Listener:
@@ -68,9 +69,9 @@ class Listener:
     def reap(self) -> None:
         """Returns when the sessions of all clients that are gone by now are closed.
 
-        Facts: when a process ends on Xen, its channels and mappings are gone before anybody hears of its end. Here a
-        thread has to see the end of a connection first. What follows: whoever comes after such a client, or asks what
-        it left, waits for that thread.
+        Facts: when a process ends on Xen, its channels and mappings are gone before another process can notice its end.
+        Here a thread must first notice the end of the connection. What follows: the next client, and a test that asks
+        what the last client left, wait for that thread.
         """
         gone = []
         with self._lock:
@@ -110,7 +111,7 @@ class Listener:
                 session.close()
         except OSError:  # the client went away while it was answered
             pass
-        except Exception:  # a bug of ours costs this client its connection, and nobody else anything
+        except Exception:  # after a bug of ours only this client loses its connection
             traceback.print_exc()
         finally:
             with self._lock:

@@ -24,7 +24,7 @@ _LOOK_SECONDS: Final = 0.01
 class Guest(Protocol):
     """A guest of a sim."""
 
-    #: Whether the vCPUs execute what they are told over the console, and nothing else.
+    #: Whether the vCPUs execute only the instructions that come over the console.
     scripted: bool
 
     def start(self) -> None:
@@ -43,19 +43,22 @@ class Still:
     def __init__(self, *, scripted: bool) -> None:
         self.scripted = scripted
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        """Does nothing."""
 
     def progress(self) -> dict[str, int | str | None]:
+        """As :meth:`Guest.progress`."""
         return {"fault": None}
 
-    def wait_for_rounds(self, rounds: int) -> None: ...
+    def wait_for_rounds(self, rounds: int) -> None:
+        """Returns at once: there are no rounds."""
 
 
 class Stores:
-    """Each vCPU is a driver that makes, changes, reads back and destroys address spaces for ever.
+    """Each vCPU is a driver that creates, changes, reads back and destroys address spaces until the domain ends.
 
-    It does what the guest of `demo` does, and gives frames back in the life of each space. While no GPU is there, a
-    driver waits for one. A driver that reads something else from its memory than it had stored stops.
+    It does what the guest of `demo` does, and also gives frames back during the life of each space. While there is no
+    GPU, a driver waits for one. A driver stops if it reads a value from its memory that it did not store.
     """
 
     scripted = False
@@ -87,10 +90,12 @@ class Stores:
         self._fault: str | None = None
 
     def start(self) -> None:
+        """As :meth:`Guest.start`: one thread for each vCPU."""
         for index in range(self._domain.vcpu_count):
             self._domain.start(index, self._program)
 
     def progress(self) -> dict[str, int | str | None]:
+        """As :meth:`Guest.progress`."""
         with self._changed:
             return {
                 "rounds": sum(self._rounds),
@@ -100,6 +105,7 @@ class Stores:
             }
 
     def wait_for_rounds(self, rounds: int) -> None:
+        """As :meth:`Guest.wait_for_rounds`."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or min(self._rounds) >= rounds)
 

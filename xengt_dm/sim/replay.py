@@ -98,6 +98,7 @@ class Player:
         self.dropped = 0
 
     async def play(self, events: Iterable[Event]) -> None:
+        """Plays events in order, beside the serve loop. Raises CallError."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.instance.loop.serve)
             for event in events:
@@ -106,6 +107,7 @@ class Player:
             nursery.cancel_scope.cancel()
 
     async def play_one(self, event: Event) -> None:
+        """Plays one event. Stores may be collected, and executed later by :meth:`flush`."""
         engine = self.instance.engine
         match event:
             case Store(gpa, size, value, vcpu):

@@ -1,4 +1,4 @@
-"""An instance's state as views of a buffer, whoever owns the memory: a mapped file, or a bytearray in a test."""
+"""An instance's state as views of a buffer. The buffer may be a mapped file, or a bytearray in a test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_UUID: Final = bytes(16)
 
 
 class Header(NamedTuple):
-    """What a state says of itself. ``server``: the id of the ioreq server that it is about, or NO_SERVER."""
+    """The header of a state. ``server``: the id of the ioreq server whose state this is, or NO_SERVER."""
 
     magic: int
     version: int
@@ -34,6 +34,7 @@ class Header(NamedTuple):
 
     @property
     def capacities(self) -> Capacities:
+        """What the sizes of the state's regions depend on."""
         return Capacities(self.frames, self.spaces)
 
 
@@ -112,6 +113,7 @@ class State:
 
     @property
     def header(self) -> Header:
+        """The header as it is now."""
         return Header(*_HEADER.unpack_from(self.memory))
 
     @property
@@ -121,7 +123,7 @@ class State:
         return None if server == NO_SERVER else server
 
     def is_of(self, server: int) -> None:
-        """From here on the state is about this server, and a successor that finds the server believes the state."""
+        """Writes the server's id to the state. From here on a successor that finds this server may use the state."""
         self.words[_SERVER_WORD] = server
 
 

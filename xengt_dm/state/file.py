@@ -1,15 +1,15 @@
 """The file ``state`` in the run directory: an instance's state, which outlives its daemon.
 
-Facts: the directory and the file belong to the instance's user, and a daemon of that user looks at what a guest wrote.
-So whoever took over such a daemon may have left anything there: another kind of file, a link, any content; and may cut
-the file while it is mapped, which makes an access to the mapping SIGBUS.
-What follows: what is there is to be opened and read as if it were an attacker's.
-Decision: a daemon opens it as the instance's user, when root is given up. :func:`open_state` follows no link and never
-blocks; it looks at what it opened, locks it, and maps it. :meth:`StateFile.read` reads; what it checks it has copied
-before, by a guarded function of C. A file that is wrong in any way counts as none, and :attr:`StateFile.problem` says
-why.
-Cost: a daemon whose file is cut while it serves dies of SIGBUS. Its successor finds a file of the wrong size, starts
-without it, and serves on.
+Facts: the directory and the file belong to the instance's user, and a daemon of that user reads what a guest wrote. A
+guest that took over such a daemon may have left anything there: another kind of file, a link, any content. It may also
+truncate the file while a later daemon has it mapped; then an access to the mapping raises SIGBUS.
+What follows: the file must be opened and read as if an attacker had made it.
+Decision: a daemon opens it as the instance's user, after it has given up root. :func:`open_state` follows no link and
+never blocks. It checks the file that it opened, locks it, and maps it. :meth:`StateFile.read` first copies what it is
+about to check, by a C function that survives SIGBUS. A file with any fault is not used, and :attr:`StateFile.problem`
+says why.
+Cost: if the file is truncated while a daemon serves, the daemon dies of SIGBUS. Its successor finds a file of the wrong
+size, and starts without it.
 
 The lock is on the directory and on the file, for as long as the process lives. So one daemon serves a domain, whatever
 happens to the file.
@@ -48,12 +48,12 @@ _KINDS: Final = {
 
 
 def uuid_bytes(uuid: str | None) -> bytes:
-    """A domain's uuid as a state has it."""
+    """Returns the 16 bytes by which a state names a domain; NO_UUID if the uuid is not known."""
     return NO_UUID if uuid is None else bytes.fromhex(uuid.replace("-", ""))
 
 
 def problem_of(about: os.stat_result, users: Collection[int]) -> str | None:
-    """What is wrong with a file as far as fstat tells it; None if nothing. ``users``: who may own it."""
+    """Returns what fstat shows to be wrong with a file; None if nothing is. ``users``: the uids that may own it."""
     mode = about.st_mode
     if not stat.S_ISREG(mode):
         return f"it is {_KINDS.get(stat.S_IFMT(mode), 'no regular file')}"
@@ -209,7 +209,7 @@ class StateFile:
             self.refuse(problem)
 
     def _forget(self) -> None:
-        """Give its lock back; it is unmapped when its last view goes."""
+        """Releases the lock. The file is unmapped when its last view is freed."""
         self._memory = None
         if self._locked is not None:
             fcntl.flock(self._locked, fcntl.LOCK_UN)  # the mapping has a copy of the descriptor
@@ -217,14 +217,14 @@ class StateFile:
             self._locked = None
 
     def _kind(self, name: str) -> int | None:
-        """Of which kind what has this name is, as in st_mode; None if there is nothing."""
+        """Returns the type of the directory entry with this name, as in st_mode; None if there is none."""
         try:
             return stat.S_IFMT(os.stat(name, dir_fd=self._directory, follow_symlinks=False).st_mode)
         except FileNotFoundError:
             return None
 
     def _delete(self, name: str) -> None:
-        """Delete what has this name, of whatever kind. Raises OSError."""
+        """Deletes the directory entry with this name, of whatever type. Raises OSError."""
         kind = self._kind(name)
         if kind == stat.S_IFDIR:
             import shutil  # seldom needed
@@ -235,7 +235,7 @@ class StateFile:
 
 
 def open_state(directory: Path, domid: int, users: Collection[int], uuid: str | None = None) -> StateFile:
-    """Opens, locks and maps the file in a run directory, and reads nothing of it.
+    """Opens, locks and maps the file in a run directory, without reading it. Returns the file.
 
     ``users``: who may own the file. ``uuid``: the domain's, None if it is not known. Raises BusyError if another
     process has the lock, and HostError if ``directory`` cannot be opened.
@@ -265,7 +265,7 @@ def _lock(descriptor: int, path: Path, domid: int) -> None:
 
 
 def _reserve(descriptor: int, layout: Layout) -> None:
-    """Reserves memory for what is touched. Raises OSError."""
+    """Reserves memory for all regions that are ever touched. Raises OSError."""
     for region in layout.reserved():
         os.posix_fallocate(descriptor, region.offset, region.size)
 

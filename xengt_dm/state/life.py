@@ -1,6 +1,7 @@
-"""The words of the region ``life``: what holds of an instance beyond its device, and how its daemons fared.
+"""The words of the region ``life``: the part of an instance's state that is not the device's.
 
-Each is one word that is changed by one aligned store of 8 bytes, so whoever is killed leaves the old value or the new.
+Each is one word that is changed by one aligned store of 8 bytes. So a process that is killed leaves either the old
+value or the new one.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class _Flag(_Word):
 
 
 class Life:
-    """The region as attributes. Those without a comment are as the setting of that name (:mod:`xengt_dm.config.keys`).
+    """The region as attributes. Those without a comment are settings of that name (:mod:`xengt_dm.instance`).
 
-    A buffer may come from elsewhere, so whoever reads a number here must be ready for any of 64 bits.
+    A number may have any 64-bit value, because the buffer may be damaged; its reader must check it.
     """
 
     #: 1 in relaxed mode, 0 in strict mode.
@@ -52,7 +53,7 @@ class Life:
     bar0 = _Word(5)
     max_tables = _Word(6)
     max_mapped_chunks = _Word(7)
-    #: How many daemons in a row took the state over and did not come to serve.
+    #: How many daemons in a row took the state over and ended before they served.
     adoptions = _Word(8)
     #: How many daemons took the state over.
     successors = _Word(9)

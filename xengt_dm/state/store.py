@@ -1,4 +1,4 @@
-"""Where an instance's state is kept for a successor: what :mod:`xengt_dm.instance` needs of it."""
+"""The place where an instance's state is kept for a successor, as :mod:`xengt_dm.instance` uses it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class StateStore(Protocol):
         """Why what was found is not used; None if nothing was found, or nothing is wrong with it."""
 
     def refuse(self, problem: str) -> None:
-        """What was found is not used, because of ``problem``. No view of it may be used any more."""
+        """Discards the state that was found, because of ``problem``. No view of it may be used any more."""
 
     def create(self, capacities: Capacities) -> State:
-        """Returns a state of zeros, which takes the place of what was found."""
+        """Returns a state of zeros, which replaces the one that was found."""
 
     def remove(self) -> None:
         """Leaves nothing for a successor. Does nothing if there is nothing."""

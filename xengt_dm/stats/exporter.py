@@ -56,6 +56,7 @@ class Collector:
         return map(_family, metrics.METRICS)
 
     def collect(self) -> Iterator[Metric]:
+        """Yields the metrics of every instance, and those of this scrape."""
         readings = stats_reader.read_host(self._base)
         for metric in metrics.METRICS:
             family = _family(metric)
@@ -176,6 +177,7 @@ class Peers:
                 self._peers[connection].answered = time.monotonic()
 
     def remove(self, connection: socket.socket) -> None:
+        """Forgets a connection that has ended."""
         with self._lock:
             self._peers.pop(connection, None)
 

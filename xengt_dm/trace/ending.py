@@ -7,7 +7,7 @@ from typing import Final
 
 
 class End(enum.Enum):
-    """A bound that was reached, what cannot be written to any more, or the daemon's end."""
+    """The reason for which a recording ended by itself."""
 
     SIZE = "size"
     DURATION = "duration"
@@ -15,16 +15,16 @@ class End(enum.Enum):
     HOLES = "holes"
     FILE = "file"
     UPGRADE = "upgrade"
-    #: No trace has this mark: who would write it is dead.
+    #: No trace has this mark, because the process that would write it is dead.
     KILLED = "killed"
 
     @property
     def mark(self) -> str:
-        """The name of the dump that ends a trace that was cut. Every version of the format allows it."""
+        """The id of the last dump of a trace that was cut. Every version of the format allows it."""
         return f"cut: {self.value}"
 
 
-#: What people are told.
+#: The reasons in words, for messages.
 REASONS: Final = {
     End.SIZE: "the trace has the size that is allowed",
     End.DURATION: "the time that is allowed is over",

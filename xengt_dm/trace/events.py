@@ -45,6 +45,7 @@ class Header:
     holes: tuple[tuple[int, int], ...] = ()
 
     def line(self) -> str:
+        """Returns the header's line, without its newline."""
         holes = ",".join(f"[{first},{count}]" for first, count in self.holes)
         tail = f',"holes":[{holes}]' if holes else ""
         return f'{{"trace":{TRACE_VERSION},"generation":{self.generation},"ram_frames":{self.ram_frames}{tail}}}'
@@ -60,6 +61,7 @@ class Store:
     vcpu: int = 0
 
     def line(self) -> str:
+        """Returns the event's line, without its newline."""
         vcpu = _number("vcpu", self.vcpu)
         return f'{{"op":"store","gpa":{self.gpa},"size":{self.size},"value":{self.value}{vcpu}}}'
 
@@ -74,6 +76,7 @@ class Fill:
     vcpu: int = 0
 
     def line(self) -> str:
+        """Returns the event's line, without its newline."""
         vcpu = _number("vcpu", self.vcpu)
         return f'{{"op":"fill","gpa":{self.gpa},"count":{self.count},"value":{self.value}{vcpu}}}'
 
@@ -88,6 +91,7 @@ class Mmio:
     vcpu: int = 0
 
     def line(self) -> str:
+        """Returns the event's line, without its newline."""
         vcpu = _number("vcpu", self.vcpu)
         return f'{{"op":"mmio","offset":{self.offset},"size":{self.size},"value":{self.value}{vcpu}}}'
 
@@ -100,6 +104,7 @@ class Submit:
     root: Root
 
     def line(self) -> str:
+        """Returns the event's line, without its newline."""
         return f'{{"op":"submit","mode":"{self.mode}","root":{_root(self.root)}}}'
 
 
@@ -113,6 +118,7 @@ class GpuStore:
     value: int
 
     def line(self) -> str:
+        """Returns the event's line, without its newline."""
         root = _root(self.root)
         return f'{{"op":"gpu_store","mode":"{self.mode}","root":{root},"va":{self.va},"value":{self.value}}}'
 
@@ -125,6 +131,7 @@ class Remove:
     count: int
 
     def line(self) -> str:
+        """Returns the event's line, without its newline."""
         return f'{{"op":"remove","gfn":{self.gfn},"count":{self.count}}}'
 
 
@@ -136,6 +143,7 @@ class Add:
     count: int
 
     def line(self) -> str:
+        """Returns the event's line, without its newline."""
         return f'{{"op":"add","gfn":{self.gfn},"count":{self.count}}}'
 
 
@@ -146,6 +154,7 @@ class Dump:
     id: DumpId
 
     def line(self) -> str:
+        """Returns the event's line, without its newline."""
         return f'{{"op":"dump","id":{json.dumps(self.id)}}}'
 
 

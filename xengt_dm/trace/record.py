@@ -53,7 +53,8 @@ class SpaceMode(Protocol):
     """A :class:`xengt_dm.ppgtt.space.Mode`."""
 
     @property
-    def value(self) -> str: ...
+    def value(self) -> str:
+        """``l4`` or ``l3``."""
 
 
 class Sink(Protocol):
@@ -62,11 +63,14 @@ class Sink(Protocol):
     No method waits. Each raises EndedError if nothing more is written.
     """
 
-    def write(self, event: Event, count: int = 1) -> None: ...
+    def write(self, event: Event, count: int = 1) -> None:
+        """Writes an event ``count`` times."""
 
-    def write_page(self, gfn: int, before: bytes | None, after: bytes) -> None: ...
+    def write_page(self, gfn: int, before: bytes | None, after: bytes) -> None:
+        """Writes the stores that turn a page's content from ``before`` (None: unknown) into ``after``."""
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Passes what was written on, so that it comes to the file soon."""
 
 
 class Recorder:
@@ -99,7 +103,7 @@ class Recorder:
         self._ended = ended
         self._broken = False
         self._held: list[Event] = []
-        #: Events of the guest that come after what is being told of before; None if nothing is.
+        #: Events of the guest that must be written after those of :meth:`note`; None if there is no need to wait.
         self._waiting: deque[Event] | None = None
         self._memory = memory or TraceMemory(os.urandom(16))
         #: By the first gfn of a chunk: its holes, one bit a frame. A chunk that is not here has none.
@@ -160,7 +164,7 @@ class Recorder:
         if not same:
             self._guarded(lambda: self._sink.write_page(gfn, before, after))
 
-    # Called by whoever records
+    # Called by the daemon
 
     def keep_waiting(self) -> None:
         """Writes the guest's events from here on after those that :meth:`note` is called with, by :meth:`catch_up`."""

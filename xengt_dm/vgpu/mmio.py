@@ -19,8 +19,8 @@ In a ``masked`` register bit n of 0 to 15 takes the written value only if bit n 
 So a write that reaches only one of the two bytes that hold bits n and n + 16 does not change bit n.
 
 Rows with ``on_write`` come back from :meth:`Mmio.write` as (register, old value, new value), in order of their offsets,
-after everything is stored; rows with ``on_read`` come back from :meth:`Mmio.refreshes`. What happens then is the
-caller's business, who looks the behaviours up by name: the rows know no code, and this module calls nobody.
+after everything is stored; rows with ``on_read`` come back from :meth:`Mmio.refreshes`. The caller looks up their
+behaviours by name and calls them. So the rows are data only, and this module calls no other.
 """
 
 from __future__ import annotations

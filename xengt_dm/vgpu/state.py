@@ -1,7 +1,7 @@
 """The device's state: the part of an instance's state that is the device (:mod:`xengt_dm.state.layout`).
 
-Everything that the device remembers is in this memory and nowhere else, so a process that maps the same memory is the
-same device. Who owns it is not this module's business: an instance passes a region of its state, a test a bytearray.
+The whole state of the device is in this memory, so a process that maps the same memory continues the same device. The
+memory belongs to the caller: an instance passes a region of its state, a test passes a bytearray.
 """
 
 from __future__ import annotations

@@ -107,6 +107,7 @@ class EmbeddedDomain:
         return EmbeddedPort(self)
 
     def vcpu(self, index: int) -> Vcpu:
+        """Returns the vCPU with this number. Raises IndexError without such a vCPU."""
         return self._vcpus[index]
 
     def start(self, index: int, program: Program) -> threading.Thread:
@@ -154,7 +155,7 @@ class EmbeddedDomain:
         Vcpu(self, vcpu).remove(gfn, count)
 
     def add(self, gfn: int, count: int, vcpu: int = 0) -> None:
-        """vCPU ``vcpu`` has frames back, zero."""
+        """vCPU ``vcpu`` populates frames, which contain zeros."""
         Vcpu(self, vcpu).add(gfn, count)
 
     def pause(self) -> None:
@@ -162,6 +163,7 @@ class EmbeddedDomain:
         lib.xd_emb_pause(self._handle)
 
     def unpause(self) -> None:
+        """Undoes one :meth:`pause`."""
         lib.xd_emb_unpause(self._handle)
 
     def destroy(self) -> None:
@@ -174,6 +176,7 @@ class EmbeddedDomain:
 
     @property
     def is_shut_down(self) -> bool:
+        """Whether the guest has shut down: no vCPU runs or waits any more."""
         return bool(lib.xd_emb_is_shut_down(self._handle))
 
     @property
@@ -210,10 +213,11 @@ class EmbeddedDomain:
         return None if server < 0 else server
 
     def type_of(self, gfn: int) -> P2mType:
+        """Returns the p2m type of a frame."""
         return P2mType(lib.xd_emb_type(self._handle, gfn))
 
     def set_type(self, gfn: int, count: int, p2m_type: P2mType) -> None:
-        """Put frames into a state by fiat, as the toolstack, paging or sharing would.
+        """Sets the type of frames directly, as the toolstack, paging or sharing would.
 
         ValueError if there are no such frames, or if no frame of a guest with this paging can have the type.
         """
@@ -240,16 +244,17 @@ class EmbeddedDomain:
         return not lib.xd_emb_log_dirty(self._handle, on)
 
     def read(self, gpa: int, size: int) -> bytes:
-        """Guest memory, behind everyone's back."""
+        """Returns guest memory, without any trap. Raises ValueError if it is not RAM."""
         buffer = ffi.new("char[]", max(size, 1))
         if lib.xd_emb_peek(self._handle, gpa, buffer, size):
             raise ValueError(f"{gpa:#x} is no RAM")
         return bytes(ffi.buffer(buffer, size))
 
     def write(self, gpa: int, data: bytes) -> None:
-        """Guest memory, behind everyone's back: what DMA does."""
+        """Writes guest memory without any trap, as DMA does. Raises ValueError if it is not RAM."""
         if lib.xd_emb_poke(self._handle, gpa, ffi.from_buffer(data), len(data)):
             raise ValueError(f"{gpa:#x} is no RAM")
 
     def read_u64(self, gpa: int) -> int:
+        """Returns 8 bytes of guest memory, little-endian."""
         return int.from_bytes(self.read(gpa, 8), "little")

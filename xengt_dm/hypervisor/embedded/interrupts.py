@@ -37,10 +37,10 @@ class Interrupts:
         self.intx: dict[tuple[int, int], bool] = {}
 
     def inject_msi(self, address: int, data: int) -> bool:
-        """Returns whether Xen accepts the interrupt; an accepted one may reach nobody, and is then not recorded."""
+        """Returns whether Xen accepts the interrupt. An accepted one that reaches no vCPU is not recorded."""
         destination = address >> 12 & 0xFF
         if data & 0xFF == 0:
-            # Vector 0 is an event channel of the guest's, a pirq, by its number; here nobody binds one.
+            # Vector 0 selects an event channel of the guest, a pirq, by its number; no guest binds one here.
             return bool((address >> 32 & 0xFFFFFF00) | destination)
         mode = data >> 8 & 7
         if mode not in (_FIXED, _LOWEST_PRIORITY):

@@ -20,7 +20,7 @@ _ACCESS_WRITE = 2
 
 
 class EmbeddedEventPort:
-    """The event channels of one device model."""
+    """The event channels of one device model. Implements EventPort."""
 
     def __init__(self, domain: EmbeddedDomain) -> None:
         self._domain = domain
@@ -69,7 +69,7 @@ class EmbeddedEventPort:
 
 
 class EmbeddedPort:
-    """One device model's handles on an :class:`EmbeddedDomain`.
+    """One device model's handles on an :class:`EmbeddedDomain`. Implements DomainPort.
 
     Several may be open at once, as several processes may on Xen; servers belong to the domain, not to the port.
     """

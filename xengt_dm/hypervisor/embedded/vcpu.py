@@ -122,7 +122,7 @@ class Vcpu:
             raise ValueError(f"ports reach no register {register:#x} of function {sbdf:#x}")
         self.outp(_CONFIG_ADDRESS, 4, 1 << 31 | sbdf << 8 | register & ~3)
 
-    #: A register is memory that nobody has: the same instructions reach it.
+    #: A register is accessed by the same instructions as memory.
     mmio_write = store
     mmio_read = load
 
@@ -131,7 +131,7 @@ class Vcpu:
         self._one(lib.XD_OP_REMOVE, gfn, count=count)
 
     def add(self, gfn: int, count: int) -> None:
-        """Have frames back (XENMEM_populate_physmap), zero; on Xen they hold anything."""
+        """Populates frames (XENMEM_populate_physmap). They contain zeros; on Xen they may contain anything."""
         self._one(lib.XD_OP_ADD, gfn, count=count)
 
     def run(self, ops: CData, count: int) -> int:

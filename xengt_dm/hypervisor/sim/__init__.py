@@ -21,8 +21,8 @@ Guest memory
     as on Xen. A device model drops a reference after it has unmapped the frame.
 
 Slots
-    A page in a file of its own, one for each ioreq server that somebody mapped. It lives for as long as somebody has it
-    mapped. Slots are shared memory with atomic accesses, as on Xen.
+    A page in a file of its own, one for each ioreq server whose slots a device model has mapped. It exists until its
+    last mapping is gone. Slots are shared memory with atomic accesses, as on Xen.
 
 Event channels
     To the device model: an array of counters in a file, one for each local port, which the sim alone writes, and an
@@ -30,9 +30,9 @@ Event channels
     no masks and no lock. To the vCPU: an eventfd for each vCPU, passed when a channel is bound. A notify is one write
     to it, and wakes the vCPU's thread with no other thread between. A vCPU looks at its slots after an event only.
 
-What a device model with these descriptors can do to the guest it can do on Xen, too: it may write guest memory and
-slots, and wake vCPUs. It cannot shrink the files, because they are sealed. The sim trusts it no further than that, with
-one exception: it must not make the eventfds blocking and fill them. The socket is for the sim's own user alone.
+With these descriptors a device model can write guest memory and slots, and wake vCPUs, as it can on Xen. It cannot
+shrink the files, because they are sealed. It can harm the sim itself in one way only: by making the eventfds blocking
+and filling them. The socket is for the sim's own user alone.
 
 This side is Python on shared memory, eventfds and messages. It does not load the embedded hypervisor.
 """

@@ -32,6 +32,7 @@ class DeviceModel:
         self._set_mem_types = self._lib.xd_xen_set_mem_types
 
     def close(self) -> None:
+        """Closes the handle. Safe to call twice."""
         if self._handle != self._ffi.NULL:
             handle, self._handle = self._handle, self._ffi.NULL
             self._lib.xendevicemodel_close(handle)
@@ -69,9 +70,11 @@ class DeviceModel:
         return True
 
     def set_server_state(self, server: int, enabled: bool) -> None:
+        """Enables or disables an ioreq server. Xen pauses the domain meanwhile."""
         self._call("set_ioreq_server_state", server, int(enabled))
 
     def destroy_server(self, server: int) -> None:
+        """Destroys an ioreq server with its ranges and its claim."""
         self._call("destroy_ioreq_server", server)
 
     def map_range(self, server: int, first: int, last: int, *, ports: bool = False) -> None:
@@ -79,6 +82,7 @@ class DeviceModel:
         self._call("map_io_range_to_ioreq_server", server, int(not ports), first, last)
 
     def unmap_range(self, server: int, first: int, last: int, *, ports: bool = False) -> None:
+        """Undoes :meth:`map_range`, for the range or a part of it."""
         self._call("unmap_io_range_from_ioreq_server", server, int(not ports), first, last)
 
     def map_pci(self, server: int, sbdf: int) -> None:
@@ -86,6 +90,7 @@ class DeviceModel:
         self._call("map_pcidev_to_ioreq_server", server, *_parts(sbdf))
 
     def unmap_pci(self, server: int, sbdf: int) -> None:
+        """Undoes :meth:`map_pci`."""
         self._call("unmap_pcidev_from_ioreq_server", server, *_parts(sbdf))
 
     def claim_writes(self, server: int) -> None:
@@ -129,6 +134,7 @@ class DeviceModel:
         self._call("modified_memory_bulk", array, len(extents))
 
     def relocate_memory(self, source_gfn: int, target_gfn: int, count: int) -> None:
+        """Moves ``count`` pages of the guest from ``source_gfn`` on to ``target_gfn`` on."""
         self._call("relocate_memory", count, source_gfn, target_gfn)
 
     def pin_cache_attribute(self, first_gfn: int, last_gfn: int, attribute: int) -> None:
@@ -138,6 +144,7 @@ class DeviceModel:
     # interrupts
 
     def inject_msi(self, address: int, data: int) -> None:
+        """Delivers an MSI from ``address`` and ``data`` as the guest wrote them to the device."""
         self._call("inject_msi", address, data)
 
     def inject_event(
@@ -155,9 +162,11 @@ class DeviceModel:
         self._call("set_pci_intx_level", segment, bus, device, pin, int(asserted))
 
     def set_isa_irq(self, irq: int, asserted: bool) -> None:
+        """Sets the level of an ISA interrupt, 0 to 15."""
         self._call("set_isa_irq_level", irq, int(asserted))
 
     def set_pci_link_route(self, link: int, irq: int) -> None:
+        """Routes PCI interrupt link 0 to 3 to an ISA interrupt; 0 disables the link."""
         self._call("set_pci_link_route", link, irq)
 
     def shutdown(self, reason: int) -> None:

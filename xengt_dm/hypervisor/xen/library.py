@@ -29,6 +29,8 @@ class Binding(NamedTuple):
 
 
 class XenVersion(NamedTuple):
+    """The version of the running Xen."""
+
     major: int
     minor: int
     extra: str
@@ -38,6 +40,7 @@ class XenVersion(NamedTuple):
 
     @property
     def supported(self) -> bool:
+        """Whether xengt-dm supports this version."""
         return (self.major, self.minor) >= MINIMUM_VERSION
 
 

@@ -32,6 +32,7 @@ class ForeignMemory:
         self._error = self._ffi.new("int *")
 
     def close(self) -> None:
+        """Closes the handle. Safe to call twice."""
         if self._handle != self._ffi.NULL:
             handle, self._handle = self._handle, self._ffi.NULL
             self._lib.xenforeignmemory_close(handle)
@@ -52,6 +53,7 @@ class ForeignMemory:
         return mapped
 
     def unmap_frames(self, address: int, count: int) -> None:
+        """Unmaps ``count`` pages at ``address``, which :meth:`map_frames` returned."""
         pointer = self._ffi.cast("void *", address)
         if self._lib.xenforeignmemory_unmap(self._handle, pointer, count) != 0:
             raise failure("xenforeignmemory_unmap", self._domid, self._ffi.errno)
@@ -75,6 +77,7 @@ class ForeignMemory:
         return Resource(handle, int(self._ffi.cast("uintptr_t", address[0])))
 
     def unmap_resource(self, resource: Resource) -> None:
+        """Unmaps what :meth:`map_slots` mapped."""
         if self._lib.xenforeignmemory_unmap_resource(self._handle, resource.handle) != 0:
             raise failure("xenforeignmemory_unmap_resource", self._domid, self._ffi.errno)
 

@@ -1,4 +1,4 @@
-"""The PVINFO page: what a guest is told about its virtual GPU, and how it announces address spaces.
+"""The PVINFO page: it describes the virtual GPU to the guest, and the guest announces address spaces by it.
 
 Source: ``drivers/gpu/drm/i915/i915_pvinfo.h`` of Linux 6.1, ``struct vgt_if`` unless a row says otherwise.
 """
