@@ -50,7 +50,7 @@ int emb_remove_frames(emb_vcpu *v, const xd_emb_op *op)
 
 int emb_add_frames(emb_vcpu *v, const xd_emb_op *op)
 {
-    /* What is there must go before it can come anew, and leaves nothing behind, not even in a hole. */
+    /* A frame that is RAM is removed first, so that its old content is gone. */
     int rc = emb_remove_frames(v, op);
     return rc ? rc : xd_emb_set_type(v->domain, op->gfn, op->count, XD_P2M_RAM_RW);
 }

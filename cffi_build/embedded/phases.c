@@ -24,8 +24,9 @@ void emb_stop_vcpus(xd_emb *d)
 }
 
 /*
- * Phases. A vCPU in GUEST has a translation in use; in XEN it emulates; everywhere else it stands still. Each entry to
- * GUEST is a new translation, counted in the same word, so that whoever changed a type can wait for the old ones alone.
+ * Phases. A vCPU in GUEST uses a translation; in XEN it emulates; in every other phase it does not run. Each entry to
+ * GUEST is a new translation, counted in the same word, so that after a change of a type one can wait until no vCPU
+ * uses an older translation.
  */
 static bool is_running(const emb_vcpu *v)
 {

@@ -4,8 +4,8 @@
  * xen/arch/x86/x86_emulate/x86_emulate.c.
  *
  * PCI configuration space is reached by ports alone: 0xcf8 latches an address, an access to 0xcfc to 0xcff becomes a
- * configuration cycle. Xen decodes no memory-mapped configuration space (ECAM) for a guest: an access there is an
- * access to memory that nobody has.
+ * configuration cycle. Xen decodes no memory-mapped configuration space (ECAM) for a guest: an access there goes by
+ * range, like any access that finds no memory.
  */
 #include "ports.h"
 

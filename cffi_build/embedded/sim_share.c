@@ -69,7 +69,7 @@ static int make_wake_fds(xd_emb *d)
     return 0;
 }
 
-/* Grow the file of frames to `count` frames. The new ones are nobody's. */
+/* Grow the file of frames to `count` frames. The new ones belong to no frame of the guest. */
 static int grow(xd_emb *d, uint64_t count)
 {
     struct emb_share *s = d->share;
@@ -155,7 +155,7 @@ static int punch(xd_emb *d, uint64_t first, uint64_t count)
                : 0;
 }
 
-/* A frame that is nobody's. The memory of one that cannot be cleared now is lost to the domain; that is no error. */
+/* Add a frame to the spare ones. If it cannot be cleared now, its memory is lost to the domain; that is no error. */
 static void make_spare(xd_emb *d, uint64_t frame)
 {
     if (!punch(d, frame, 1))

@@ -3,8 +3,8 @@
 /*
  * The state of a domain and of its parts, for the C files of this folder alone.
  *
- * Locks, in the order in which they may be taken: emb_vcpu.exec, p2m, servers_lock, channels_lock, gate. Whoever waits
- * for vCPUs to stand still (a pause) holds none of them, because a vCPU that is inside Xen may want any.
+ * Locks, in the order in which they may be taken: emb_vcpu.exec, p2m, servers_lock, channels_lock, gate. A thread that
+ * waits until the vCPUs do not run (a pause) must hold none of them, because a vCPU in XEN may need any.
  */
 #include "domain.h"
 #include "events.h"

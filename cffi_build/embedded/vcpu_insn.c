@@ -9,9 +9,9 @@
  *
  * Facts: since Xen 4.9 (d909cb9999) the first pass runs under the p2m lock that the hardware's look was made under, so
  * no type can change between that look and the first chunk. Every later pass looks without a lock. What follows: a page
- * that becomes plain RAM while a chunk is being served takes the rest of that store out of its owner's sight, to the
- * server with a range there or to nobody; or into memory past everybody, see mapped() and look_again(). We do as Xen
- * does: this is what a device model has to be safe against.
+ * may become plain RAM while a chunk is being served. Then the owner of the type does not see the rest of that store:
+ * it goes to the server with a range there, or is dropped, or is performed in memory by the emulator, see mapped() and
+ * look_again(). We do as Xen does, because a device model must be safe against this.
  */
 #include "vcpu_insn.h"
 

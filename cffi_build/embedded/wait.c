@@ -1,8 +1,9 @@
 /*
  * Waiting for an answer, and the states of a slot (xen/common/ioreq.c, wait_for_io).
  *
- * Xen looks at a slot only after an event on its channel, or if the answer was there before it came to wait. Here a
- * vCPU looks only after an event, always: an answer without its notify would be luck on Xen, and is a hang here.
+ * Xen looks at a slot only after an event on its channel, or if the answer was there before the vCPU began to wait.
+ * Here a vCPU looks only after an event. So a device model that forgets to notify always hangs here, while on Xen it
+ * hangs only sometimes.
  */
 #define _GNU_SOURCE
 #include "wait.h"
@@ -187,9 +188,8 @@ int emb_wait_for_answers(emb_vcpu *v, uint64_t *data)
 }
 
 /*
- * Facts: a store to a page whose type nobody claims is retried by the guest for ever; nothing else can change its fate
- * but a change of types or of the claim. What follows: sleeping until one of these happens looks the same from outside
- * and leaves the CPU to whoever repairs it.
+ * Facts: if no server has the claim, the guest retries a store to a page of the type for ever, until a type or the
+ * claim changes. What follows: a vCPU that sleeps until then behaves the same for an observer, and uses no CPU.
  */
 void emb_sleep_until_bumped(emb_vcpu *v, uint32_t generation)
 {

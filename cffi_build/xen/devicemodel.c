@@ -5,10 +5,10 @@
 
 /*
  * Facts: Xen answers EAGAIN for a page that is paged out, which it has begun to page in, and also for a shared page
- * that it cannot unshare for want of memory (xen/arch/x86/hvm/dm.c set_mem_type). The first ends by itself, the second
- * may not; nothing tells them apart. What follows: a call asks again every 100 us, 512 times in all, and then reports
- * EAGAIN. Cost: a guest with such pages holds its own device model for up to 51 ms a call (longer with coarse timers).
- * What is retried after any other errno, and after this: xengt_dm/traps/retry.py.
+ * that it cannot unshare because it has no memory (xen/arch/x86/hvm/dm.c set_mem_type). The first ends by itself, the
+ * second may not, and the caller cannot tell which it is. What follows: a call asks again every 100 us, 512 times in
+ * all, and then reports EAGAIN. Cost: a guest with such pages blocks its own device model for up to 51 ms a call (longer
+ * with coarse timers). What is retried after that, and after any other errno: xengt_dm/traps/retry.py.
  */
 enum { RETRIES = 512, RETRY_NS = 100 * 1000 };
 
