@@ -14,8 +14,10 @@ from hypothesis import settings
 # where the environment says, not from the folder beside this one (tests/setup/projects.py).
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-# nohup ignores SIGHUP, which the programs that tests start would inherit.
+# nohup ignores SIGHUP, and a shell ignores SIGINT in what it starts in the background. Programs that tests start would
+# inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Of one commit, every run tries the same examples. The time of one depends on who else uses the machine.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
