@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,15 @@ settings.load_profile(PROFILE)
 
 def pytest_report_header() -> list[str]:
     return [f"hypothesis profile: {PROFILE} (HYPOTHESIS_PROFILE=ci|long)"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_say_nothing_of_a_slow_machine() -> Iterator[None]:
+    """Commands that run in the tests' own process: what they say after some seconds would be in the compared output."""
+    with pytest.MonkeyPatch.context() as patch:
+        with suppress(ImportError):  # rooms that need neither the project nor click
+            patch.setattr("xengt_dm.cli.notice.AFTER_SECONDS", 3600.0)
+        yield
 
 
 @pytest.fixture(scope="session")

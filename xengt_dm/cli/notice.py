@@ -7,16 +7,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Final
 
 import click
 
-AFTER_SECONDS: Final = 2.0
+#: How long a step may take that nothing is said of.
+AFTER_SECONDS = 2.0
 
 
 @contextmanager
-def notice(text: str, after: float = AFTER_SECONDS, *, to_files: bool = False) -> Iterator[None]:
-    """Writes ``text`` to standard error if what is done meanwhile takes longer than ``after`` seconds.
+def notice(text: str, after: float | None = None, *, to_files: bool = False) -> Iterator[None]:
+    """Writes ``text`` to standard error if what is done meanwhile takes longer than ``after`` seconds (AFTER_SECONDS).
 
     Does nothing where standard error is no terminal, unless ``to_files``: a script does not need the line.
     """
@@ -28,7 +28,7 @@ def notice(text: str, after: float = AFTER_SECONDS, *, to_files: bool = False) -
         with suppress(OSError, ValueError):
             click.echo(f"xengt-dm: {text}", err=True)
 
-    timer = threading.Timer(after, write)
+    timer = threading.Timer(AFTER_SECONDS if after is None else after, write)
     timer.daemon = True
     timer.start()
     try:
