@@ -1,11 +1,12 @@
 """Builds ``xengt_dm._core``: the C that needs no hypervisor. See ``shared.py`` for how headers are read."""
 
 from cffi import FFI
+from owned import checks
 from shared import GENERATED, HERE, WARNINGS, declarations, from_environment, headers, includes, relative, sources
 
 CORE = HERE / "core"
 #: Folders of the sources; a header is included by its name alone.
-FOLDERS = (CORE / "base", CORE / "ioreq", CORE / "ppgtt", CORE / "trace", CORE / "traps")
+FOLDERS = (CORE / "base", CORE / "ioreq", CORE / "ppgtt", CORE / "serve", CORE / "trace", CORE / "traps")
 #: In the order in which they build on each other.
 HEADERS = (
     "guard.h",
@@ -28,16 +29,20 @@ HEADERS = (
     "audit.h",
     "page_lines.h",
     "protected_bits.h",
+    "quick.h",
+    "burst.h",
+    "eventfd_channels.h",
 )
 
 
 def make_ffi() -> FFI:
     ffi = FFI()
-    for name in HEADERS:
-        ffi.cdef(declarations(next(folder / name for folder in FOLDERS if (folder / name).exists())))
+    paths = [next(folder / name for folder in FOLDERS if (folder / name).exists()) for name in HEADERS]
+    for path in paths:
+        ffi.cdef(declarations(path))
     ffi.set_source(
         "xengt_dm._core",
-        includes(HEADERS),
+        includes(HEADERS) + checks(paths),
         sources=sources(FOLDERS),
         include_dirs=[relative(folder) for folder in FOLDERS],
         depends=headers(FOLDERS),

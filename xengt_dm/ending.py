@@ -50,6 +50,7 @@ def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine
     attempt.once(server.channels.unbind)
     attempt.once(server.unmap_slots)
     attempt(server.destroy)
+    attempt.once(loop.close)
     attempt.once(engine.close)  # the last answer may have needed its mappings
     attempt.finish()
 
@@ -64,5 +65,6 @@ def leave(server: IoreqServer, loop: ServeLoop, engine: Engine) -> None:
     attempt.once(loop.leave)
     attempt.once(server.channels.unbind)
     attempt.once(server.unmap_slots)
+    attempt.once(loop.close)
     attempt.once(engine.leave)
     attempt.finish()

@@ -31,6 +31,7 @@ from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.foreign import is_foreign
 from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.loop import ROUND_SECONDS, ROUNDS_SECONDS, ServeLoop
+from xengt_dm.ioreq.quick import Quick
 from xengt_dm.ioreq.ranges import Range, RangeKind, RangeRecord, RangesRegion
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach, left_server
 from xengt_dm.ioreq.slots import Slots
@@ -364,8 +365,9 @@ def _wire(
     if not found.kept:
         device.reset()
     bus = Bus(engine.stores, stats.counters, journal)
-    bar0 = Bar(bus, device, BAR0_SIZE, server)
-    loop = ServeLoop(server, bus, journal, traps, engine, stats.pointer)
+    bar0 = Bar(bus, device, BAR0_SIZE, server, device.registers)
+    quick = Quick(bus, engine.stores, stats.counters)
+    loop = ServeLoop(server, bus, journal, traps, engine, stats.pointer, quick)
     return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats, found)
 
 

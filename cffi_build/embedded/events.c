@@ -18,6 +18,7 @@ struct xd_emb_events {
     uint32_t readable; /* bits in `fired`; the eventfd is set while it is not 0 */
     uint32_t next_port;
     uint64_t bound[EMB_WORDS], fired[EMB_WORDS], masked[EMB_WORDS], latched[EMB_WORDS];
+    uint64_t taken[EMB_WORDS]; /* by xd_emb_channels_take */
     uint32_t remote[EMB_MAX_PORTS];
     xd_emb_shared_port *shared; /* of a device model in another process, else NULL */
     int shared_fd;
@@ -143,6 +144,7 @@ static void unbind(xd_emb_events *events, int port)
     clear_bit(events->bound, port);
     clear_bit(events->masked, port);
     clear_bit(events->latched, port);
+    clear_bit(events->taken, port);
 }
 
 void xd_emb_events_free(xd_emb_events *events)
@@ -305,4 +307,46 @@ int xd_emb_events_drain(xd_emb_events *events)
     }
     pthread_mutex_unlock(&d->channels_lock);
     return taken;
+}
+
+int xd_emb_channels_take(void *channels)
+{
+    xd_emb_events *events = channels;
+    xd_emb *d = events->domain;
+    int taken = 0;
+    pthread_mutex_lock(&d->channels_lock);
+    for (int word = 0; word < EMB_WORDS; word++) {
+        taken += __builtin_popcountll(events->fired[word]);
+        events->taken[word] |= events->fired[word];
+        events->fired[word] = 0;
+    }
+    if (events->readable) {
+        events->readable = 0;
+        reset_fd(events->fd);
+    }
+    pthread_mutex_unlock(&d->channels_lock);
+    return taken;
+}
+
+int xd_emb_channels_unmask(void *channels)
+{
+    xd_emb_events *events = channels;
+    xd_emb *d = events->domain;
+    pthread_mutex_lock(&d->channels_lock);
+    for (int word = 0; word < EMB_WORDS; word++) {
+        uint64_t taken = events->taken[word];
+        uint64_t again = events->latched[word] & taken;
+        events->taken[word] = 0;
+        events->masked[word] &= ~taken;
+        events->latched[word] &= ~taken;
+        for (; again; again &= again - 1)
+            fire(events, word * 64 + __builtin_ctzll(again));
+    }
+    pthread_mutex_unlock(&d->channels_lock);
+    return 0;
+}
+
+int xd_emb_channels_notify(void *channels, uint32_t port)
+{
+    return xd_emb_events_notify(channels, (int)port);
 }

@@ -59,6 +59,18 @@ int xd_emb_events_unmask(xd_emb_events *events, int port);
 /* Takes and unmasks every port that has fired. Returns how many. Called by hypervisor/embedded/port.py. */
 int xd_emb_events_drain(xd_emb_events *events);
 
+/*
+ * What a burst does with event channels (xd_channels in core/serve/burst.h). `events` is an xd_emb_events.
+ *
+ * Takes every port that has fired; they stay masked until the next xd_emb_channels_unmask. Returns how many. Called by a
+ * burst, through its address.
+ */
+int xd_emb_channels_take(void *events);
+/* Unmasks every port that xd_emb_channels_take took. Returns 0. `events` as above. Called by a burst. */
+int xd_emb_channels_unmask(void *events);
+/* As xd_emb_events_notify, and returns the same; `events` as above. Called by a burst, through its address. */
+int xd_emb_channels_notify(void *events, uint32_t port);
+
 /* What a device model in another process sees of its local port. Written by the hypervisor alone. */
 typedef struct xd_emb_shared_port {
     uint32_t raised;    /* events so far */

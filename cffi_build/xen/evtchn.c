@@ -57,3 +57,41 @@ int xd_xen_evtchn_drain(int fd, const evtchn_port_t *bound, uint32_t nr_bound)
     int failure = xd_xen_evtchn_unmask(fd, fired, (uint32_t)count);
     return failure ? failure : count;
 }
+
+int xd_xen_channels_take(void *channels)
+{
+    xd_xen_channels *all = channels;
+    evtchn_port_t *into = all->ports + all->count;
+    int count;
+
+    /* A port is taken once until it is unmasked, and a domain has 128 vCPUs: there is always room for a read of all. */
+    if (all->count > XD_EVTCHN_MOST_PORTS)
+        return -EOVERFLOW;
+    count = xd_xen_evtchn_take(all->fd, into);
+    if (count == -EFBIG) { /* as in xd_xen_evtchn_drain */
+        if (ioctl(all->fd, IOCTL_EVTCHN_RESET) < 0)
+            return -errno;
+        count = 0;
+        for (uint32_t i = 0; i < all->nr_bound; i++)
+            into[count++] = all->bound[i];
+    }
+    if (count > 0)
+        all->count += (uint32_t)count;
+    return count;
+}
+
+int xd_xen_channels_unmask(void *channels)
+{
+    xd_xen_channels *all = channels;
+    int failure = xd_xen_evtchn_unmask(all->fd, all->ports, all->count);
+
+    all->count = 0;
+    return failure;
+}
+
+int xd_xen_channels_notify(void *channels, uint32_t port)
+{
+    const xd_xen_channels *all = channels;
+
+    return xenevtchn_notify(all->handle, port) ? -errno : 0;
+}

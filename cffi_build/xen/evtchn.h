@@ -23,6 +23,8 @@ int xenevtchn_unmask(xenevtchn_handle *xce, evtchn_port_t port);
 
 /* How many ports /dev/xen/evtchn hands over in one read: drivers/xen/evtchn.c evtchn_read, a page of them. */
 enum { XD_EVTCHN_BATCH = 1024 };
+/* Ports that one device model can bind: one for each vCPU. */
+enum { XD_EVTCHN_MOST_PORTS = 128 };
 
 /*
  * The library takes one port per system call; the device takes and gives arrays. `fd` is the handle's, set to
@@ -46,5 +48,30 @@ int xd_xen_evtchn_unmask(int fd, const evtchn_port_t *ports, uint32_t count);
  * ports stood for. Called by hypervisor/xen/events.py.
  */
 int xd_xen_evtchn_drain(int fd, const evtchn_port_t *bound, uint32_t nr_bound);
+
+/*
+ * The event channels of one device model, for a burst (xd_channels in core/serve/burst.h).
+ *
+ * handle, fd: the library's. bound: the `nr_bound` ports that are bound. ports: the `count` ports that were taken.
+ */
+typedef struct xd_xen_channels {
+    xenevtchn_handle *handle;
+    const evtchn_port_t *bound;
+    uint32_t nr_bound;
+    int fd;
+    uint32_t count;
+    evtchn_port_t ports[1152]; /* XD_EVTCHN_MOST_PORTS, and a batch more */
+} xd_xen_channels;
+
+/*
+ * Takes every pending port, up to XD_EVTCHN_BATCH; they stay masked until xd_xen_channels_unmask. `channels` is an
+ * xd_xen_channels. Returns how many. After an overflow, all that are bound count as taken, as in xd_xen_evtchn_drain.
+ * Called by a burst, through its address.
+ */
+int xd_xen_channels_take(void *channels);
+/* Unmasks what was taken. Returns 0. `channels` as above. Called by a burst, through its address. */
+int xd_xen_channels_unmask(void *channels);
+/* As xenevtchn_notify, but returns -errno. `channels` as above. Called by a burst, through its address. */
+int xd_xen_channels_notify(void *channels, uint32_t port);
 
 #endif

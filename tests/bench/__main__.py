@@ -9,7 +9,20 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import adoption, build, memory, metrics, neighbours, replaying, start, stores, structure, sync
+from tests.bench import (
+    adoption,
+    build,
+    crowd,
+    memory,
+    metrics,
+    neighbours,
+    operator,
+    replaying,
+    start,
+    stores,
+    structure,
+    sync,
+)
 from tests.bench.measure import Figure, table
 
 BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
@@ -23,6 +36,8 @@ BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "neighbours": neighbours.run,
     "adoption": adoption.run,
     "start": start.run,
+    "crowd": crowd.run,
+    "operator": operator.run,
 }
 
 

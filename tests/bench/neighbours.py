@@ -224,8 +224,8 @@ def beside(case: Case) -> tuple[Looks, list[float], float, int]:
         gc.collect()
         gc.freeze()  # as the daemon does
         looks, waits, done = Looks(), [], threading.Event()
-        slots: Any = instance.server.slots
-        slots.take, slots.await_ = looks.watch(slots.take), looks.watch(slots.await_)
+        burst: Any = instance.loop.burst
+        burst.run, burst.look = looks.watch(burst.run), looks.watch(burst.look)
 
         def store_on() -> None:
             vcpu = domain.vcpu(1)

@@ -8,7 +8,7 @@ from xengt_dm.daemon.pace import IDLE_SECONDS, Pace
 
 
 class Loop:
-    wakeups = 0
+    activity = 0
 
 
 @pytest.mark.parametrize(("interval", "idle"), [(0.05, 0.2), (0.5, 2.0), (1.0, 2.0), (2.0, 2.0), (60.0, 60.0)])
@@ -16,7 +16,7 @@ def test_an_idle_guest_is_looked_at_less_often(interval: float, idle: float) -> 
     loop = Loop()
     pace = Pace(loop)
     assert pace.pause(interval, unfinished=False) == idle
-    loop.wakeups = 7
+    loop.activity = 7
     assert pace.pause(interval, unfinished=False) == interval
     assert pace.pause(interval, unfinished=False) == idle
     assert idle == max(interval, min(4 * interval, IDLE_SECONDS))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.support.bus_world import BAR, BAR_SIZE, FUNCTION, PORT, Call, Setup, request
 from tests.support.serving import handled
 from xengt_dm._core import lib
-from xengt_dm.ioreq.bus import ALL_ONES, Kind
+from xengt_dm.ioreq.bus import ALL_ONES
+from xengt_dm.ioreq.devices import Kind
 from xengt_dm.ioreq.request import Request, RequestType
 
 

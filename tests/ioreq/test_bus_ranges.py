@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.bus_world import BAR, BAR_SIZE, FUNCTION, PORT, Call, Setup, World
-from xengt_dm.ioreq.bus import ALL_ONES, Kind, RangeError
+from xengt_dm.ioreq.bus import ALL_ONES
+from xengt_dm.ioreq.devices import Kind, RangeError
 
 
 @pytest.fixture

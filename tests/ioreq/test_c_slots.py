@@ -142,18 +142,6 @@ def test_what_is_taken_is_a_copy() -> None:
     assert unpacked(taken, 1)[0] == (0, 1, 0x1000, 0x55, 8, 1, False, False, False)
 
 
-def test_waiting_a_while_for_a_request() -> None:
-    """Nothing within the time; at once if something is there, and never what somebody else has begun."""
-    page = new_page()
-    taken = ffi.new("xd_taken[2]")
-    put(page, 0, 0x1000, 0x55, 1, 8, 9, 0, INPROCESS, 1)
-    for nanoseconds in (0, 1, 100_000):
-        assert lib.xd_slots_await(page, 2, nanoseconds, taken, ffi.NULL, ffi.NULL) == 0
-    put(page, 1, 0x2000, 0x66, 1, 8, 9, 0, READY, 1)
-    assert lib.xd_slots_await(page, 2, 1 << 31, taken, ffi.NULL, ffi.NULL) == 1
-    assert taken[0].vcpu == 1
-
-
 def test_all_slots_of_a_page() -> None:
     page = new_page()
     for vcpu in range(lib.XD_SLOTS_PER_PAGE):
@@ -184,7 +172,7 @@ def test_two_threads_hand_slots_to_and_fro() -> None:
         served = 0
         taken = ffi.new("xd_taken[2]")
         while served < 2 * rounds and not torn:
-            count = lib.xd_slots_await(page, 2, 1_000_000, taken, ffi.NULL, ffi.NULL)
+            count = lib.xd_slots_take(page, 2, lib.XD_TAKE_READY, taken, ffi.NULL, ffi.NULL)
             for request in unpacked(taken, count):
                 number = request.addr
                 if (request.data, request.size, request.repeats) != (number * 3, number & 0xFFFF, number & 0xFF):

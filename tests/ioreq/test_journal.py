@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.support.bus_world import request
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import DataError
-from xengt_dm.ioreq.bus import Answer, Bus, Kind, Postponed
+from xengt_dm.ioreq.bus import Answer, Bus, Postponed
+from xengt_dm.ioreq.devices import Kind
 from xengt_dm.ioreq.journal import MOST_ATTEMPTS, RECORD_BYTES, Journal, Progress
 from xengt_dm.ioreq.request import Request
 from xengt_dm.steps import Steps, complete

@@ -19,7 +19,8 @@ from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.instance import start
 from xengt_dm.ioreq.bar import Bar
-from xengt_dm.ioreq.bus import Bus, Kind
+from xengt_dm.ioreq.bus import Bus
+from xengt_dm.ioreq.devices import Kind
 from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.ioreq.ranges import Range, RangeKind, RangesRegion

@@ -59,20 +59,28 @@ RULES = {
     "printable": Rule("", "", effects=False, why="everybody imports it"),
     "steps": Rule("", "", effects=False, why="everybody imports it"),
     "units": Rule("", "", effects=False, why="everybody imports it"),
+    "pointers": Rule("_core units", "", effects=False, why="C keeps them, whichever room they are from"),
     "ppgtt": Rule(f"_core {COMMON}", "", effects=False, why="sans-io: effects go out through ppgtt/ports.py"),
     "state": Rule(f"_core {COMMON}", "", why="is what a successor knows, whoever writes it"),
     "state.layout": Rule("units", "", effects=False, why="figures only"),
     "state.life": Rule("state.layout", "", effects=False, why="words in memory"),
     "state.store": Rule(f"state.buffer state.layout {COMMON}", "", why="a Protocol, and a place of no file"),
     "state.buffer": Rule(f"state.layout state.life {COMMON}", "", effects=False, why="sans-io: views of any memory"),
-    "vgpu": Rule(f"ppgtt state.layout {COMMON}", "", effects=False, why="sans-io: a device sees offsets and values"),
-    "ioreq": Rule(f"{ANY_HYPERVISOR} _core {COMMON}", "trio", why="serves any hypervisor, device and shadows"),
+    "vgpu": Rule(
+        f"ppgtt state.layout pointers _core {COMMON}",
+        "",
+        effects=False,
+        why="sans-io: a device sees offsets and values",
+    ),
+    "ioreq": Rule(f"{ANY_HYPERVISOR} pointers _core {COMMON}", "trio", why="serves any hypervisor, device and shadows"),
     "traps": Rule(
         f"{ANY_HYPERVISOR} ioreq.ranges ioreq.slots _core {COMMON}", "", why="protects frames on any hypervisor"
     ),
-    "hypervisor": Rule(f"xenstore _core _xen _embedded {COMMON}", "cffi", why="knows no room above it"),
+    "hypervisor": Rule(f"xenstore pointers _core _xen _embedded {COMMON}", "cffi", why="knows no room above it"),
     "hypervisor.port": Rule(COMMON, "", effects=False, why="Protocols only"),
-    "hypervisor.sim": Rule(f"hypervisor.port _core {COMMON}", "", why="is all that `run --sim` has of the simulator"),
+    "hypervisor.sim": Rule(
+        f"hypervisor.port pointers _core {COMMON}", "", why="is all that `run --sim` has of the simulator"
+    ),
     "hypervisor.embedded": Rule(f"hypervisor.port _embedded {COMMON}", "", why="must run where there is no Xen"),
     "xenstore": Rule(COMMON, "", why="a protocol and its client"),
     "config": Rule("vgpu.registers errors printable", "", why="what can be set must not depend on what is set"),

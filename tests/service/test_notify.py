@@ -101,27 +101,27 @@ class Loop:
 
     def __init__(self) -> None:
         self.request = False
-        self.wakeups = 0
+        self.activity = 0
         self.progress = Progress(self)
 
     def waiting(self) -> bool:
         return self.request
 
-    def look(self, waiting: bool, woken: int) -> bool:
-        self.request, self.wakeups = waiting, self.wakeups + woken
+    def look(self, waiting: bool, activity: int) -> bool:
+        self.request, self.activity = waiting, self.activity + activity
         return self.progress.look()
 
 
 def test_progress() -> None:
     loop = Loop()
-    assert loop.look(waiting=False, woken=0)  # idle
-    assert loop.look(waiting=True, woken=0)  # it came just now
-    assert not loop.look(waiting=True, woken=0)
-    assert not loop.look(waiting=True, woken=0)
-    assert loop.look(waiting=True, woken=1)  # another one, then: the loop lives
-    assert not loop.look(waiting=True, woken=0)
-    assert loop.look(waiting=False, woken=0)
-    assert loop.look(waiting=True, woken=0)
+    assert loop.look(waiting=False, activity=0)  # idle
+    assert loop.look(waiting=True, activity=0)  # it came just now
+    assert not loop.look(waiting=True, activity=0)
+    assert not loop.look(waiting=True, activity=0)
+    assert loop.look(waiting=True, activity=1)  # another one, then: the loop lives
+    assert not loop.look(waiting=True, activity=0)
+    assert loop.look(waiting=False, activity=0)
+    assert loop.look(waiting=True, activity=0)
 
 
 def test_a_stuck_loop_starves_the_watchdog(manager: socket.socket) -> None:
@@ -137,7 +137,7 @@ def test_a_stuck_loop_starves_the_watchdog(manager: socket.socket) -> None:
             assert received(manager) == ["WATCHDOG=1"]
             await trio.sleep(20)
             assert received(manager) == []
-            loop.wakeups += 1
+            loop.activity += 1
             await trio.sleep(5)
             assert received(manager) == ["WATCHDOG=1"]
             nursery.cancel_scope.cancel()

@@ -118,7 +118,8 @@ def checkout(venv: Path) -> Installed:
 def _extension(name: str, venv: Path) -> Path:
     """A folder with ``xengt_dm/_NAME.abi3.so``; or without it, if that is ``_xen`` and Xen's headers are missing."""
     script = f"cffi_build/build_{name}.py"
-    sources = (*EXTENSIONS[name], script, "cffi_build/shared.py")
+    helpers = ("cffi_build/shared.py", *(["cffi_build/owned.py"] if name == "core" else []))
+    sources = (*EXTENSIONS[name], script, *helpers)
     tools = _tool_versions()
     inputs = {"sources": hashes(sources), "venv": venv.name, "tools": tools}
 

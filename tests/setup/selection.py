@@ -25,7 +25,13 @@ _C_FILE_SECONDS = 0.4
 
 _COMPILERS = "tests/lint/test_compilers.py"
 #: A change of one of these changes what the compilers are told.
-_COMPILER_FLAGS = ("cffi_build/build_core.py", "cffi_build/build_embedded.py", "cffi_build/shared.py", _COMPILERS)
+_COMPILER_FLAGS = (
+    "cffi_build/build_core.py",
+    "cffi_build/build_embedded.py",
+    "cffi_build/owned.py",
+    "cffi_build/shared.py",
+    _COMPILERS,
+)
 #: What tests/setup tests.
 _SETUP = ("tests/setup/", "tests/quick", "tests/run", "tests/demo")
 

@@ -96,7 +96,7 @@ def _arm(target: commands.Target, arguments: commands.Arguments) -> object:
         return {"steps": sum(lines.count for lines in _counting) or int(library.step_never())}
     if what not in ("instructions", "lines") or not isinstance(after, int):
         raise UsageError("what and after how many")
-    page = int(ffi.cast("uintptr_t", target.instance.server.slots._page))
+    page = int(ffi.cast("uintptr_t", target.instance.server.slots.page))
     if command:
         _next.append(lambda: _begin(str(what), after, 0))
     else:

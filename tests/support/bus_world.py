@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tests.support.serving import handled
 from xengt_dm._core import ffi, lib
-from xengt_dm.ioreq.bus import Bus, Kind, Postponed
+from xengt_dm.ioreq.bus import Bus, Postponed
+from xengt_dm.ioreq.devices import Kind
 from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.request import Request, RequestType
 from xengt_dm.steps import Steps

@@ -14,17 +14,19 @@ answers and hypercalls can interleave has a seed that makes it happen, each time
 
 from __future__ import annotations
 
+import errno
 import random
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from tests.support.faults import Point, wait_for_phase
+from xengt_dm._core import ffi as core_ffi
 from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded.domain import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort, EmbeddedPort
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
-from xengt_dm.hypervisor.port import MemType
+from xengt_dm.hypervisor.port import ChannelCalls, MemType
 from xengt_dm.units import CData
 
 #: A store: gpa and data, 1 to 64 bytes.
@@ -126,9 +128,20 @@ def _program(stores: list[Store], finished: threading.Event):  # type: ignore[no
 
 
 class _ScheduledEvents(EmbeddedEventPort):
+    """Channels at each of whose calls, from Python and from a burst, a vCPU may come first."""
+
     def __init__(self, domain: EmbeddedDomain, schedule: Schedule) -> None:
         super().__init__(domain)
         self._schedule = schedule
+        self._callbacks = (
+            core_ffi.callback("int(void *)", self._take, error=-errno.EIO),
+            core_ffi.callback("int(void *)", self._unmask, error=-errno.EIO),
+            core_ffi.callback("int(void *, uint32_t)", self._notify, error=-errno.EIO),
+        )
+
+    @property
+    def calls(self) -> ChannelCalls:
+        return ChannelCalls(0, *(int(core_ffi.cast("uintptr_t", each)) for each in self._callbacks))
 
     def notify(self, port: int) -> None:
         self._schedule.point()
@@ -138,6 +151,20 @@ class _ScheduledEvents(EmbeddedEventPort):
     def drain(self) -> int:
         self._schedule.point()
         return super().drain()
+
+    def _take(self, _: CData) -> int:
+        self._schedule.point()
+        return int(lib.xd_emb_channels_take(self.handle))
+
+    def _unmask(self, _: CData) -> int:
+        self._schedule.point()
+        return int(lib.xd_emb_channels_unmask(self.handle))
+
+    def _notify(self, _: CData, port: int) -> int:
+        self._schedule.point()
+        result = int(lib.xd_emb_channels_notify(self.handle, port))
+        self._schedule.rest()
+        return result
 
 
 class ScheduledPort(EmbeddedPort):

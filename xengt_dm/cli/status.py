@@ -39,6 +39,11 @@ def _show(status: dict[str, Any]) -> None:
         click.echo(f"recording to {status['recording']}")
     elif (cut := status.get("recording_cut")) is not None:
         click.echo(f"the recording to {cut['file']} ended by itself: {cut['reason']}")
+    if (served := status.get("served")) is not None:
+        click.echo(
+            f"{served['in_c']:,} requests served in C and {served['in_python']:,} in Python, "
+            f"in {formatting.count(served['bursts'], 'burst')}"
+        )
     click.echo()
     counters: dict[str, int] = status["counters"]
     rows = [(name, f"{value:,}") for name, value in counters.items() if value]

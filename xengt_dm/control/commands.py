@@ -116,6 +116,7 @@ def _status(target: Target, arguments: Arguments) -> object:
         "server": server.id,
         "uptime_seconds": round(target.clock() - target.started, 3),
         "counters": read_counters(engine.counters),
+        "served": target.instance.stats.served(),
         "state": "quiesced" if engine.quiesced else "serving",
         "recording": target.recording.name,
         "recording_cut": target.recording.cut.describe() if target.recording.cut else None,

@@ -21,8 +21,8 @@ class Serving(Protocol):
     """A serve loop; :class:`xengt_dm.ioreq.loop.ServeLoop` is one."""
 
     @property
-    def wakeups(self) -> int:
-        """How often the loop has woken up since its start."""
+    def activity(self) -> int:
+        """A number that grows with each wake-up and with each request that is served."""
 
 
 class Pace:
@@ -30,14 +30,14 @@ class Pace:
 
     def __init__(self, loop: Serving) -> None:
         self._loop = loop
-        self._woken = loop.wakeups
+        self._seen = loop.activity
 
     def pause(self, interval: float, *, unfinished: bool) -> float:
         """Returns for how many seconds to wait until the next check. Must be called once after each check.
 
         ``interval``: the configured time, in seconds. ``unfinished``: the check left work to be done.
         """
-        woken, self._woken = self._woken, self._loop.wakeups
-        if unfinished or woken != self._woken:
+        seen, self._seen = self._seen, self._loop.activity
+        if unfinished or seen != self._seen:
             return interval
         return max(interval, min(interval * IDLE_SHARE, IDLE_SECONDS))

@@ -12,8 +12,9 @@ physical, ranges are inclusive at both ends, as in Xen's own interfaces.
 from __future__ import annotations
 
 import enum
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from xengt_dm.errors import CallError
 from xengt_dm.units import CData
 
 #: What EOPNOTSUPP means when a server claims the writes (xen/arch/x86/hvm/dm.c: hap_enabled; ca2b511d3f, Xen 4.9).
@@ -44,6 +45,15 @@ class WriteTrap(enum.Enum):
     RANGES = "ranges"
 
 
+class ChannelCalls(NamedTuple):
+    """Event channels as C calls them: addresses of functions, and of what they are called with (``xd_channels``)."""
+
+    handle: int
+    take: int
+    unmask: int
+    notify: int
+
+
 class EventPort(Protocol):
     """The event channels of one device model, behind one file descriptor."""
 
@@ -65,6 +75,13 @@ class EventPort(Protocol):
 
     def notify(self, port: int) -> None:
         """Sends an event to the other end of a local port. Raises HostError."""
+
+    @property
+    def calls(self) -> ChannelCalls:
+        """What the methods above are for C. Good until the channels are closed."""
+
+    def failure(self, call: str, errno: int) -> CallError:
+        """Returns the exception for a failed one of :attr:`calls`; ``call`` is its name in Xen's library or kernel."""
 
 
 class DomainPort(Protocol):

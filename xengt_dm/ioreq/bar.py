@@ -31,9 +31,11 @@ from __future__ import annotations
 from typing import Final
 
 from xengt_dm.hypervisor.best_effort import retry_once
-from xengt_dm.ioreq.bus import Bus, BusDevice, Kind
+from xengt_dm.ioreq.bus import Bus
+from xengt_dm.ioreq.devices import BusDevice, Kind
 from xengt_dm.ioreq.ranges import Range, RangeKind
 from xengt_dm.ioreq.server import IoreqServer
+from xengt_dm.units import CData
 
 
 class Bar:
@@ -42,10 +44,14 @@ class Bar:
     Methods raise CallError if the hypervisor refuses. The server must be enabled.
     """
 
-    def __init__(self, bus: Bus, device: BusDevice, size: int, server: IoreqServer) -> None:
+    def __init__(
+        self, bus: Bus, device: BusDevice, size: int, server: IoreqServer, registers: CData | None = None
+    ) -> None:
+        """``registers``: as in :meth:`Bus.insert`."""
         self._bus: Final = bus
         self._device: Final = device
         self._server: Final = server
+        self._registers: Final = registers
         self.size: Final = size
         #: Its gpa; None while it is not mapped.
         self.address: int | None = None
@@ -59,7 +65,7 @@ class Bar:
 
         Also raises RangeError, if another device is there. If it raises, nothing has changed.
         """
-        self._bus.insert(Kind.MEMORY, address, self.size, self._device)
+        self._bus.insert(Kind.MEMORY, address, self.size, self._device, self._registers)
         try:
             self._server.add_range(self.range_at(address))
         except BaseException:

@@ -23,11 +23,11 @@ requests are served. A plain store to memory or to a register is not.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol
 
 from xengt_dm._core import lib
+from xengt_dm.ioreq.devices import BusDevice, DeviceRange, Devices, Kind
 from xengt_dm.ioreq.journal import Journal, Progress
 from xengt_dm.ioreq.request import Request, RequestType
 from xengt_dm.steps import Slices, Steps
@@ -40,17 +40,6 @@ _MOST_BYTES: Final = PAGE_SIZE
 _ITEMS: Final = 64
 #: Directories that were stored to and are to be updated; by frame, their first and last entry.
 Postponed = dict[int, tuple[int, int]]
-
-
-class Kind(enum.IntEnum):
-    """An address space with devices in it, by the type of the requests for it."""
-
-    #: By guest physical address. The default is guest memory.
-    MEMORY = RequestType.COPY
-    #: By port number, 16 bits.
-    PORT = RequestType.PIO
-    #: By segment, bus, device and function << 32, plus the offset in that function's configuration space.
-    PCI_CONFIG = RequestType.PCI_CONFIG
 
 
 #: A plain int, which compares faster with a request's type.
@@ -78,24 +67,17 @@ _NONE: Final = Progress()
 _STORED: Final = tuple(Answer(0, route) for route in range(lib.XD_ROUTES))
 
 
-class BusDevice(Protocol):
-    """A device with a range on the bus: accesses of 1, 2, 4 or 8 bytes at offsets wholly within the range."""
-
-    def read(self, offset: int, size: int) -> int:
-        """Returns a value of ``size`` bytes."""
-
-    def write(self, offset: int, size: int, value: int) -> Steps[None] | None:
-        """``value`` fits ``size``. Returns None, or steps that do what is left."""
-
-
 class GuestMemory(Protocol):
     """The guest's memory with its page tables in it; :class:`xengt_dm.ppgtt.stores.TableStores`."""
 
     def store(self, gpa: int, size: int, value: int) -> int | Steps[int]:
         """Returns the store's route, an ``xd_route``, or steps that end with it."""
 
+    def follow(self, result: int, gpa: int, size: int, value: int) -> int | Steps[int]:
+        """What is left of a store for which C's ``xd_guest_store`` returned ``result``; as :meth:`store`."""
+
     def store_of_many(self, gpa: int, size: int, value: int, postponed: Postponed) -> int | Steps[int]:
-        """The same, but directories are only noted in ``postponed``, for :meth:`update_directories`."""
+        """As :meth:`store`, but directories are only noted in ``postponed``, for :meth:`update_directories`."""
 
     def pause_stores(self, postponed: Postponed) -> None:
         """Other requests are served before the directories are updated."""
@@ -123,24 +105,7 @@ class Observer(Protocol):
         """A write to a device, ``offset`` bytes from the start of its range."""
 
 
-class RangeError(ValueError):
-    """A range that overlaps another, or that is not there."""
-
-
-class _Range(NamedTuple):
-    first: int
-    size: int
-    device: BusDevice
-
-    def holds(self, addr: int, size: int) -> bool:
-        """Whether an access lies wholly in the range."""
-        return 0 <= addr - self.first <= self.size - size
-
-    def __str__(self) -> str:
-        return f"{self.first:#x}..{self.first + self.size - 1:#x}"
-
-
-_Ranges = tuple[_Range, ...]
+_Ranges = tuple[DeviceRange, ...]
 
 
 class Bus:
@@ -151,10 +116,15 @@ class Bus:
         self._journal = journal
         self._counters = counters
         self._observer: Observer | None = None
-        #: By kind. A device has few ranges, so they are searched from the first to the last.
-        self._ranges: dict[int, _Ranges] = dict.fromkeys(map(int, Kind), ())
+        self.devices: Final = Devices()
+        self._ranges: Final = self.devices.ranges
         #: By vCPU: a range that was removed while the vCPU waited for its answer to an access of it.
-        self._late: dict[int, _Range] = {}
+        self._late: dict[int, DeviceRange] = {}
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether C knows where each access to memory goes, and nobody observes."""
+        return self._observer is None and not self._late and self.devices.known_to_c
 
     @property
     def observer(self) -> Observer | None:
@@ -164,24 +134,19 @@ class Bus:
         """Have ``observer`` see all accesses from here on; None for nobody."""
         self._observer = observer
 
-    def insert(self, kind: Kind, first: int, size: int, device: BusDevice) -> None:
-        """Give ``device`` the addresses ``first``..``first + size - 1``. Raises RangeError if one of them is taken."""
-        new = _Range(first, size, device)
-        for there in self._ranges[kind]:
-            if first < there.first + there.size and there.first < first + size:
-                raise RangeError(f"{kind.name} {new} overlaps {there}")
-        self._ranges[kind] += (new,)
+    def insert(self, kind: Kind, first: int, size: int, device: BusDevice, registers: CData | None = None) -> None:
+        """Give ``device`` the addresses ``first``..``first + size - 1``. Raises RangeError if one of them is taken.
+
+        ``registers``: the ``xd_registers *`` by which C may serve what is plain of a device in memory.
+        """
+        self.devices.insert(kind, first, size, device, registers)
 
     def remove(self, kind: Kind, first: int, late: Iterable[int] = ()) -> None:
         """Take away the range that begins at ``first``. Raises RangeError if there is none.
 
         ``late``: vCPUs that wait for an answer to an access of this range; the device still gets these accesses.
         """
-        gone = next((there for there in self._ranges[kind] if there.first == first), None)
-        if gone is None:
-            raise RangeError(f"no {kind.name} range begins at {first:#x}")
-        self._ranges[kind] = tuple(there for there in self._ranges[kind] if there is not gone)
-        self._late.update(dict.fromkeys(late, gone))
+        self._late.update(dict.fromkeys(late, self.devices.remove(kind, first)))
 
     def give_up(self) -> Answer:
         """The answer to a request that is not handled again, since each process that did so ended; it is counted."""
@@ -191,6 +156,13 @@ class Bus:
     def handle_begun(self, request: Request) -> Answer | Steps[Answer]:
         """As :meth:`handle`, for a request that somebody began to handle. Does what is left of it."""
         return self.handle(request, self._journal.progress(request.vcpu))
+
+    def follow(self, request: Request, result: int) -> Answer | Steps[Answer]:
+        """What is left of a store to guest memory that C tried, with ``result``; as :meth:`handle`."""
+        self._counters.store_traps += 1
+        size = request.size
+        route = self._memory.follow(result, request.addr, size, request.data & (1 << 8 * size) - 1)
+        return _STORED[route] if isinstance(route, int) else _stored(route)
 
     def handle(self, request: Request, progress: Progress = _NONE) -> Answer | Steps[Answer]:
         """Do what the request asks. Returns the answer, or steps that end with it if that takes longer."""

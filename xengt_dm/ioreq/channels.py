@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from xengt_dm._core import ffi, lib
 from xengt_dm.hypervisor.best_effort import BestEffort
 from xengt_dm.hypervisor.port import EventPort
 from xengt_dm.ioreq.slots import Slots
+from xengt_dm.units import CData
 
 
 class Channels:
@@ -21,12 +23,14 @@ class Channels:
         self._slots = slots
         #: The ports of our ends by vCPU, of the channels that are bound.
         self.bound: dict[int, int] = {}
+        #: The same for C: by vCPU, 0 if its channel is not bound.
+        self.ports: CData = ffi.new("uint32_t[]", lib.XD_SLOTS_PER_PAGE)
 
     def bind(self, vcpus: Iterable[int]) -> None:
         """Binds the channels of these vCPUs that are not bound yet."""
         for vcpu in vcpus:
             if vcpu not in self.bound:
-                self.bound[vcpu] = self.events.bind(self._slots.port_of(vcpu))
+                self.bound[vcpu] = self.ports[vcpu] = self.events.bind(self._slots.port_of(vcpu))
 
     def notify(self, vcpu: int) -> None:
         """Tells Xen that a vCPU's answer is in its slot. Does nothing if the channel is not bound."""
@@ -44,3 +48,4 @@ class Channels:
     def _unbind_one(self, vcpu: int) -> None:
         self.events.unbind(self.bound[vcpu])
         del self.bound[vcpu]
+        self.ports[vcpu] = 0

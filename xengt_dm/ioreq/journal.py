@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import DataError
-from xengt_dm.units import CData
+from xengt_dm.pointers import pointer_into
 
 RECORD_BYTES: Final = ffi.sizeof("xd_journal_record")
 #: How many processes may begin a request. The last of them does not do it, since it may be what kills them. One that is
@@ -54,8 +54,8 @@ class Journal:
         self._vcpus = records.nbytes // RECORD_BYTES
         self._state_words = state.nbytes // _WORD_BYTES
         #: The ``xd_journal_record *`` of vCPU 0, for the functions that take requests.
-        self.pointer = _pointer("xd_journal_record *", records)
-        self._state = _pointer("uint64_t *", state)
+        self.pointer = pointer_into("xd_journal_record *", records)
+        self._state = pointer_into("uint64_t *", state)
         self._in_hand: tuple[int, int] | None = None
 
     @classmethod
@@ -128,15 +128,3 @@ class Journal:
         record = self.pointer[vcpu]
         record.attempts = min(record.attempts, MOST_ATTEMPTS) + 1
         return bool(record.attempts + 1 < MOST_ATTEMPTS)  # the first attempt was before all of these
-
-
-def _pointer(kind: str, memory: memoryview) -> CData:
-    """Returns a pointer into memory that the caller keeps.
-
-    Facts: before CPython 3.13, the process crashes when the garbage collector frees a memoryview and an array of
-    ``ffi.from_buffer`` that refers to it in one cycle. So no such array is kept.
-    """
-    array = ffi.from_buffer(memory, require_writable=True)
-    pointer = ffi.cast(kind, array)
-    ffi.release(array)
-    return pointer

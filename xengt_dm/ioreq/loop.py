@@ -12,7 +12,6 @@ that take long run by :meth:`ServeLoop.run`, which looks at the slots in the sam
 from __future__ import annotations
 
 import itertools
-import os
 import select
 import time
 from collections import deque
@@ -24,8 +23,11 @@ import trio
 from xengt_dm._core import lib
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.best_effort import BestEffort
+from xengt_dm.ioreq.burst import NOW, Burst, Handed
 from xengt_dm.ioreq.bus import REFUSED, Answer, Bus
+from xengt_dm.ioreq.doorbell import Doorbell
 from xengt_dm.ioreq.journal import Journal
+from xengt_dm.ioreq.quick import Quick
 from xengt_dm.ioreq.request import Request
 from xengt_dm.ioreq.server import IoreqServer
 from xengt_dm.ioreq.slots import Take
@@ -34,12 +36,10 @@ from xengt_dm.units import CData
 
 _T = TypeVar("_T")
 
-#: How often a wake-up looks for more before it lets other tasks run.
+_NOT_TRIED: int = lib.XD_NOT_TRIED
+
+#: How often :meth:`ServeLoop.service` looks for more.
 ROUNDS = 64
-#: What a trip through Xen takes a vCPU, there and back, with something to spare.
-SPIN_NANOSECONDS = 50_000
-SPIN_PATIENCE = 4
-SPIN_PROBE = 64
 #: How long slices of jobs go on before other tasks run.
 TURN_NANOSECONDS = 1_000_000
 #: How long :meth:`ServeLoop.rounds` goes on, and how long it waits for an event in each round. A vCPU that runs needs
@@ -67,39 +67,21 @@ class Shadows(Protocol):
     def unsync(self, gfn: int) -> bool: ...
 
 
-class Spin:
-    """How long to look for the next request before going back to sleep.
+class ServeLoop:
+    """Serves the requests of one server. ``stats`` is the ``xd_stats *`` that counts what it does.
 
-    Facts: a guest writes its tables in runs, and its next store comes a few microseconds after the answer to the last;
-    going to sleep and waking up again takes many times that. With one CPU, looking keeps the vCPU itself from running.
-    What we do: look for :data:`SPIN_NANOSECONDS`, if there is a second CPU and looking has paid lately; after
-    :data:`SPIN_PATIENCE` times in vain, only at every :data:`SPIN_PROBE` th occasion. Cost: that much CPU after a run.
+    ``quick``: what C serves by itself; without it Python serves everything.
     """
 
-    def __init__(self, cpus: int) -> None:
-        self._useful = cpus > 1
-        self._failures = 0
-
-    def nanoseconds(self) -> int:
-        """How long to look this time."""
-        if not self._useful:
-            return 0
-        if self._failures >= SPIN_PATIENCE:
-            self._failures += 1
-            if self._failures % SPIN_PROBE:
-                return 0
-        return SPIN_NANOSECONDS
-
-    def was_lucky(self, lucky: bool) -> None:
-        """Whether a request came while we looked."""
-        self._failures = 0 if lucky else self._failures + 1
-
-
-class ServeLoop:
-    """Serves the requests of one server. ``stats`` is the ``xd_stats *`` that counts its wake-ups."""
-
     def __init__(
-        self, server: IoreqServer, bus: Bus, journal: Journal, traps: UnsyncQueue, shadows: Shadows, stats: CData
+        self,
+        server: IoreqServer,
+        bus: Bus,
+        journal: Journal,
+        traps: UnsyncQueue,
+        shadows: Shadows,
+        stats: CData,
+        quick: Quick | None = None,
     ) -> None:
         self._server = server
         self._slots = server.slots
@@ -109,14 +91,17 @@ class ServeLoop:
         self._traps = traps
         self._shadows = shadows
         self._stats = stats
-        self._spin = Spin(len(os.sched_getaffinity(0)))
+        #: What C serves by itself; None: nothing.
+        self.quick = quick
+        self.burst = Burst(server.slots, server.channels, quick, stats)
         #: Requests that are not done yet, the next one to get a slice first.
         self._jobs: deque[Job] = deque()
 
     @property
-    def wakeups(self) -> int:
-        """How often :meth:`serve` has woken up."""
-        return int(self._stats.wakeups)
+    def activity(self) -> int:
+        """Grows with each event that wakes the loop and with each request: a burst that spins needs no events."""
+        stats = self._stats
+        return int(stats.wakeups + stats.burst_requests + stats.handed_requests)
 
     @property
     def busy(self) -> bool:
@@ -128,18 +113,46 @@ class ServeLoop:
         return bool(self._jobs) or self._slots.waiting()
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled. Raises CallError."""
-        self.answer_begun()
-        task_status.started()
-        fd = self._channels.events.fd
-        while True:
-            if self._jobs:
-                self.take_turns()
-                await trio.lowlevel.checkpoint()
-            else:
-                await trio.lowlevel.wait_readable(fd)
-                self._stats.wakeups += 1
-                self.service()
+        """Serve until cancelled. Raises CallError.
+
+        Whatever this thread waits for, it waits for in a burst: trio's other tasks run when one of them can, and when a
+        deadline of theirs has come.
+        """
+        doorbell = Doorbell()
+        with doorbell.listening(), self.burst.owned(doorbell.fd):
+            self.answer_begun()
+            task_status.started()
+            await trio.lowlevel.checkpoint()
+            try:
+                while True:
+                    await self._let_others_run(doorbell)
+                    if self._jobs:
+                        self.take_turns()
+                    else:
+                        self._serve_bursts(doorbell)
+            finally:
+                self.burst.unmask()
+
+    async def _let_others_run(self, doorbell: Doorbell) -> None:
+        if doorbell.fd is None and not self._jobs:
+            await trio.lowlevel.wait_readable(self._channels.events.fd)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def _serve_bursts(self, doorbell: Doorbell) -> None:
+        """Serve bursts until another task of trio's has something to do, or until a request becomes a job.
+
+        Ends also after :data:`TURN_NANOSECONDS` in which each burst ended with a request for Python, since these may
+        never look at the doorbell.
+        """
+        until, turn = doorbell.deadline(), None
+        while handed := self.burst.run(until):
+            self._answer_handed(handed)
+            self._retry_unsyncs()
+            now = lib.xd_now()
+            turn = turn or now + TURN_NANOSECONDS
+            if self._jobs or now >= turn or doorbell.rang:
+                return
 
     async def run(self, work: Steps[_T]) -> _T:
         """Run work that an operator asked for, with requests served after each slice. Returns its value.
@@ -182,39 +195,33 @@ class ServeLoop:
         return len(begun) + self._answer(self._slots.take())
 
     def service(self) -> int:
-        """After a wake-up: answer everything that waits, and what comes meanwhile. Returns how many requests that were.
+        """Answer everything that waits, and what comes meanwhile, without waiting. Returns how many requests that were.
 
         Raises CallError.
         """
         if not self._channels.bound:
             return 0  # nobody could be told of an answer
-        served = 0
+        before, handed_over = self.burst.served, 0
         for _ in range(ROUNDS):
-            spin = self._spin.nanoseconds()
-            requests = self._slots.await_(spin)
-            if spin:
-                self._spin.was_lucky(bool(requests))
-            if requests:
-                served += self._answer(requests)
-                if self._retry_unsyncs():
-                    break  # that may have paused the domain; nothing was drained, so what came meanwhile wakes us again
-                continue
-            # The channels were masked since they fired, so what came meanwhile raised no event. Now that they are not,
-            # one more look finds what came before the unmasking.
-            fired = self._channels.events.drain()
-            taken = self._answer(self._slots.take()) if fired else 0
-            if not taken:
-                if fired and not served:
-                    self._stats.counters.spurious_events += 1
+            served = self.burst.served
+            handed = self.burst.run(NOW)
+            handed_over += len(handed)
+            self._answer_handed(handed)
+            if self._retry_unsyncs() or (not handed and self.burst.served == served):
                 break
-            served += taken
-        return served
+        return self.burst.served - before + handed_over
 
     def _answer(self, requests: list[Request]) -> int:
         """Handle requests, and answer them or make them jobs. Returns how many those are."""
         for request in requests:
             self._do(request.vcpu, self._bus.handle(request))
         return len(requests)
+
+    def _answer_handed(self, handed: Handed) -> None:
+        """Handle what C left."""
+        bus = self._bus
+        for request, tried in handed:
+            self._do(request.vcpu, bus.handle(request) if tried == _NOT_TRIED else bus.follow(request, tried))
 
     def _do(self, vcpu: int, outcome: Answer | Steps[Answer]) -> None:
         """Answer a request, or make it a job."""
@@ -237,7 +244,7 @@ class ServeLoop:
     def _look(self) -> None:
         """Serve what waits in the slots now. The event that tells of it stays for :meth:`service`."""
         if self._channels.bound:
-            self._answer(self._slots.take())
+            self._answer_handed(self.burst.look())
 
     def _answer_one(self, vcpu: int, answer: Answer) -> None:
         self._slots.answer(vcpu, answer)
@@ -261,6 +268,10 @@ class ServeLoop:
             job = self._jobs.popleft()
             self._journal.forgive(job.vcpu)
             job.work.close()
+
+    def close(self) -> None:
+        """Safe to call twice. Nothing may be served afterwards."""
+        self.burst.close()
 
     def rounds(self) -> Iterator[None]:
         """Serve, and have the caller look after each round whether it has what it waits for.

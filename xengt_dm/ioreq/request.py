@@ -25,7 +25,7 @@ _DOWN: int = lib.XD_BIT_DOWN
 
 
 #: The layout of an ``xd_taken``. Reading the fields through cffi would take three times as long.
-_TAKEN: Final = struct.Struct("QQIIIHBBII")
+_TAKEN: Final = struct.Struct("QQIIIHBBIi")
 #: The size of an ``xd_taken`` in bytes.
 TAKEN_SIZE: Final = _TAKEN.size
 assert ffi.sizeof("xd_taken") == TAKEN_SIZE
@@ -47,17 +47,25 @@ class Request(NamedTuple):
     @classmethod
     def unpack(cls, taken: bytes) -> list[Request]:
         """Returns the requests in an array of ``xd_taken``, the copies that :c:func:`xd_slots_take` made."""
+        return [request for request, _ in cls.unpack_tried(taken)]
+
+    @classmethod
+    def unpack_tried(cls, taken: bytes) -> list[tuple[Request, int]]:
+        """The same, each with its ``outcome``: ``XD_NOT_TRIED``, or what ``xd_guest_store`` returned for it."""
         return [
-            cls(
-                vcpu,
-                kind,
-                addr,
-                data,
-                size,
-                count,
-                bits & _IS_READ != 0,
-                bits & _DATA_IS_PTR != 0,
-                bits & _DOWN != 0,
+            (
+                cls(
+                    vcpu,
+                    kind,
+                    addr,
+                    data,
+                    size,
+                    count,
+                    bits & _IS_READ != 0,
+                    bits & _DATA_IS_PTR != 0,
+                    bits & _DOWN != 0,
+                ),
+                outcome,
             )
-            for addr, data, count, size, _, _, bits, kind, vcpu, _ in _TAKEN.iter_unpack(taken)
+            for addr, data, count, size, _, _, bits, kind, vcpu, outcome in _TAKEN.iter_unpack(taken)
         ]

@@ -50,23 +50,18 @@ class Slots:
 
     def __init__(self, address: int, vcpus: int, timing: CData, journal: CData) -> None:
         self.vcpus = vcpus
-        self._page: CData = ffi.cast("void *", address)
+        self.page: CData = ffi.cast("void *", address)
         self._slots: CData = ffi.cast("xd_ioreq *", address)
         self._taken: CData = ffi.new("xd_taken[]", vcpus)
         self._taken_bytes = ffi.buffer(self._taken)
         self._timing = timing
-        self._journal = journal
+        self.journal = journal
 
     # Requests and answers
 
     def take(self, which: Take = Take.READY) -> list[Request]:
         """Returns the requests in the states that ``which`` names, and makes them INPROCESS."""
-        count = lib.xd_slots_take(self._page, self.vcpus, which, self._taken, self._timing, self._journal)
-        return self._requests(count)
-
-    def await_(self, nanoseconds: int) -> list[Request]:
-        """As :meth:`take`. If there is no request, spins until one comes, for up to ``nanoseconds``."""
-        count = lib.xd_slots_await(self._page, self.vcpus, nanoseconds, self._taken, self._timing, self._journal)
+        count = lib.xd_slots_take(self.page, self.vcpus, which, self._taken, self._timing, self.journal)
         return self._requests(count)
 
     def _requests(self, count: int) -> list[Request]:
@@ -75,17 +70,17 @@ class Slots:
     def answer(self, vcpu: int, answer: Answer) -> None:
         """Writes the answer and makes the slot RESP_READY. The caller must notify the vCPU."""
         data, route = answer
-        lib.xd_slot_answer(self._page, vcpu, data, route, self._timing)
+        lib.xd_slot_answer(self.page, vcpu, data, route, self._timing)
 
     def port_of(self, vcpu: int) -> int:
         """Returns the port of Xen's end of this vCPU's event channel. Xen writes it when the server is enabled."""
-        return int(lib.xd_slot_port(self._page, vcpu))
+        return int(lib.xd_slot_port(self.page, vcpu))
 
     # States
 
     def state(self, vcpu: int) -> int:
         """Returns the state of a slot, an ``XD_STATE_...``."""
-        return int(lib.xd_slot_state(self._page, vcpu))
+        return int(lib.xd_slot_state(self.page, vcpu))
 
     def waiting(self) -> bool:
         """Returns whether any vCPU waits for an answer now."""
@@ -111,7 +106,7 @@ class Slots:
 
     def await_taken(self) -> None:
         """Waits until the vCPUs have taken the answers that are there, for up to :data:`TAKE_NANOSECONDS`."""
-        lib.xd_slots_await_taken(self._page, self.vcpus, TAKE_NANOSECONDS)
+        lib.xd_slots_await_taken(self.page, self.vcpus, TAKE_NANOSECONDS)
 
     # Frames
 

@@ -69,7 +69,13 @@ class TableStores:
         Returns the store's route, an ``xd_route``, or the work that ends with it: UNTRACKED_STORE if the frame has no
         table, DROPPED_STORE if it is not RAM or its page vanished, so that the store went nowhere.
         """
-        result = lib.xd_guest_store(self.pointer, gpa, value, size, self._need)
+        return self.follow(lib.xd_guest_store(self.pointer, gpa, value, size, self._need), gpa, size, value)
+
+    def follow(self, result: int, gpa: int, size: int, value: int) -> int | Steps[int]:
+        """What is left of a store after xd_guest_store, which returned ``result``; as :meth:`store`.
+
+        If that asks for chunks to be queried, the caller need not have kept which.
+        """
         if result == _DONE:
             if self.relaxed:
                 self._leaves.unsync(gpa >> PAGE_SHIFT)

@@ -4,8 +4,9 @@ Facts: a vCPU whose request is not answered waits for ever. If the loop hangs in
 runs either. If the loop is never woken, because an event was lost, the other tasks still run.
 What follows: a task that notifies the watchdog without a check would detect only the first of these faults.
 Decision: the task compares two looks at the slots. If a request waited at the last look, one waits now, and the loop
-did not wake up once in between, then the loop is stuck, and the task does not notify the watchdog. systemd then ends
-the process, and its successor answers the request. Cost: a few loads from the shared page in each interval.
+neither woke up nor served a request in between, then the loop is stuck, and the task does not notify the watchdog.
+systemd then ends the process, and its successor answers the request. Cost: a few loads from the shared page in each
+interval.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class Serving(Protocol):
     """A serve loop; :class:`xengt_dm.ioreq.loop.ServeLoop` is one."""
 
     @property
-    def wakeups(self) -> int:
-        """How often the loop has woken up since its start."""
+    def activity(self) -> int:
+        """A number that grows with each wake-up and with each request that is served."""
 
     def waiting(self) -> bool:
         """Returns whether a request waits now."""
@@ -37,13 +38,13 @@ class Progress:
     def __init__(self, loop: Serving) -> None:
         self._loop = loop
         self._waited = False
-        self._woken = loop.wakeups
+        self._seen = loop.activity
 
     def look(self) -> bool:
         """Returns whether the loop has made progress since the last look, or had nothing to do."""
-        waits, woken = self._loop.waiting(), self._loop.wakeups
-        stuck = self._waited and waits and woken == self._woken
-        self._waited, self._woken = waits, woken
+        waits, seen = self._loop.waiting(), self._loop.activity
+        stuck = self._waited and waits and seen == self._seen
+        self._waited, self._seen = waits, seen
         return not stuck
 
 

@@ -119,6 +119,15 @@ class StatsPage:
         page.quiesced = quiesced
         page.heartbeat_ns = lib.xd_now()
 
+    def served(self) -> dict[str, int]:
+        """Returns how many bursts there were, and how many requests C and Python served in them."""
+        page = self.pointer
+        return {
+            "bursts": int(page.bursts),
+            "in_c": int(page.burst_requests),
+            "in_python": int(page.handed_requests),
+        }
+
     def end(self) -> None:
         """Marks the page: from now on readers know that the daemon stopped in order."""
         self.pointer.ended = 1

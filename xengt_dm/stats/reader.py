@@ -26,7 +26,17 @@ ROUTES: Final = {
     for number, name in ffi.typeof("xd_route").elements.items()
     if number != lib.XD_ROUTES
 }
-_HEADER: Final = ("predecessors", "wakeups", "vcpus", "max_tables", "relaxed", "quiesced")
+_HEADER: Final = (
+    "predecessors",
+    "wakeups",
+    "bursts",
+    "burst_requests",
+    "handed_requests",
+    "vcpus",
+    "max_tables",
+    "relaxed",
+    "quiesced",
+)
 #: Problems for which ``xengt_up`` is 0. A daemon that stopped in order, or has not written a page yet, has no series.
 _DOWN: Final = {PageProblem.STALE, PageProblem.FOREIGN, PageProblem.TRUNCATED, PageProblem.UNREADABLE}
 

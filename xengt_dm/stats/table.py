@@ -193,6 +193,21 @@ METRICS: Final = (
     ),
     _per_domain("xengt_wakeups_total", COUNTER, "events", "wakeups", "Times that an event woke the serve loop"),
     _per_domain(
+        "xengt_bursts_total",
+        COUNTER,
+        "bursts",
+        "bursts",
+        "Bursts: calls of the serve loop into C, each of which serves any number of ioreqs (docs/serving.md)",
+    ),
+    Metric(
+        "xengt_served_ioreqs_total",
+        COUNTER,
+        "ioreqs",
+        ("domid", "by"),
+        "ioreqs that bursts took, by who served them: C alone, or Python",
+        {("c",): "burst_requests", ("python",): "handed_requests"},
+    ),
+    _per_domain(
         "xengt_spurious_events_total", COUNTER, "events", "spurious_events", "Events for which no slot held an ioreq"
     ),
     # Shadows

@@ -23,6 +23,7 @@ from typing import Final
 
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.steps import Steps, in_order
+from xengt_dm.units import CData
 from xengt_dm.vgpu import registers as reg
 from xengt_dm.vgpu.mmio import Mmio, Written
 from xengt_dm.vgpu.ports import AddressSpaces
@@ -60,6 +61,11 @@ class Vgpu:
         self._mmio = Mmio(state.bar0, reg.REGISTERS, ON_READ, ON_WRITE, UNASSIGNED)
         self._host_values = _host_values(generation, vgt_id, graphics)
         self._tell_page_sizes()
+
+    @property
+    def registers(self) -> CData:
+        """The ``xd_registers *`` by which C serves what is plain of BAR0."""
+        return self._mmio.plain.pointer
 
     def reset(self) -> None:
         """Give every register its reset value. Spaces that the guest announced stay."""

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from xengt_dm.vgpu.plain import PlainRegisters
 from xengt_dm.vgpu.registers.register import Register
 
 _SIZES: Final = (1, 2, 4, 8)
@@ -76,6 +77,8 @@ class Mmio:
         self._views: Final = {1: memory.cast("B"), 2: memory.cast("H"), 4: memory.cast("I"), 8: memory.cast("Q")}
         self._reads: Final = _table(row for row in self._rows if row.on_read)
         self._writes: Final = _table(row for row in self._rows if not _is_plain(row))
+        #: The registers for C.
+        self.plain: Final = PlainRegisters(memory, self._reads, self._writes, hole)
 
     def reset(self, host_values: Mapping[str, int]) -> None:
         """Give every register its reset value; bytes of no row stay.

@@ -70,8 +70,8 @@ typedef struct xd_counters {
  */
 
 /*
- * Returns the time. Called by instance.py, ioreq/loop.py, ppgtt/syncing.py, stats/page.py, stats/reader.py, slots.c,
- * shadow.c and sync.c; any thread may.
+ * Returns the time. Called by instance.py, ioreq/doorbell.py, ioreq/loop.py, ppgtt/syncing.py, stats/page.py,
+ * stats/reader.py, burst.c, slots.c, shadow.c and sync.c; any thread may.
  */
 uint64_t xd_now(void);
 
@@ -93,7 +93,7 @@ void xd_timing_taken(xd_timing *timing, uint32_t vcpu, uint64_t now);
  */
 void xd_timing_answered(xd_timing *timing, uint32_t vcpu, uint32_t route);
 
-enum { XD_STATS_VERSION = 4, XD_STATS_SIZE = 4096, XD_STATS_PROGRAM = 32 };
+enum { XD_STATS_VERSION = 5, XD_STATS_SIZE = 4096, XD_STATS_PROGRAM = 32 };
 
 /*
  * The page a daemon keeps in its run directory; `magic` is written last. A reader knows by `pid` and `process_start`
@@ -112,6 +112,9 @@ typedef struct xd_stats {
     uint64_t ended;         /* 1 after an orderly end */
     uint64_t heartbeat_ns;  /* when the event loop last looked after its domain */
     uint64_t wakeups;       /* of the serve loop */
+    uint64_t bursts;        /* calls of xd_burst_run */
+    uint64_t burst_requests;  /* answered by C alone */
+    uint64_t handed_requests; /* that C left to Python */
     uint64_t vcpus;
     uint64_t generation;
     uint64_t max_tables;

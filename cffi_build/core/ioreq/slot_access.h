@@ -12,7 +12,7 @@
  * page: a mapped page of slots. vcpu: below XD_SLOTS_PER_PAGE. Any thread may call these; each is one atomic access.
  */
 
-/* Returns the slot of a vCPU. Called by slots.c, requests.c, slot_page.c and wait.c. */
+/* Returns the slot of a vCPU. Called by slots.c, burst.c, requests.c, slot_page.c and wait.c. */
 static inline xd_ioreq *slot_of(void *page, uint32_t vcpu)
 {
     return (xd_ioreq *)page + vcpu;
@@ -24,7 +24,7 @@ static inline uint8_t load_bits(const xd_ioreq *slot)
     return __atomic_load_n(&slot->bits, __ATOMIC_ACQUIRE);
 }
 
-/* Returns the slot's state, XD_STATE_* (acquire). Called by slots.c, slot_page.c and wait.c. */
+/* Returns the slot's state, XD_STATE_* (acquire). Called by slots.c, burst.c, slot_page.c and wait.c. */
 static inline uint32_t load_state(const xd_ioreq *slot)
 {
     return load_bits(slot) & XD_STATE_MASK;

@@ -19,31 +19,41 @@ static int is_wanted(uint32_t state, int which)
     return (state == XD_STATE_READY && which != XD_TAKE_BEGUN) || (state == XD_STATE_INPROCESS && which != XD_TAKE_READY);
 }
 
+/* Copies a request whose slot had `bits`, and makes the slot INPROCESS. */
+static void take_one(void *page, uint32_t vcpu, uint8_t bits, xd_taken *out, xd_journal_record *journal)
+{
+    xd_ioreq *slot = slot_of(page, vcpu);
+    out->vcpu = vcpu;
+    out->outcome = XD_NOT_TRIED;
+    out->req.addr = __atomic_load_n(&slot->addr, __ATOMIC_RELAXED);
+    out->req.data = __atomic_load_n(&slot->data, __ATOMIC_RELAXED);
+    out->req.count = __atomic_load_n(&slot->count, __ATOMIC_RELAXED);
+    out->req.size = __atomic_load_n(&slot->size, __ATOMIC_RELAXED);
+    out->req.vp_eport = __atomic_load_n(&slot->vp_eport, __ATOMIC_RELAXED);
+    out->req.padding = 0;
+    out->req.bits = bits;
+    out->req.type = __atomic_load_n(&slot->type, __ATOMIC_RELAXED);
+    if (journal && (bits & XD_STATE_MASK) == XD_STATE_READY)
+        xd_journal_forget(&journal[vcpu]);
+    store_state(slot, XD_STATE_INPROCESS);
+}
+
+void xd_slot_take(void *page, uint32_t vcpu, xd_taken *out, xd_timing *timing, xd_journal_record *journal, uint64_t now)
+{
+    take_one(page, vcpu, load_bits(slot_of(page, vcpu)), out, journal);
+    xd_timing_taken(timing, vcpu, now);
+}
+
 int xd_slots_take(void *page, uint32_t nr_vcpus, int which, xd_taken *out, xd_timing *timing,
                   xd_journal_record *journal)
 {
     int taken = 0;
     uint64_t now = 0;
     for (uint32_t vcpu = 0; vcpu < nr_vcpus; vcpu++) {
-        xd_ioreq *slot = slot_of(page, vcpu);
-        uint8_t bits = load_bits(slot);
-        uint32_t state = bits & XD_STATE_MASK;
-        if (!is_wanted(state, which))
+        uint8_t bits = load_bits(slot_of(page, vcpu));
+        if (!is_wanted(bits & XD_STATE_MASK, which))
             continue;
-        xd_taken *one = &out[taken++];
-        one->vcpu = vcpu;
-        one->padding = 0;
-        one->req.addr = __atomic_load_n(&slot->addr, __ATOMIC_RELAXED);
-        one->req.data = __atomic_load_n(&slot->data, __ATOMIC_RELAXED);
-        one->req.count = __atomic_load_n(&slot->count, __ATOMIC_RELAXED);
-        one->req.size = __atomic_load_n(&slot->size, __ATOMIC_RELAXED);
-        one->req.vp_eport = __atomic_load_n(&slot->vp_eport, __ATOMIC_RELAXED);
-        one->req.padding = 0;
-        one->req.bits = bits;
-        one->req.type = __atomic_load_n(&slot->type, __ATOMIC_RELAXED);
-        if (journal && state == XD_STATE_READY)
-            xd_journal_forget(&journal[vcpu]);
-        store_state(slot, XD_STATE_INPROCESS);
+        take_one(page, vcpu, bits, &out[taken++], journal);
         if (timing) {
             now = now ? now : xd_now();
             xd_timing_taken(timing, vcpu, now);
@@ -57,22 +67,6 @@ static void relax(void)
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #endif
-}
-
-int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken *out, xd_timing *timing,
-                   xd_journal_record *journal)
-{
-    int taken = xd_slots_take(page, nr_vcpus, XD_TAKE_READY, out, timing, journal);
-    if (taken || !nanoseconds)
-        return taken;
-    uint64_t end = xd_now() + nanoseconds;
-    do {
-        for (int looks = 0; looks < 16 && !taken; looks++) {
-            relax();
-            taken = xd_slots_take(page, nr_vcpus, XD_TAKE_READY, out, timing, journal);
-        }
-    } while (!taken && xd_now() < end);
-    return taken;
 }
 
 int xd_slots_await_taken(const void *page, uint32_t nr_vcpus, uint32_t nanoseconds)

@@ -12,16 +12,21 @@
  * `page` is the mapped page, 4096 bytes. `nr_vcpus` is the number of slots in use, at most XD_SLOTS_PER_PAGE, and
  * `vcpu` is below it. `timing` receives the times of requests, or is NULL. `journal` has a record for each
  * vCPU, which is forgotten when the vCPU has a new request; or it is NULL. All of these belong to the one thread that
- * serves the domain; none of them blocks but xd_slots_await and xd_slots_await_taken, which spin. Callers in Python call
- * without the GIL.
+ * serves the domain; none of them blocks but xd_slots_await_taken, which spins. Callers in Python call without the GIL.
  */
 
-/* A request copied out of its slot. From then on nobody looks at the slot's fields again, only at its state. */
+/*
+ * A request copied out of its slot. From then on nobody looks at the slot's fields again, only at its state.
+ *
+ * outcome: XD_NOT_TRIED; or the request is a store that was tried already, and this is what xd_guest_store returned.
+ */
 typedef struct xd_taken {
     xd_ioreq req;
     uint32_t vcpu;
-    uint32_t padding;
+    int32_t outcome;
 } xd_taken;
+
+enum { XD_NOT_TRIED = 100 };
 
 /* Which requests to take: those that are READY, those that are INPROCESS since somebody began to serve them, or both. */
 enum { XD_TAKE_READY = 0, XD_TAKE_ALL = 1, XD_TAKE_BEGUN = 2 };
@@ -33,19 +38,21 @@ enum { XD_TAKE_READY = 0, XD_TAKE_ALL = 1, XD_TAKE_BEGUN = 2 };
 int xd_slots_take(void *page, uint32_t nr_vcpus, int which, xd_taken *out, xd_timing *timing,
                   xd_journal_record *journal);
 
+#ifndef XD_CFFI
+/*
+ * Takes the request of `vcpu`, whose slot is READY, at the time `now`: copies it to *out once, and makes the slot
+ * INPROCESS. Called by burst.c.
+ */
+void xd_slot_take(void *page, uint32_t vcpu, xd_taken *out, xd_timing *timing, xd_journal_record *journal,
+                  uint64_t now);
+#endif
+
 /*
  * Answer a request that was taken: store `data` if the request was a read, then make the slot RESP_READY (release). The
  * vCPU may continue from then on. The caller must notify the vCPU's event channel afterwards. `route` (xd_route) says
- * which histogram of `timing` gets the time that the answer took. Called by ioreq/slots.py.
+ * which histogram of `timing` gets the time that the answer took. Called by ioreq/slots.py and burst.c.
  */
 void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, uint32_t route, xd_timing *timing);
-
-/*
- * As xd_slots_take with XD_TAKE_READY; where nothing is READY it looks again until `nanoseconds` have passed. Returns
- * how many requests were taken to `out`. Called by ioreq/slots.py.
- */
-int xd_slots_await(void *page, uint32_t nr_vcpus, uint32_t nanoseconds, xd_taken *out, xd_timing *timing,
-                   xd_journal_record *journal);
 
 /*
  * Wait until Xen has taken every answer (no slot is RESP_READY), for at most `nanoseconds`. Returns 1 if it has, else

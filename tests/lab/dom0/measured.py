@@ -19,6 +19,7 @@ import trio
 
 from xengt_dm.cli import main
 from xengt_dm.hypervisor.xen.port import XenPort
+from xengt_dm.ioreq.burst import Burst
 from xengt_dm.ioreq.slots import Slots
 
 _LONGEST = struct.Struct("<Q")
@@ -81,7 +82,8 @@ class _Looks(trio.abc.Instrument):
 
 _looks = _Looks(sys.argv.pop(1))
 Slots.take = _looks.watch(Slots.take)  # type: ignore[method-assign]
-Slots.await_ = _looks.watch(Slots.await_)  # type: ignore[method-assign]
+Burst.run = _looks.watch(Burst.run)  # type: ignore[method-assign]
+Burst.look = _looks.watch(Burst.look)  # type: ignore[method-assign]
 for _name in _CALLS:
     setattr(XenPort, _name, _looks.time(_name, getattr(XenPort, _name)))
 trio.run = functools.partial(trio.run, instruments=[_looks])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from xengt_dm.errors import DomainGoneError, HostError, XengtError
+from xengt_dm.errors import CallError, DomainGoneError, HostError, XengtError
 
 #: What an errno means for the very call, where Xen's sources say more than its name does.
 MEANINGS = {
@@ -42,7 +42,9 @@ def check(call: str, domid: int, rc: int) -> int:
     """``rc`` if it is no error; else raise what it stands for."""
     if rc >= 0:
         return rc
-    meaning = MEANINGS.get((call, -rc))
-    if rc == -errno.ESRCH:
-        raise DomainGoneError(call, domid, -rc, meaning)
-    raise HostError(call, domid, -rc, meaning)
+    raise failure(call, domid, -rc)
+
+
+def failure(call: str, domid: int, error: int) -> CallError:
+    """Returns the exception for an errno of ``call``."""
+    return (DomainGoneError if error == errno.ESRCH else HostError)(call, domid, error, MEANINGS.get((call, error)))

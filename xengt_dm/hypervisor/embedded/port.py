@@ -6,10 +6,10 @@ import errno
 from typing import TYPE_CHECKING
 
 from xengt_dm._embedded import ffi, lib
-from xengt_dm.errors import HostError
-from xengt_dm.hypervisor.embedded.errors import check
+from xengt_dm.errors import CallError, HostError
+from xengt_dm.hypervisor.embedded.errors import check, failure
 from xengt_dm.hypervisor.embedded.p2m import Again, why_unusable
-from xengt_dm.hypervisor.port import NEEDS_HAP, MemType, WriteTrap
+from xengt_dm.hypervisor.port import NEEDS_HAP, ChannelCalls, MemType, WriteTrap
 from xengt_dm.units import CData
 
 if TYPE_CHECKING:
@@ -57,6 +57,17 @@ class EmbeddedEventPort:
 
     def notify(self, port: int) -> None:
         self._check("xenevtchn_notify", lib.xd_emb_events_notify(self.handle, port))
+
+    @property
+    def calls(self) -> ChannelCalls:
+        names = ("take", "unmask", "notify")
+        return ChannelCalls(
+            int(ffi.cast("uintptr_t", self.handle)),
+            *(int(ffi.cast("uintptr_t", ffi.addressof(lib, f"xd_emb_channels_{name}"))) for name in names),
+        )
+
+    def failure(self, call: str, errno: int) -> CallError:
+        return failure(call, self._domain.domid, errno)
 
     def close(self) -> None:
         """As the kernel does when the last handle goes: every channel is unbound, and the domain is not told."""

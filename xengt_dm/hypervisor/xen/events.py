@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 
+from xengt_dm.errors import CallError
+from xengt_dm.hypervisor.port import ChannelCalls
 from xengt_dm.hypervisor.xen.errors import failure
 from xengt_dm.hypervisor.xen.library import Binding
+from xengt_dm.units import CData
 
 
 class XenEvents:
@@ -26,6 +29,7 @@ class XenEvents:
         os.set_blocking(self._fd, False)
         self._bound: list[int] = []
         self._ports = self._ffi.new("evtchn_port_t[]", 0)
+        self._channels: CData = self._ffi.new("xd_xen_channels *", {"handle": self._handle, "fd": self._fd})
         self._drain = self._lib.xd_xen_evtchn_drain
         self._notify = self._lib.xenevtchn_notify
 
@@ -54,6 +58,22 @@ class XenEvents:
     def _set_bound(self, bound: list[int]) -> None:
         self._bound = bound
         self._ports = self._ffi.new("evtchn_port_t[]", bound)
+        self._channels.bound, self._channels.nr_bound = self._ports, len(bound)
+
+    @property
+    def calls(self) -> ChannelCalls:
+        functions: CData = self._lib
+        names = ("take", "unmask", "notify")
+        return ChannelCalls(
+            self._address(self._channels),
+            *(self._address(self._ffi.addressof(functions, f"xd_xen_channels_{name}")) for name in names),
+        )
+
+    def _address(self, pointer: CData) -> int:
+        return int(self._ffi.cast("uintptr_t", pointer))
+
+    def failure(self, call: str, errno: int) -> CallError:
+        return failure(call, self._domid, errno)
 
     def drain(self) -> int:
         """Takes and unmasks all pending events in two system calls; see EventPort.drain.

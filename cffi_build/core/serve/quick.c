@@ -1,0 +1,107 @@
+#include "quick.h"
+
+#include "guest_store.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+enum { LEFT_TO_PYTHON = -1 };
+
+static uint64_t low_bytes(uint64_t value, uint32_t size)
+{
+    return size < 8 ? value & ((1ull << 8 * size) - 1) : value;
+}
+
+/*
+ * An aligned access is one of the machine: a process that is killed, and a thread that looks, find the old value or the
+ * new one.
+ */
+static uint64_t load(const char *at, uint32_t size)
+{
+    uint64_t value = 0;
+    if ((uintptr_t)at & (size - 1))
+        memcpy(&value, at, size);
+    else if (size == 8)
+        value = __atomic_load_n((const uint64_t *)(const void *)at, __ATOMIC_RELAXED);
+    else if (size == 4)
+        value = __atomic_load_n((const uint32_t *)(const void *)at, __ATOMIC_RELAXED);
+    else if (size == 2)
+        value = __atomic_load_n((const uint16_t *)(const void *)at, __ATOMIC_RELAXED);
+    else
+        value = __atomic_load_n((const uint8_t *)at, __ATOMIC_RELAXED);
+    return value;
+}
+
+static void store(char *at, uint64_t value, uint32_t size)
+{
+    if ((uintptr_t)at & (size - 1))
+        memcpy(at, &value, size);
+    else if (size == 8)
+        __atomic_store_n((uint64_t *)(void *)at, value, __ATOMIC_RELAXED);
+    else if (size == 4)
+        __atomic_store_n((uint32_t *)(void *)at, (uint32_t)value, __ATOMIC_RELAXED);
+    else if (size == 2)
+        __atomic_store_n((uint16_t *)(void *)at, (uint16_t)value, __ATOMIC_RELAXED);
+    else
+        __atomic_store_n((uint8_t *)at, (uint8_t)value, __ATOMIC_RELAXED);
+}
+
+/* Returns whether an access to these bytes touches a dword whose bit is set. */
+static bool is_special(const xd_registers *registers, const uint32_t *bits, uint64_t offset, uint32_t size)
+{
+    uint64_t last = (offset + size - 1) / 4;
+    for (uint64_t dword = offset / 4; dword <= last && dword < registers->dwords; dword++)
+        if (bits[dword / 32] >> dword % 32 & 1)
+            return true;
+    return false;
+}
+
+static int access_registers(xd_quick *quick, const xd_registers *registers, const xd_ioreq *req, uint64_t offset,
+                            uint64_t *data)
+{
+    bool reads = req->bits & XD_BIT_READ;
+    uint64_t end = offset + req->size;
+    bool in_hole = offset >= registers->hole_start && end <= registers->hole_end;
+    if (!in_hole && end > registers->hole_start && offset < registers->hole_end)
+        return LEFT_TO_PYTHON; /* touches an end of the hole */
+    if (is_special(registers, reads ? registers->reads : registers->writes, offset, req->size))
+        return LEFT_TO_PYTHON;
+    quick->counters->mmio_traps++;
+    if (reads) {
+        *data = in_hole ? 0 : load(registers->memory + offset, req->size);
+        return XD_ROUTE_REGISTER_READ;
+    }
+    if (!in_hole)
+        store(registers->memory + offset, req->data, req->size);
+    return XD_ROUTE_REGISTER_WRITE;
+}
+
+static int store_to_memory(xd_quick *quick, xd_taken *taken)
+{
+    const xd_ioreq *req = &taken->req;
+    if (req->bits & XD_BIT_READ || req->size > XD_FRAME_SIZE - (req->addr & (XD_FRAME_SIZE - 1)))
+        return LEFT_TO_PYTHON;
+    quick->need.count = 0; /* whoever follows a store that lacks frames finds out again which */
+    taken->outcome =
+        xd_guest_store(quick->shadow, req->addr, low_bytes(req->data, req->size), req->size, &quick->need);
+    if (taken->outcome != XD_STORE_DONE || !(quick->serves & XD_SERVES_LEAVES))
+        return LEFT_TO_PYTHON;
+    quick->counters->store_traps++;
+    return XD_ROUTE_LEAF_STORE;
+}
+
+int xd_quick_serve(xd_quick *quick, xd_taken *taken, uint64_t *data)
+{
+    const xd_ioreq *req = &taken->req;
+    uint32_t size = req->size;
+    if (!(quick->serves & XD_SERVES_MEMORY) || req->type != XD_IOREQ_COPY || req->count != 1 ||
+        req->bits & XD_BIT_DATA_IS_PTR || (size != 8 && size != 4 && size != 2 && size != 1))
+        return LEFT_TO_PYTHON;
+    for (uint32_t i = 0; i < quick->ranges->count; i++) {
+        const xd_range *range = &quick->ranges->ranges[i];
+        uint64_t offset = req->addr - range->first;
+        if (offset < range->size && offset + size <= range->size)
+            return range->registers ? access_registers(quick, range->registers, req, offset, data) : LEFT_TO_PYTHON;
+    }
+    return store_to_memory(quick, taken);
+}
