@@ -28,9 +28,10 @@ from xengt_dm.cli.exporter import Address
 from xengt_dm.errors import ExitCode, HostError
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.stats import exporter
+from xengt_dm.stats.metric import Kind
 from xengt_dm.stats.page import PageProblem, StatsPage
 from xengt_dm.stats.reader import LIMITS, read_host
-from xengt_dm.stats.table import METRICS, Kind
+from xengt_dm.stats.table import METRICS
 from xengt_dm.steps import finish
 
 PROGRAM = [sys.executable, "-m", "xengt_dm", "exporter"]

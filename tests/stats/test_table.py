@@ -10,10 +10,11 @@ import pytest
 from tests.stats.programs import busy, serving
 from xengt_dm._core import ffi
 from xengt_dm.stats.markdown import events_table, metrics_tables
+from xengt_dm.stats.metric import Kind, Metric
 from xengt_dm.stats.page import PROBLEM_TEXT, PageProblem
 from xengt_dm.stats.reader import ROUTES as NUMBERED_ROUTES
 from xengt_dm.stats.reader import Reading, read_host
-from xengt_dm.stats.table import METRICS, ROUTES, Kind, Metric
+from xengt_dm.stats.table import METRICS, ROUTES
 
 #: Counted in the page and shown as part of something else: what that is.
 SHOWN_OTHERWISE = {"traps": "the sum of the two kinds", "one": "no count"}

@@ -23,9 +23,10 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.utils import floatToGoString
 
 from xengt_dm.errors import HostError
+from xengt_dm.stats import metric as rows
 from xengt_dm.stats import reader as stats_reader
-from xengt_dm.stats import table as metrics
 from xengt_dm.stats.reader import LIMITS, Reading
+from xengt_dm.stats.table import METRICS
 
 #: One scraper needs one connection at a time.
 MAX_CONNECTIONS: Final = 8
@@ -53,22 +54,22 @@ class Collector:
 
     def describe(self) -> Iterator[Metric]:
         """Yields every family, without samples."""
-        return map(_family, metrics.METRICS)
+        return map(_family, METRICS)
 
     def collect(self) -> Iterator[Metric]:
         """Yields the metrics of every instance, and those of this scrape."""
         readings = stats_reader.read_host(self._base)
-        for metric in metrics.METRICS:
+        for metric in METRICS:
             family = _family(metric)
             _fill(family, metric, readings)
             yield family
 
 
-def _family(metric: metrics.Metric) -> Metric:
+def _family(metric: rows.Metric) -> Metric:
     make = {
-        metrics.Kind.COUNTER: CounterMetricFamily,
-        metrics.Kind.GAUGE: GaugeMetricFamily,
-        metrics.Kind.HISTOGRAM: HistogramMetricFamily,
+        rows.Kind.COUNTER: CounterMetricFamily,
+        rows.Kind.GAUGE: GaugeMetricFamily,
+        rows.Kind.HISTOGRAM: HistogramMetricFamily,
     }[metric.kind]
     # OpenMetrics has a unit only where the name ends in it, and an info has none.
     unit = metric.unit if metric.name.endswith(f"_{metric.unit}") and metric.unit != "info" else ""
@@ -76,7 +77,7 @@ def _family(metric: metrics.Metric) -> Metric:
     return family
 
 
-def _fill(family: Metric, metric: metrics.Metric, readings: Sequence[Reading]) -> None:
+def _fill(family: Metric, metric: rows.Metric, readings: Sequence[Reading]) -> None:
     per_domain = "domid" in metric.labels
     for reading in readings:
         if (reading.domid is not None) != per_domain:
