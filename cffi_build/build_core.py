@@ -23,6 +23,7 @@ HEADERS = (
     "directory.h",
     "update.h",
     "guest_store.h",
+    "unsync.h",
     "sync.h",
     "walk.h",
     "runs_json.h",

@@ -26,6 +26,7 @@ HEADERS = (
     "directory.h",
     "update.h",
     "guest_store.h",
+    "unsync.h",
     "sync.h",
     "walk.h",
     "audit.h",

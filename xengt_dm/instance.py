@@ -367,7 +367,7 @@ def _wire(
     bus = Bus(engine.stores, stats.counters, journal)
     bar0 = Bar(bus, device, BAR0_SIZE, server, device.registers)
     quick = Quick(bus, engine.stores, stats.counters)
-    loop = ServeLoop(server, bus, journal, traps, engine, stats.pointer, quick)
+    loop = ServeLoop(server, bus, journal, traps, stats.pointer, quick)
     return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats, found)
 
 

@@ -43,10 +43,16 @@ def complete(steps: Steps[_T]) -> _T:
     return slices.value
 
 
-def begin(steps: Steps[None]) -> Steps[None] | None:
+def begin(steps: Steps[_T]) -> Steps[_T] | None:
     """Do the first slice of work. Returns the rest, or None if that was all of it."""
     ended = object()
     return None if next(steps, ended) is ended else steps
+
+
+def begun(steps: Steps[_T]) -> Steps[_T]:
+    """The rest of work whose first slice has been made just now, so that others are served before the next one."""
+    yield
+    return (yield from steps)
 
 
 def finish(steps: Steps[object] | None) -> None:

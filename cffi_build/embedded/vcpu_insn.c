@@ -69,7 +69,12 @@ static int issue(emb_access *a, const emb_part *p, uint32_t size)
     uint64_t gpa = p->gpa + p->done;
     uint8_t *bytes = a->bytes + p->offset + p->done;
     int server;
-    if (a->lying) {
+    /*
+     * The first page was RAM in the pass before, and traps in this one: hvmemul_do_io has another request in hand. A domain
+     * in which no other change of a type during a store is fatal is spared this one, too.
+     */
+    bool fatal = d->rules.rep_stores || d->rules.looks_again != XD_AGAIN_NEVER;
+    if (a->lying || (a->answered && fatal)) {
         xd_emb_crash(d, "a request met the answer to another");
         return emb_why_stopped(d);
     }
@@ -228,6 +233,8 @@ static int emulate_pass(emb_access *a, emb_part **waiting, uint32_t *chunk)
     }
     for (uint32_t i = 0; i < a->nr_parts; i++) {
         emb_part *p = *waiting = &a->parts[i];
+        if (a->answered == i + 1)
+            a->answered = 0;
         int rc = p->io ? NEEDS_IO : copy_part(a, p);
         if (rc == NEEDS_IO) {
             p->io = true;
@@ -287,6 +294,7 @@ int emb_emulate(emb_access *a)
         if (!a->write)
             memcpy(a->bytes + waiting->offset + waiting->done, &data, chunk);
         look_again(a, waiting);
+        a->answered = 1 + (uint32_t)(waiting - a->parts);
         waiting->done += chunk;
     }
 }

@@ -34,6 +34,7 @@ typedef struct emb_access {
     uint32_t chunk;      /* all requests are of this size; 0: each as large as can be */
     bool write;
     bool locked;         /* p2m is held */
+    uint32_t answered;   /* 1 + the part whose answer this pass has not come to yet; 0: none */
     bool lying;          /* there is an answer that the emulator has not asked for again */
     bool no_copy;        /* the emulator does not look whether it is memory by now */
     bool after_input;    /* the instruction reads a port before it stores: INS */

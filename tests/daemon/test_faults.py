@@ -127,7 +127,8 @@ def test_every_call_can_fail_where_a_store_must_end(sync: Sync, meanwhile: HostS
     def arm(domain: EmbeddedDomain, n: int) -> None:
         fail_nth(domain, n, errno.EBUSY, ALL_CALLS)
 
-    assert len(every_call("4.17", sync, ALL_CALLS, arm, meanwhile, rep_stores=True)) > 100
+    calls = every_call("4.17", sync, ALL_CALLS, arm, meanwhile, rep_stores=True)
+    assert len(calls) > (50 if sync is Sync.RELAXED else 100)  # most stores ask for nothing in relaxed mode
 
 
 @pytest.mark.parametrize("sync", Sync, ids=[sync.value for sync in Sync])

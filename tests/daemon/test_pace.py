@@ -24,6 +24,6 @@ def test_an_idle_guest_is_looked_at_less_often(interval: float, idle: float) -> 
 
 def test_what_is_unfinished_is_looked_at_soon() -> None:
     pace = Pace(Loop())
-    assert pace.pause(0.5, unfinished=True) == 0.5
-    assert pace.pause(0.5, unfinished=True) == 0.5
+    assert [pace.pause(0.05, unfinished=True) for _ in range(5)] == [0.01, 0.02, 0.04, 0.05, 0.05]
     assert pace.pause(0.5, unfinished=False) == 2.0
+    assert pace.pause(0.5, unfinished=True) == 0.01

@@ -52,7 +52,7 @@ class DeviceModel:
             self.port, left_server(self.port, record), record, RangesRegion(memory), timing, journal
         )
         self.traps = ClaimTraps(self.port, self.server.id, self.server.slots, self.server.ranges)
-        self.loop = ServeLoop(self.server, self.bus, journal, self.traps, self, stats)  # type: ignore[arg-type]
+        self.loop = ServeLoop(self.server, self.bus, journal, self.traps, stats)  # type: ignore[arg-type]
         self.bars = {Bar(self.bus, self.world, BAR_SIZE, self.server): BAR}
 
     def insert(self) -> None:

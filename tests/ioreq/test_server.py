@@ -8,6 +8,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -26,6 +27,7 @@ from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind
 from xengt_dm.ioreq.request import Request
 from xengt_dm.ioreq.server import IoreqServer, attach, left_server
+from xengt_dm.traps import claim
 from xengt_dm.traps.claim import ClaimTraps
 
 BAR = 0xF000_0000
@@ -104,7 +106,7 @@ class Life:
         left = left_server(self.port, self.record)
         server = self.server = attach(self.port, left, self.record, NoRangeRecord(), timing, self.journal)
         self.traps = ClaimTraps(self.port, server.id, server.slots, server.ranges)
-        loop = ServeLoop(server, self, self.journal, self.traps, self, self.stats)  # type: ignore[arg-type]
+        loop = ServeLoop(server, self, self.journal, self.traps, self.stats)  # type: ignore[arg-type]
         try:
             yield loop
         finally:
@@ -192,6 +194,20 @@ def test_every_vcpu_is_answered(life: Life) -> None:
         assert life.domain.join(PATIENCE)
     assert sorted(request.vcpu for request in life.requests) == list(range(VCPUS))
     assert [request.addr for request in sorted(life.requests)] == [BAR + 8 * vcpu for vcpu in range(VCPUS)]
+
+
+def test_a_deferred_unprotect_is_tried_again_after_the_next_answer(life: Life) -> None:
+    """A request was in its way, which may be over when the next one is answered."""
+    with life.serving() as loop:
+        gfn = ffi.new("uint64_t[]", [9])
+        assert life.traps.protect(gfn, 1, ffi.new("int[1]")) == 0
+        with mock.patch.object(claim, "may_become_ram", return_value=[]):
+            life.traps.unprotect(gfn, 1)
+        assert (life.traps.deferred, life.domain.protected()) == (1, [9])
+        start_all(life.domain)
+        assert loop.service() == VCPUS
+        assert life.domain.join(PATIENCE)
+        assert (life.traps.deferred, life.domain.protected()) == (0, [])
 
 
 def test_requests_that_came_before_the_ports_were_bound(life: Life) -> None:

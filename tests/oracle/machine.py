@@ -61,9 +61,8 @@ class Machine:
         #: The same by frame, and of each directory among them the tables it points to.
         self.roles: dict[int, set[Table]] = {}
         self.below: dict[Table, set[Table]] = {}
-        #: Relaxed mode: leaf tables that were stored to since they were linked or last submitted.
-        self.unsynced: set[int] = set()
-        self.ips_changed = False
+        #: Leaf tables that were stored to since the last submission.
+        self.stored: set[int] = set()
         #: Frames that came or went may have left protected what is no table any more, and the other way round.
         self.uncertain = False
         self.least: dict[str, Counter[str]] = {"strict": Counter(), "relaxed": Counter()}
@@ -74,9 +73,8 @@ class Machine:
     def store(self, gpa: int, size: int, value: int, vcpu: int = 0) -> None:
         data = value.to_bytes(size, "little")
         before = self.most["relaxed"]["dropped_stores"]
-        unsynced_here: set[int] = set()
         for at, length in pieces(gpa, size):
-            self.count_piece(at // PAGE, unsynced_here)
+            self.count_piece(at // PAGE)
             self.put(at, data[:length])
             data = data[length:]
         # A store over a page's end is one store or as many as it has pieces, by whoever counts.
@@ -90,20 +88,15 @@ class Machine:
 
     def mmio(self, offset: int, size: int, value: int, vcpu: int = 0) -> None:
         self.count("mmio_traps", 1, len(pieces(offset, size)))
-        before = self.register(GAMW_ECO_DEV_RW_IA, 4)
         for number, byte in enumerate(value.to_bytes(size, "little")):
             self.registers[offset + number] = byte
-        self.ips_changed |= before != self.register(GAMW_ECO_DEV_RW_IA, 4)
         if offset <= G2V_NOTIFY and offset + size >= G2V_NOTIFY + 4:
             self.notify(self.register(G2V_NOTIFY, 4))
 
     def submit(self, mode: str, root: int | list[int]) -> None:
-        # Live or not: nothing that a later dump could show, but relaxed mode protects again what the space uses. The
-        # change of a register may turn all tables of 64 KiB entries into others.
-        self.unsynced -= {table.frame for table in self.walker().tables(mode, clear_low_bits(root))}
-        if self.ips_changed:
-            self.unsynced.clear()
-            self.ips_changed = False
+        """Nothing that a later dump could show. Relaxed mode may unsync what was stored to since the one before."""
+        self.most["relaxed"]["opened_pages"] += len(self.stored)
+        self.stored.clear()
 
     def gpu_store(self, mode: str, root: int | list[int], va: int, value: int) -> None:
         self.submit(mode, root)
@@ -140,7 +133,8 @@ class Machine:
             tables.append(len(walker.tables(mode, root)) + walker.broken_pages(mode, root))
         self.dumps.append({"id": id, "spaces": spaces})
         self.tables_of_dumps.append(tables)
-        self.unsynced.clear()
+        for mode, key in self.live:
+            self.submit(mode, list_of(key))
         self.uncertain = False
 
     # What they mean.
@@ -182,7 +176,7 @@ class Machine:
         return {below for entry in set(self.ram.words(table.frame)) if (below := walker.below(table, entry))}
 
     def link(self) -> None:
-        """Find out again which tables are linked; one that newly is starts out protected."""
+        """Find out again which tables are linked."""
         todo = [table for mode, root in self.live for table in self.walker().roots(mode, list_of(root)) if table]
         linked = set(todo)
         while todo:
@@ -196,8 +190,6 @@ class Machine:
         self.roles = {}
         for table in linked:
             self.roles.setdefault(table.frame, set()).add(table)
-        self.unsynced -= {table.frame for table in linked - self.linked}
-        self.unsynced &= {frame for frame in self.roles if self.is_leaf(frame)}
         self.linked = linked
 
     def is_leaf(self, frame: int) -> bool:
@@ -216,31 +208,25 @@ class Machine:
         for counters in self.most.values():
             counters[name] += most
 
-    def count_piece(self, frame: int, unsynced_here: set[int]) -> None:
-        """One access of a store: a trap if the page is write-protected."""
+    def count_piece(self, frame: int) -> None:
+        """One access of a store: a trap if the page is write-protected. In relaxed mode no leaf table need be."""
         if not self.ram.has(frame):
             self.count("dropped_stores", 0, 1)
             return
         if self.uncertain:
             for counters in self.most.values():
                 counters["store_traps"] += 1
-            self.most["relaxed"]["opened_pages"] += 1
+            self.stored.add(frame)
             return
         if frame not in self.roles:
             return
         self.least["strict"]["store_traps"] += 1
-        self.most["strict"]["store_traps"] += 1
-        if not self.is_leaf(frame):
+        for counters in self.most.values():
+            counters["store_traps"] += 1
+        if self.is_leaf(frame):
+            self.stored.add(frame)
+        else:
             self.least["relaxed"]["store_traps"] += 1
-            self.most["relaxed"]["store_traps"] += 1
-        elif frame not in self.unsynced:
-            self.most["relaxed"]["store_traps"] += 1
-            self.most["relaxed"]["opened_pages"] += 1
-            self.unsynced.add(frame)
-            unsynced_here.add(frame)
-        elif frame in unsynced_here:
-            # Further pieces of the store that unsynced the table may be on their way already.
-            self.most["relaxed"]["store_traps"] += 1
 
     def bounds(self) -> dict[str, dict[str, list[int]]]:
         walker = self.walker()

@@ -43,7 +43,7 @@ def test_generated_traces_show_something(kind: str) -> None:
     spaces = [space for outcome in outcomes for dump in outcome["dumps"] for space in dump["spaces"]]
     assert sum(bool(space["mappings"]) for space in spaces) > len(spaces) / 3
     assert sum(outcome["counters"]["strict"]["store_traps"][0] for outcome in outcomes) > 8 * 50
-    saved = [o["counters"]["relaxed"]["store_traps"][1] < o["counters"]["strict"]["store_traps"][0] for o in outcomes]
+    saved = [o["counters"]["relaxed"]["store_traps"][0] < o["counters"]["strict"]["store_traps"][0] for o in outcomes]
     assert any(saved)
 
 

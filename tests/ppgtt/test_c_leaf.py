@@ -238,7 +238,7 @@ def test_a_store_to_an_unsynced_table_leaves_its_shadow_behind() -> None:
     bench, number = make([0] * ENTRIES, False)
     update(bench, number)
     lib.xd_set_unsynced(bench.shadow, TABLE, 1)
-    assert lib.xd_guest_store(bench.shadow, TABLE * FRAME, 0x6003, 8, bench.need) == lib.XD_STORE_DONE
+    assert lib.xd_guest_store(bench.shadow, TABLE * FRAME, 0x6003, 8, bench.need) == lib.XD_STORE_LATE
     assert bench.page(TABLE)[0] == 0x6003
     assert bench.entries(number)[0] == 0
 

@@ -99,8 +99,12 @@ class ShadowMachine(RuleBasedStateMachine):
 
     @rule(capacity=st.sampled_from([1, 512]))
     def free(self, capacity: int = 512) -> None:
-        """What nobody refers to goes, and what only it referred to; frames without a shadow are said once."""
-        before = {frame for frame, kind in self.tables.values() if kind != SPLIT}
+        """What nobody refers to goes, and what only it referred to.
+
+        Frames without a shadow are said once, if they are protected.
+        """
+        unsynced = {self.tables[number][0] for number in self.unsynced}
+        before = {frame for frame, kind in self.tables.values() if kind != SPLIT} - unsynced
         while dead := [number for number in self.numbers() if not self.references(number)]:
             for number in dead:
                 self.forget(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.engine_bench import EngineBench
+from tests.support.engine_bench import EngineBench, unsynced_frames
 from tests.support.examples import examples
 from tests.support.tables import FRAME, pte
 from tests.support.whole_engine import WholeEngine
@@ -40,13 +40,15 @@ spaces = st.tuples(
 def found(engine: WholeEngine, space: Space) -> list[int]:
     shadow = engine.shadow
     reached = ffi.new("xd_sync_work *")
-    up = lib.xd_sync_begin_leaves(shadow, space.gpas, space.numbers, space.count, reached)
-    leaves = sorted(reached.leaves[0:up])
+    settled = ffi.new("xd_retype *")
+    reached.settled = settled
+    up = lib.xd_sync_begin(shadow, space.gpas, space.numbers, space.count, reached, 1)
+    leaves = sorted(reached.leaves[0 : reached.leaf_count])
     shadow.submission += 1
     lib.xd_sync_walk(shadow, space.numbers, space.count, reached)
     assert lib.xd_sync_collect(shadow, reached)
     assert reached.directory_count == 0
-    assert up < 0 or sorted(reached.leaves[0 : reached.leaf_count]) == leaves
+    assert up == lib.XD_SYNC_FULL or sorted(reached.leaves[0 : reached.leaf_count]) == leaves
     return sorted(reached.leaves[0 : reached.leaf_count])
 
 
@@ -106,10 +108,9 @@ def test_a_hole_that_is_ram_by_now_when_an_unsynced_table_names_it() -> None:
     for entry in (pte(20), 0):  # somebody asked, and found a hole
         guest.store(engine, 8 * FRAME, 8, entry)
         engine.submit(*SPACES[0])
-    guest.store(engine, 8 * FRAME, 8, 0)
-    assert guest.unsynced_frames == {8}
+    assert unsynced_frames(engine) == {8}
     guest.add(20)
-    guest.store(engine, 8 * FRAME, 8, pte(20))
+    assert not guest.store(engine, 8 * FRAME, 8, pte(20))
     engine.submit(*SPACES[0])
     (space,) = engine.spaces
     assert [tuple(run) for run in engine.mappings(space) or ()] == [(0, FRAME, 20 * FRAME, 1, 0)]

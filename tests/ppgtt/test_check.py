@@ -33,8 +33,12 @@ def healthy() -> WholeEngine:
         engine.create_space(Mode.L4, roots)
         engine.submit(Mode.L4, roots)
     engine.destroy_space(Mode.L4, (PDP << 12,))  # leaves numbers that are free
+    for table in (PT, OTHER):  # protected since they were directories, too
+        for slot in (8, 9):
+            assert guest.store(engine, table * FRAME + 8 * slot, 8, pte(20))
+    engine.submit(Mode.L4, (ROOT << 12,))
     for table in (PT, OTHER):
-        assert guest.store(engine, table * FRAME + 8, 8, pte(20))
+        assert not guest.store(engine, table * FRAME + 8, 8, pte(20))
     return engine
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine_bench import EngineBench, audit, mappings_of
+from tests.support.engine_bench import EngineBench, audit, mappings_of, unsynced_frames
 from tests.support.tables import FRAME
 from tests.support.whole_engine import WholeEngine
-from xengt_dm._core import ffi
+from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.steps import complete
 
 #: Frames of the tables of one L4 space, root first, and a frame of data.
 L4, L3, L2, L1, DATA = range(2, 7)
@@ -44,11 +45,10 @@ def with_space(guest: EngineBench, sync: Sync) -> WholeEngine:
 def test_quiesced_nothing_is_protected_open_or_mapped(sync: Sync) -> None:
     guest = EngineBench()
     engine = with_space(guest, sync)
-    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9)) == (sync is Sync.STRICT)
     engine.quiesce()
     assert engine.quiesced
     assert not guest.protected
-    assert not guest.unsynced_frames
     assert guest.maps == guest.unmaps
     assert [space.roots for space in engine.spaces] == [ROOT]
     assert (engine.counters.tables, engine.counters.protected_pages) == (0, 0)
@@ -61,7 +61,7 @@ def test_resumed_the_shadow_says_what_the_tables_say_by_then(sync: Sync) -> None
     assert not guest.store(engine, L1 * FRAME + 8, 8, entry(9))
     assert mappings_of(engine) == {(Mode.L4, ROOT): []}
     engine.resume()
-    assert guest.protected == {L4, L3, L2, L1}
+    assert guest.protected == {L4, L3, L2} | ({L1} if sync is Sync.STRICT else set())
     assert mappings_of(engine) == {(Mode.L4, ROOT): [(0, FRAME, DATA * FRAME, 1, 0), (FRAME, FRAME, 9 * FRAME, 1, 0)]}
     assert all(audit(engine, space) == (0, 0) for space in engine.spaces)
 
@@ -74,7 +74,7 @@ def test_spaces_come_and_go_while_quiesced(sync: Sync) -> None:
     assert engine.destroy_space(Mode.L4, ROOT)
     assert not guest.protected
     engine.resume()
-    assert guest.protected == {L2, L1}
+    assert guest.protected == {L2} | ({L1} if sync is Sync.STRICT else set())
     engine.close()
     assert not guest.protected
 
@@ -89,54 +89,83 @@ def test_frames_may_be_others_after_a_resume() -> None:
     assert mappings_of(engine) == {(Mode.L4, ROOT): []}
 
 
-def test_going_strict_closes_what_is_open() -> None:
+def test_going_strict_protects_and_reads_what_is_unsynced() -> None:
     guest = EngineBench()
     engine = with_space(guest, Sync.RELAXED)
-    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
-    assert guest.unsynced_frames == {L1}
-    guest.store(engine, L1 * FRAME + 16, 8, entry(10))
+    assert unsynced_frames(engine) == {L1}
+    assert not guest.store(engine, L1 * FRAME + 16, 8, entry(10))
     engine.set_sync_mode(Sync.STRICT)
-    assert not guest.unsynced_frames
+    assert not unsynced_frames(engine)
     assert guest.protected == {L4, L3, L2, L1}
-    (runs,) = mappings_of(engine).values()
-    assert runs is not None
-    assert [run[0] for run in runs] == [0, FRAME]
+    assert engine.counters.protected_pages == 4
+    (space,) = engine.spaces
+    assert [run.va for run in engine.mappings(space)] == [0, 2 * FRAME]
     assert guest.store(engine, L1 * FRAME + 24, 8, entry(11))
-    assert not guest.unsynced_frames
+    engine.submit(Mode.L4, ROOT)
+    assert not unsynced_frames(engine)
 
 
-def test_going_relaxed_opens_at_the_next_store() -> None:
+def test_what_cannot_be_protected_stays_unsynced_and_is_synced_all_the_same() -> None:
+    guest = EngineBench()
+    engine = with_space(guest, Sync.RELAXED)
+    guest.refuse = {L1}
+    engine.set_sync_mode(Sync.STRICT)
+    assert unsynced_frames(engine) == {L1}
+    guest.store(engine, L1 * FRAME + 16, 8, entry(10))
+    assert audit(engine, engine.spaces[0]) == (0, 0)
+    assert engine.resolve(engine.spaces[0], 2 * FRAME) is not None
+    guest.store(engine, L3 * FRAME + 8, 8, entry(L1))  # as a directory it is refused
+    assert engine.counters.unprotectable_entries == 1
+    assert engine.check() == []
+
+
+def test_going_relaxed_unsyncs_what_is_stored_to() -> None:
     guest = EngineBench()
     engine = with_space(guest, Sync.STRICT)
     engine.set_sync_mode(Sync.RELAXED)
-    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
-    assert guest.unsynced_frames == {L1}
+    for slot in (1, 2):
+        assert guest.store(engine, L1 * FRAME + 8 * slot, 8, entry(9))
+    assert not unsynced_frames(engine)
+    engine.submit(Mode.L4, ROOT)
+    assert unsynced_frames(engine) == {L1}
+    assert engine.counters.opened_pages == 1
+    assert not guest.store(engine, L1 * FRAME + 8, 8, entry(10))
 
 
-def test_a_table_that_its_store_cannot_unsync_is_unsynced_after_the_answer() -> None:
+def protected_leaf() -> tuple[EngineBench, WholeEngine]:
+    """Relaxed mode, with a leaf table that is protected because it has settled."""
     guest = EngineBench()
     engine = with_space(guest, Sync.RELAXED)
-    guest.busy = {L1}
-    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
-    assert not engine.unsync(L1)
+    for _ in range(lib.XD_CALM + 1):  # the first one finds the entry that was there before
+        engine.submit(Mode.L4, ROOT)
     assert guest.protected == {L4, L3, L2, L1}
-    guest.busy = set()
-    assert engine.unsync(L1)
-    assert guest.unsynced_frames == {L1}
-    assert not engine.unsync(L1)
-    assert engine.counters.opened_pages == 1
-    assert not guest.store(engine, L1 * FRAME + 16, 8, entry(10))
+    assert (engine.counters.settled_tables, engine.counters.unsynced_births) == (1, 1)
+    return guest, engine
+
+
+def test_a_table_that_its_store_cannot_unsync_is_unsynced_after_another_submission() -> None:
+    guest, engine = protected_leaf()
+    guest.busy = {L1}
+    for slot in (1, 2):
+        assert guest.store(engine, L1 * FRAME + 8 * slot, 8, entry(9))
     engine.submit(Mode.L4, ROOT)
     assert guest.protected == {L4, L3, L2, L1}
-    assert engine.counters.protected_pages == 4
+    guest.busy = set()
+    engine.submit(Mode.L4, ROOT)
+    assert unsynced_frames(engine) == {L1}
+    assert (engine.counters.opened_pages, engine.counters.protected_pages) == (1, 3)
+    assert not guest.store(engine, L1 * FRAME + 16, 8, entry(10))
     assert audit(engine, engine.spaces[0]) == (0, 0)
 
 
 def test_no_directory_is_unsynced() -> None:
     guest = EngineBench()
     engine = with_space(guest, Sync.RELAXED)
-    assert not any(engine.unsync(gfn) for gfn in (L4, L3, L2, DATA))
-    assert not guest.unsynced_frames
+    for gfn in (L4, L3, L2):
+        for slot in (5, 6):
+            guest.store(engine, gfn * FRAME + 8 * slot, 8, 0)
+    engine.submit(Mode.L4, ROOT)
+    assert unsynced_frames(engine) == {L1}
 
 
 def test_after_a_gap_a_submission_reads_every_table_again() -> None:
@@ -150,32 +179,68 @@ def test_after_a_gap_a_submission_reads_every_table_again() -> None:
     assert audit(engine, engine.spaces[0]) == (0, 0)
 
 
-def test_what_is_gone_is_not_unsynced() -> None:
-    guest = EngineBench()
-    engine = with_space(guest, Sync.RELAXED)
-    guest.busy = {L1}
-    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+def test_a_candidate_that_goes_is_forgotten() -> None:
+    guest, engine = protected_leaf()
+    for slot in (1, 2):
+        guest.store(engine, L1 * FRAME + 8 * slot, 8, entry(9))
     engine.destroy_space(Mode.L4, ROOT)
-    guest.busy = set()
-    assert not engine.unsync(L1)
-    assert not guest.unsynced_frames
+    assert engine.shadow.candidates == 0
+    engine.submit(Mode.L4, ROOT)
+    assert (guest.protected, engine.counters.opened_pages) == (set(), 0)
 
 
-def test_no_table_is_unsynced_in_strict_mode() -> None:
-    guest = EngineBench()
-    engine = with_space(guest, Sync.RELAXED)
-    guest.busy = {L1}
-    assert guest.store(engine, L1 * FRAME + 8, 8, entry(9))
+def test_a_candidate_of_relaxed_mode_stays_protected_in_strict_mode() -> None:
+    guest, engine = protected_leaf()
+    for slot in (1, 2):
+        guest.store(engine, L1 * FRAME + 8 * slot, 8, entry(9))
     engine.set_sync_mode(Sync.STRICT)
-    guest.busy = set()
-    assert not engine.unsync(L1)
-    assert not guest.unsynced_frames
+    engine.submit(Mode.L4, ROOT)
+    assert guest.protected == {L4, L3, L2, L1}
+    assert (engine.counters.opened_pages, engine.shadow.candidates) == (0, 0)
+
+
+def test_above_the_cap_a_leaf_table_is_protected_from_the_start() -> None:
+    guest = EngineBench()
+    make_tables(guest)
+    guest.put(L2, 1, entry(20))
+    engine = guest.make_engine(sync=Sync.RELAXED)
+    engine.shadow.max_unsynced = 1
+    engine.create_space(Mode.L4, ROOT)
+    assert (len(unsynced_frames(engine)), len(guest.protected)) == (1, 4)
+    (protected,) = guest.protected & {L1, 20}
+    for slot in (1, 2):
+        assert guest.store(engine, protected * FRAME + 8 * slot, 8, entry(9))
+    engine.submit(Mode.L4, ROOT)
+    assert len(unsynced_frames(engine)) == 1
+
+
+@pytest.mark.parametrize("waits", [L4, L3, L2, L1])
+def test_a_table_is_created_when_no_store_lies_in_it_and_the_next_frame(sync: Sync, waits: int) -> None:
+    """Until then nothing has changed, and the request that links it waits."""
+    guest = EngineBench()
+    make_tables(guest)
+    engine = guest.make_engine(sync=sync)
+    guest.straddled = {waits}
+    work = engine.steps.create_space(Mode.L4, ROOT)
+    if waits == L1 and sync is Sync.RELAXED:  # its leaf tables are not protected
+        complete(work)
+        return
+    for _ in range(100):
+        next(work)
+    assert guest.protected == set(range(L4, waits))
+    assert engine.counters.tables == engine.counters.protected_pages == len(guest.protected)
+    guest.straddled = set()
+    complete(work)
+    (space,) = engine.spaces
+    assert audit(engine, space) == (0, 0)
+    assert engine.counters.unprotectable_entries == 0
+    assert engine.resolve(space, 0) is not None
+    assert not engine.check()
 
 
 def test_tables_are_listed_with_their_level_and_whether_they_are_open() -> None:
     guest = EngineBench()
     engine = with_space(guest, Sync.RELAXED)
-    guest.store(engine, L1 * FRAME + 8, 8, entry(9))
     assert sorted(engine.tables()) == [(L4, 4, 1, False), (L3, 3, 1, False), (L2, 2, 1, False), (L1, 1, 1, True)]
     engine.close()
     assert not list(engine.tables())
@@ -210,8 +275,11 @@ def test_an_observer_sees_every_table_before_it_counts(sync: Sync) -> None:
     engine.create_space(Mode.L4, ROOT)
     assert notes.said == [
         ("queried", 0, guest.frames, 1),
-        *(("read", table, [entry(child), 0]) for table, child in ((L4, L3), (L3, L2), (L2, L1), (L1, DATA))),
+        *(("read", table, [entry(child), 0]) for table, child in ((L4, L3), (L3, L2), (L2, L1))),
+        *([("read", L1, [entry(DATA), 0])] if sync is Sync.STRICT else []),
     ]
+    engine.submit(Mode.L4, ROOT)
+    assert notes.said[-1] == (("submitted", Mode.L4, ROOT) if sync is Sync.STRICT else ("read", L1, [entry(DATA), 0]))
 
 
 def test_an_observer_sees_what_became_of_an_unsynced_table() -> None:
@@ -235,4 +303,5 @@ def test_an_observer_sees_the_stores_of_the_gpu() -> None:
     assert not engine.gpu_store(Mode.L4, ROOT, FRAME, 78)
     engine.observe(None)
     assert engine.gpu_store(Mode.L4, ROOT, 16, 79)
-    assert notes.said == [("gpu stored", Mode.L4, ROOT, 8, 77, DATA * FRAME + 8)]
+    submitted = ("submitted", Mode.L4, ROOT)
+    assert notes.said == [submitted, ("gpu stored", Mode.L4, ROOT, 8, 77, DATA * FRAME + 8), submitted]

@@ -33,10 +33,9 @@ def engine_with_spaces(sync: Sync) -> Engine:
     "work",
     [
         lambda engine: engine.quiesce(),
-        lambda engine: engine.set_sync_mode(Sync.STRICT),
         lambda engine: engine.forget_all_spaces(),
     ],
-    ids=["quiesce", "strict mode", "the end"],
+    ids=["quiesce", "the end"],
 )
 @pytest.mark.parametrize("sync", Sync)
 def test_there_is_a_slice_for_each_space(work: Callable[[Engine], Steps[None]], sync: Sync) -> None:

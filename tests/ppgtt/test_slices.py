@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.counting_guest import FIRST_LEAF, LEAVES, SCATTERED, CountingGuest, assert_bounded, large
-from tests.support.engine_bench import EngineBench
+from tests.support.engine_bench import EngineBench, unsynced_frames
 from tests.support.examples import examples
 from tests.support.lockstep import Lockstep, Side, key_of
 from tests.support.tables import ENTRIES, FRAME, pte
@@ -142,19 +142,29 @@ def test_slices_are_bounded_by_types_changed_and_frames_mapped() -> None:
 
 
 def test_a_sync_of_many_unsynced_tables_is_bounded() -> None:
+    """Also the one that finds them all settled, those that protect them, and the change to strict mode."""
     guest, engine = large(Sync.RELAXED)
     space = (Mode.L4, (0x1000,))
     for _ in engine.create_space(*space):
         pass
+    assert len(unsynced_frames(engine)) == LEAVES
+    protected = len(guest.protected)
+    for _ in range(lib.XD_CALM):
+        slices = guest.slices_of(lambda: engine.submit(*space))
+        assert_bounded(slices)
+        assert len(slices) >= LEAVES // lib.XD_SYNC_BATCH
+    assert 0 < len(guest.protected) - protected < LEAVES
+    for _ in range(lib.XD_CALM):
+        assert_bounded(guest.slices_of(lambda: engine.submit(*space)))
+    assert not unsynced_frames(engine)
     for leaf in range(LEAVES):
-        engine.stores.store((FIRST_LEAF + leaf) * FRAME, 8, pte(20))
-    assert len(guest.unsynced_frames) == LEAVES
+        for slot in range(2):
+            engine.stores.store((FIRST_LEAF + leaf) * FRAME + 8 * slot, 8, pte(21))
     assert_bounded(guest.slices_of(lambda: engine.submit(*space)))
-    assert not guest.unsynced_frames
-    for leaf in range(LEAVES):
-        engine.stores.store((FIRST_LEAF + leaf) * FRAME, 8, pte(21))
+    assert len(unsynced_frames(engine)) == LEAVES
     assert_bounded(guest.slices_of(lambda: engine.set_sync_mode(Sync.STRICT)))
-    assert not guest.unsynced_frames
+    assert not unsynced_frames(engine)
+    assert complete(engine.audit(engine.spaces[0])).mismatches == 0
     engine.close()
 
 
@@ -172,13 +182,13 @@ def test_two_spaces_with_many_unsynced_tables_are_submitted_at_once() -> None:
     spaces = ((Mode.L4, (0x1000,)), (Mode.L3, (0x3000, 0, 0, 0)))
     for space in spaces:
         complete(engine.create_space(*space))
-    for leaf in (*range(1000, 1200), *range(200)):
-        engine.stores.store((FIRST_LEAF + leaf) * FRAME, 8, pte(20))
+    for leaf in range(LEAVES):
+        guest.put(FIRST_LEAF + leaf, 0, pte(20))
     first, second = (engine.submit(*space) for space in spaces)
-    assert sum(1 for _ in first) > 4
-    assert not guest.unsynced_frames
+    assert sum(1 for _ in first) >= LEAVES // lib.XD_SYNC_BATCH - 1
     finish(second)
     assert engine.check() == []
+    assert all(engine.resolve(space, 0) is not None for space in engine.spaces)
     engine.close()
 
 
@@ -244,16 +254,17 @@ def test_a_table_that_is_moved_behind_the_walk_of_a_sync() -> None:
     guest, engine = large(Sync.RELAXED)
     complete(engine.create_space(Mode.L4, (0x1000,)))
     for leaf in range(LEAVES):
-        engine.stores.store((FIRST_LEAF + leaf) * FRAME, 8, pte(20))
+        guest.put(FIRST_LEAF + leaf, 0, pte(20))
     sync = engine.submit(Mode.L4, (0x1000,))
     next(sync)
     moved = FIRST_LEAF + 2 * 500 + 490
     for directory, slot, entry in ((3, 505, pte(moved)), (5, 490, 0)):
         assert engine.stores.store(directory * FRAME + 8 * slot, 8, entry) == lib.XD_ROUTE_DIRECTORY_STORE
-    assert moved in guest.unsynced_frames
+    assert moved in unsynced_frames(engine)
+    assert engine.resolve(engine.spaces[0], 505 << 21) is None
     for _ in sync:
         pass
-    assert not guest.unsynced_frames
+    assert engine.resolve(engine.spaces[0], 505 << 21) is not None
     engine.close()
 
 

@@ -115,7 +115,7 @@ def test_a_submission_is_timed(tmp_path: Path) -> None:
     assert value(found, "xengt_submission_sync_seconds_count", domid="5") == before + 1
     assert value(found, "xengt_submissions_total", domid="5") == before + 1
     assert value(found, "xengt_relaxed", domid="5") == 1
-    assert value(found, "xengt_opens_total", domid="5") == 1
+    assert value(found, "xengt_unsynced_births_total", domid="5") == 2
     assert value(found, "xengt_syncs_total", domid="5") == 1
 
 

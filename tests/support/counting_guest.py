@@ -38,6 +38,10 @@ class CountingGuest(EngineBench):
         self.slice.types += count
         return super().unprotect(gfns, count)
 
+    def unsync(self, gfns, count, errors):  # type: ignore[no-untyped-def]
+        self.slice.types += count
+        return super().unsync(gfns, count, errors)
+
     def verify(self, gfns, count):  # type: ignore[no-untyped-def]
         self.slice.types += count
         super().verify(gfns, count)

@@ -30,10 +30,11 @@ class EngineBench:
         self.frames = frames
         self.holes: set[int] = set()
         self.protected: set[int] = set()
-        self.unsynced_frames: set[int] = set()
         self.refuse: set[int] = set()
         #: Frames that cannot be unsynced now, because a vCPU is storing to them.
         self.busy: set[int] = set()
+        #: Frames that cannot be protected now, because a store lies in each of them and the next one.
+        self.straddled: set[int] = set()
         #: Frames given back and not protected anew since: their type was lost without notice.
         self.lost: set[int] = set()
         self.memory = mmap.mmap(-1, (frames if backed is None else backed) * FRAME)
@@ -85,40 +86,54 @@ class EngineBench:
         failed = 0
         for i in range(count):
             bad = gfns[i] in self.protected or gfns[i] in self.holes or gfns[i] in self.refuse
-            errors[i] = errno.EINVAL if bad else 0
-            failed += bad
-            if not bad:
+            errors[i] = errno.EINVAL if bad else errno.EINPROGRESS if gfns[i] in self.straddled else 0
+            failed += errors[i] != 0
+            if not errors[i]:
                 self.protected.add(gfns[i])
                 self.lost.discard(gfns[i])
         return failed
 
+    def still_trapping(self, gfns, count, errors):  # type: ignore[no-untyped-def]
+        """Frames that cannot be protected are said to trap, so that no mode uses them."""
+        for i in range(count):
+            errors[i] = errno.EBUSY if gfns[i] in self.refuse else 0
+        return sum(1 for i in range(count) if errors[i])
+
     def unprotect(self, gfns, count):  # type: ignore[no-untyped-def]
-        protected = 0
         for i in range(count):
             gfn = gfns[i]
-            if gfn in self.unsynced_frames:
-                self.unsynced_frames.remove(gfn)
-                continue
             assert gfn in self.protected or gfn in self.lost, f"unprotect of frame {gfn}, which is not protected"
             self.protected.discard(gfn)
             self.lost.discard(gfn)
-            protected += 1
-        return protected
 
-    def unsync(self, gfn: int) -> bool:
-        assert gfn in self.protected
-        if gfn in self.busy:
-            return False
-        self.protected.remove(gfn)
-        self.unsynced_frames.add(gfn)
+    deferred = 0
+    holding = False
+    late_stores_trap = False
+
+    def unprotect_deferred(self) -> bool:
         return True
 
-    def resync(self, gfns, count, errors):  # type: ignore[no-untyped-def]
-        failed = self.protect(gfns, count, errors)
+    def unsync(self, gfns, count, errors):  # type: ignore[no-untyped-def]
         for i in range(count):
-            if not errors[i]:
-                self.unsynced_frames.remove(gfns[i])
-        return failed
+            gfn = gfns[i]
+            assert gfn in self.protected or gfn in self.lost
+            stays = gfn in self.busy or gfn in self.lost
+            errors[i] = errno.EBUSY if stays else 0
+            if not stays:
+                self.protected.remove(gfn)
+        return sum(1 for i in range(count) if errors[i])
+
+    def resync(self, gfns, count, errors, *, forced=False):  # type: ignore[no-untyped-def]
+        return self.protect(gfns, count, errors)
+
+    def held(self, gfn: int) -> int | None:
+        return None
+
+    def release(self, gfn: int) -> bool:
+        return True
+
+    def trap_late(self, gfn: int) -> None:
+        pass
 
     def verify(self, gfns, count):  # type: ignore[no-untyped-def]
         for i in range(count):
@@ -163,6 +178,11 @@ class EngineBench:
             return True
         self.memory[gpa : gpa + size] = value.to_bytes(size, "little")
         return False
+
+
+def unsynced_frames(engine: WholeEngine) -> set[int]:
+    """The frames of the leaf tables to which the guest stores unseen."""
+    return {table.gfn for table in engine.tables() if table.unsynced}
 
 
 def mappings(engine: WholeEngine, space: Space) -> Runs | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from tests.oracle.compare import _minus as minus
 from tests.oracle.ram import runs_of
 from tests.oracle.tables import Table, Walker
-from tests.support.engine_bench import EngineBench, audit
+from tests.support.engine_bench import EngineBench, audit, unsynced_frames
 from tests.support.tables import FRAME
 from tests.support.whole_engine import WholeEngine
 from xengt_dm._core import lib
@@ -31,17 +31,10 @@ class WatchedGuest(EngineBench):
     def __init__(self, frames: int) -> None:
         super().__init__(frames)
         self.protect_calls = 0
-        #: Leaf frames that a store has trapped on since they were last protected.
-        self.trapped: set[int] = set()
 
     def protect(self, gfns, count, errors):  # type: ignore[no-untyped-def]
         self.protect_calls += 1
-        self.trapped.difference_update(gfns[0:count])
         return super().protect(gfns, count, errors)
-
-    def verify(self, gfns, count):  # type: ignore[no-untyped-def]
-        self.trapped.difference_update(gfns[0:count])
-        super().verify(gfns, count)
 
 
 class GuestRam:
@@ -102,24 +95,24 @@ class Side:
         return bool(tables) and all(table.kind & lib.XD_LEVEL_MASK == 1 for table in tables)
 
     def store(self, gpa: int, size: int, value: int) -> None:
-        """A CPU's store. On a leaf table in relaxed mode only the first one since it was protected may trap."""
+        """A CPU's store. To an unsynced table it does not trap, and to a protected leaf table it changes no types."""
         gfn = gpa // FRAME
         leaf, calls = self.is_leaf(gfn), self.guest.protect_calls
-        if self.guest.store(self.engine, gpa, size, value) and leaf:
+        unsynced = gfn in unsynced_frames(self.engine)
+        trapped = self.guest.store(self.engine, gpa, size, value)
+        assert not (trapped and unsynced), f"a store to unsynced table {gfn} trapped"
+        if trapped and leaf:
             assert self.guest.protect_calls == calls, f"a store to leaf table {gfn} had frames protected"
-            if self.sync is Sync.RELAXED:
-                assert gfn not in self.guest.trapped, f"a second store to leaf table {gfn} trapped"
-                self.guest.trapped.add(gfn)
 
     def check(self) -> None:
         guest, shadow, counters = self.guest, self.shadow, self.engine.counters
+        assert guest.protected.isdisjoint(unsynced_frames(self.engine))
         assert self.engine.check() == []
         for space in self.engine.spaces:  # as it is, without a sync
             found = self.engine.audit(space)
             assert (found.mismatches, found.overdue) == (0, 0), key_of(space)
         frames = self.frames()
         is_open = {gfn for gfn, of_frame in frames.items() if of_frame[0].flags & lib.XD_TABLE_UNSYNCED}
-        assert guest.unsynced_frames == is_open
         assert all(table.flags & lib.XD_TABLE_UNSYNCED for gfn in is_open for table in frames[gfn])
         assert all(self.is_leaf(gfn) for gfn in is_open)
         assert self.sync is Sync.RELAXED or not is_open
@@ -137,7 +130,7 @@ class Side:
         self.engine.forget_all_spaces()
         guest, shadow = self.guest, self.shadow
         assert (shadow.live, shadow.unsynced_tables, shadow.pending_tables, shadow.stale_tables) == (0, 0, 0, 0)
-        assert (guest.protected, guest.unsynced_frames) == (set(), set())
+        assert (guest.protected, unsynced_frames(self.engine)) == (set(), set())
         assert (self.engine.counters.protected_pages, self.engine.counters.spaces) == (0, 0)
         self.engine.close()
         assert guest.maps >= guest.unmaps

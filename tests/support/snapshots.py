@@ -32,7 +32,7 @@ def snapshot(engine: Engine, guest: EngineBench | None = None) -> dict[str, Any]
         "engine": (engine.sync_mode, engine.quiesced, engine.frames.mapped_chunks),
     }
     if guest is not None:
-        taken["host"] = (set(guest.protected), set(guest.unsynced_frames), set(guest.lost), guest.maps, guest.unmaps)
+        taken["host"] = (set(guest.protected), set(guest.lost), guest.maps, guest.unmaps)
         taken["memory"] = bytes(guest.memory)
     return taken
 

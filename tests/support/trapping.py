@@ -24,12 +24,13 @@ FRAMES = 2048
 
 
 class FakeSlots(Slots):
-    """Slots that say what a test has them say."""
+    """Slots that say what a test has them say: the vCPUs store to both ends of these frames."""
 
     def __init__(self) -> None:
         self.in_flight: set[int] = set()
         self.unfinished: set[int] = set()
         self.finished: set[int] = set()
+        self.in_hand: set[int] = set()
         #: What the next looks find, one each; afterwards it is what the sets say.
         self.next_in_flight: list[set[int]] = []
         self.next_stores: list[LastStores] = []
@@ -38,7 +39,15 @@ class FakeSlots(Slots):
         return self.next_in_flight.pop(0) if self.next_in_flight else set(self.in_flight)
 
     def last_stores(self) -> LastStores:
-        return self.next_stores.pop(0) if self.next_stores else LastStores(set(self.unfinished), set(self.finished))
+        return self.next_stores.pop(0) if self.next_stores else self._now()
+
+    def may_straddle(self, gfns: CData, count: int) -> bool:
+        return True
+
+    def _now(self) -> LastStores:
+        in_hand = ends(self.in_hand - self.unfinished)
+        ready = ends(self.unfinished)
+        return LastStores(ready | in_hand, ends(self.finished), frozenset(in_hand), frozenset(ready))
 
 
 class Setting:
@@ -80,24 +89,33 @@ class Setting:
         self.traps.check()
         return [*errors]
 
-    def unprotect(self, *gfns: int) -> int:
-        count = self.traps.unprotect(ffi.new("uint64_t[]", gfns), len(gfns))
+    def unprotect(self, *gfns: int) -> None:
+        self.traps.unprotect(ffi.new("uint64_t[]", gfns), len(gfns))
         self.traps.check()
-        return count
 
-    def resync(self, *gfns: int) -> list[int]:
+    def unsync(self, *gfns: int) -> bool:
+        """Whether all of them were unsynced."""
         errors = ffi.new("int[]", len(gfns))
-        self.traps.resync(ffi.new("uint64_t[]", gfns), len(gfns), errors)
+        failed = self.traps.unsync(ffi.new("uint64_t[]", gfns), len(gfns), errors)
+        assert failed == sum(error != 0 for error in errors)
+        self.traps.check()
+        return not failed
+
+    def resync(self, *gfns: int, forced: bool = False) -> list[int]:
+        errors = ffi.new("int[]", len(gfns))
+        failed = self.traps.resync(ffi.new("uint64_t[]", gfns), len(gfns), errors, forced=forced)
+        assert failed == sum(error != 0 for error in errors)
         self.traps.check()
         return [*errors]
+
+    def still_trapping(self, *gfns: int) -> list[bool]:
+        errors = ffi.new("int[]", len(gfns))
+        self.traps.still_trapping(ffi.new("uint64_t[]", gfns), len(gfns), errors)
+        return [error != 0 for error in errors]
 
     def verify(self, *gfns: int) -> None:
         self.traps.verify(ffi.new("uint64_t[]", gfns), len(gfns))
         self.traps.check()
-
-    def retry_unsyncs(self) -> list[int]:
-        """As the serve loop does; returns the frames that were unsynced."""
-        return [gfn for gfn in self.traps.take_retries() if self.traps.unsync(gfn)]
 
     def remove(self, gfn: int, count: int = 1) -> None:
         """Without telling: the traps are told by the test."""
@@ -122,8 +140,14 @@ class Setting:
         return calls
 
 
+def ends(gfns: Iterable[int]) -> set[int]:
+    """The first and the last address of frames, so that a store there may go over either end."""
+    return {gpa for gfn in gfns for gpa in (gfn * PAGE_SIZE, gfn * PAGE_SIZE + PAGE_SIZE - 1)}
+
+
 def stores(unfinished: Iterable[int] = (), finished: Iterable[int] = ()) -> LastStores:
-    return LastStores(set(unfinished), set(finished))
+    """Stores to both ends of these frames."""
+    return LastStores(ends(unfinished), ends(finished), ready=frozenset(ends(unfinished)))
 
 
 class _Recorder(EmbeddedPort):

@@ -17,8 +17,8 @@ def command(domid: int, base: Path, as_json: bool) -> None:
     """List the guest's page tables that are shadowed, by frame and level.
 
     LEVEL 1 is a leaf table, 2 to 4 are directories. REFS counts the entries and roots that name the table. STATE is
-    `protected` if each store to the table traps, and `unsynced` if no store traps until the next submission (relaxed
-    mode).
+    `protected` if each store to the table traps, and `unsynced` if none does, and each submission reads the table
+    (relaxed mode).
     """
     ask_and_show(base, domid, "protected", as_json, _show)
 

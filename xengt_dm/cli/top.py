@@ -79,9 +79,10 @@ class Sample:
 def command(interval: float, times: int | None, domid: tuple[int, ...], base: Path, as_json: bool) -> None:
     """Show the daemons of this host, and update the display regularly. `q` or Ctrl-C ends.
 
-    PROT is the number of protected frames, OPENS and SYNCS are unsynced and resynced leaf tables, DROPPED is the number
-    of stores that were dropped, and BAD the number of entries that audits found wrong. The busiest daemon comes first.
-    Rates are over the time since the previous update. A narrow terminal shows fewer columns.
+    PROT is the number of protected frames. OPENS counts the unsyncs of leaf tables after stores to them, SYNCS the
+    unsynced ones that submissions read, DROPPED the stores that were dropped, and BAD the entries that audits found
+    wrong. The busiest daemon comes first. Rates are over the time since the previous update. A narrow terminal shows
+    fewer columns.
 
     If standard output is not a terminal, each update is a table, or with --json a line, and there is only one unless
     --count says otherwise.

@@ -137,7 +137,7 @@ _ROWS: Final = (
         choices=("strict", "relaxed"),
         reloadable=True,
         doc="When a shadow is updated. strict: at each store to its guest table. relaxed: leaf tables at each "
-        "submission, which costs at most one trap for each leaf table between two submissions.",
+        "submission, and most stores to them do not trap.",
     ),
     Key(
         name="shadow.max_tables",

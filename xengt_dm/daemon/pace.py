@@ -5,6 +5,8 @@ domains, and most of them do nothing with their GPU. After a check that found no
 next check may have to notice is the end of the domain.
 Decision: while the guest is idle, the time between two checks is :data:`IDLE_SHARE` times as long, but no longer than
 :data:`IDLE_SECONDS`, unless the configured interval is longer than that.
+What a check has left undone is tried again after :data:`SOON_SECONDS`, and then after twice as long each time: a page
+that cannot be unprotected because a vCPU is storing to it costs a trap for each store.
 Cost: the instance of an idle guest may end up to that much later than its domain. Until then Xen cannot free the pages
 of the domain that the instance has mapped. The first events after an idle time are logged up to that much later.
 """
@@ -15,6 +17,7 @@ from typing import Final, Protocol
 
 IDLE_SHARE: Final = 4
 IDLE_SECONDS: Final = 2.0
+SOON_SECONDS: Final = 0.01
 
 
 class Serving(Protocol):
@@ -31,6 +34,7 @@ class Pace:
     def __init__(self, loop: Serving) -> None:
         self._loop = loop
         self._seen = loop.activity
+        self._soon = SOON_SECONDS / 2
 
     def pause(self, interval: float, *, unfinished: bool) -> float:
         """Returns for how many seconds to wait until the next check. Must be called once after each check.
@@ -38,6 +42,10 @@ class Pace:
         ``interval``: the configured time, in seconds. ``unfinished``: the check left work to be done.
         """
         seen, self._seen = self._seen, self._loop.activity
-        if unfinished or seen != self._seen:
+        if unfinished:
+            self._soon = min(2 * self._soon, interval)
+            return self._soon
+        self._soon = SOON_SECONDS / 2
+        if seen != self._seen:
             return interval
         return max(interval, min(interval * IDLE_SHARE, IDLE_SECONDS))

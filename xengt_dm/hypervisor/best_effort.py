@@ -7,7 +7,7 @@ behind: a page that traps, or a server without a daemon.
 What we do: a call that releases something is made a second time (:func:`retry_once`). If that fails, too, the later
 steps of the teardown are taken all the same (:class:`BestEffort`).
 
-Type changes of frames are retried elsewhere: :mod:`xengt_dm.traps.retry`.
+Type changes of frames are retried elsewhere: :mod:`xengt_dm.traps.retype`.
 """
 
 from __future__ import annotations

@@ -55,20 +55,22 @@ class Job(NamedTuple):
     work: Steps[Answer]
 
 
-class UnsyncQueue(Protocol):
-    """The write traps, as far as they concern serving: :class:`xengt_dm.traps.write_traps.WriteTraps`."""
+class Deferring(Protocol):
+    """Has frames that trap although nobody needs it; :class:`~xengt_dm.traps.write_traps.WriteTraps` is one."""
 
-    def take_retries(self) -> list[int]: ...
+    @property
+    def deferred(self) -> int:
+        """How many."""
 
-
-class Shadows(Protocol):
-    """The shadows, as far as they concern serving: :class:`xengt_dm.ppgtt.engine.Engine`."""
-
-    def unsync(self, gfn: int) -> bool: ...
+    def unprotect_deferred(self) -> bool:
+        """Try again to unprotect these. Returns False if any is left."""
 
 
 class ServeLoop:
     """Serves the requests of one server. ``stats`` is the ``xd_stats *`` that counts what it does.
+
+    ``traps``: their deferred unprotecting is tried again whenever Python has answered something, because the request
+    that was in its way may be over then.
 
     ``quick``: what C serves by itself; without it Python serves everything.
     """
@@ -78,8 +80,7 @@ class ServeLoop:
         server: IoreqServer,
         bus: Bus,
         journal: Journal,
-        traps: UnsyncQueue,
-        shadows: Shadows,
+        traps: Deferring,
         stats: CData,
         quick: Quick | None = None,
     ) -> None:
@@ -89,7 +90,6 @@ class ServeLoop:
         self._bus = bus
         self._journal = journal
         self._traps = traps
-        self._shadows = shadows
         self._stats = stats
         #: What C serves by itself; None: nothing.
         self.quick = quick
@@ -148,7 +148,7 @@ class ServeLoop:
         until, turn = doorbell.deadline(), None
         while handed := self.burst.run(until):
             self._answer_handed(handed)
-            self._retry_unsyncs()
+            self._retry_deferred()
             now = lib.xd_now()
             turn = turn or now + TURN_NANOSECONDS
             if self._jobs or now >= turn or doorbell.rang:
@@ -207,7 +207,8 @@ class ServeLoop:
             handed = self.burst.run(NOW)
             handed_over += len(handed)
             self._answer_handed(handed)
-            if self._retry_unsyncs() or (not handed and self.burst.served == served):
+            self._retry_deferred()
+            if not handed and self.burst.served == served:
                 break
         return self.burst.served - before + handed_over
 
@@ -250,15 +251,9 @@ class ServeLoop:
         self._slots.answer(vcpu, answer)
         self._channels.notify(vcpu)
 
-    def _retry_unsyncs(self) -> bool:
-        """Now that no store is being handled, unsync the tables whose own stores could not. Returns False if none."""
-        retries = self._traps.take_retries()
-        if not retries:
-            return False
-        self._slots.await_taken()
-        for gfn in retries:
-            self._shadows.unsync(gfn)
-        return True
+    def _retry_deferred(self) -> None:
+        if self._traps.deferred:
+            self._traps.unprotect_deferred()
 
     # Without an event loop
 

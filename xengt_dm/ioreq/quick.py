@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from xengt_dm._core import ffi, lib
+from xengt_dm._core import ffi
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.units import CData
 
 
 class Stores(Protocol):
     """The stores to guest memory, as far as C serves them: :class:`xengt_dm.ppgtt.stores.TableStores`."""
-
-    #: Whether a store to a leaf table is not over when the shadow has it.
-    relaxed: bool
 
     @property
     def pointer(self) -> CData:
@@ -25,7 +22,6 @@ class Quick:
 
     def __init__(self, bus: Bus, stores: Stores, counters: CData) -> None:
         self._bus = bus
-        self._stores = stores
         #: False: Python serves everything.
         self.on = True
         self.shadow = stores.pointer
@@ -35,7 +31,4 @@ class Quick:
 
     def update(self) -> None:
         """Tell C what it may serve from here on; none of this changes while it serves."""
-        serves = 0
-        if self.on and self._bus.is_simple:
-            serves = lib.XD_SERVES_MEMORY if self._stores.relaxed else lib.XD_SERVES_MEMORY | lib.XD_SERVES_LEAVES
-        self.pointer.serves = serves
+        self.pointer.serves = self.on and self._bus.is_simple

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from xengt_dm._core import ffi, lib
 from xengt_dm.ioreq.bus import Answer
 from xengt_dm.ioreq.request import TAKEN_SIZE, Request, RequestType
-from xengt_dm.units import PAGE_SHIFT, CData
+from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE, CData
 
 #: How long we wait for a vCPU to take its answer. One that gets a CPU needs less.
 TAKE_NANOSECONDS = 200_000
@@ -32,14 +32,34 @@ class Take(enum.IntEnum):
 
 
 class LastStores(NamedTuple):
-    """The frames that the last request of each vCPU stores to, if that request is a store.
+    """Where the last request of each vCPU stores to, if that request is a store: guest-physical addresses.
 
     ``unfinished``: Xen has not taken the answer to the request. ``finished``: Xen has taken it. But until the next
     barrier, the vCPU may still be in the middle of the instruction that made the request.
+
+    ``in_hand``: those of the unfinished ones that are stored to by requests only that are being handled. ``ready``:
+    those whose requests nobody has begun to handle.
     """
 
     unfinished: set[int]
     finished: set[int]
+    in_hand: frozenset[int] = frozenset()
+    ready: frozenset[int] = frozenset()
+
+    @property
+    def waiting(self) -> set[int]:
+        """The unfinished ones without those in hand: nothing that is handled now may wait for the latter."""
+        return self.unfinished - self.in_hand
+
+    @property
+    def unfinished_frames(self) -> set[int]:
+        """The frames that unfinished requests store to."""
+        return {gpa >> PAGE_SHIFT for gpa in self.unfinished}
+
+    @property
+    def finished_frames(self) -> set[int]:
+        """The frames that finished requests store to."""
+        return {gpa >> PAGE_SHIFT for gpa in self.finished}
 
 
 class Slots:
@@ -123,12 +143,26 @@ class Slots:
                 frames.update((gfn, gfn + 1))
         return frames
 
+    def may_straddle(self, gfns: CData, count: int) -> bool:
+        """Whether a vCPU's last store may lie in one of these frames and the next one; ``gfns`` is ``uint64_t *``.
+
+        A quick look, which may say yes without a reason: ask :meth:`last_stores` then.
+        """
+        return bool(lib.xd_slots_may_straddle(self.page, self.vcpus, gfns, count))
+
     def last_stores(self) -> LastStores:
-        """Returns the frames that the vCPUs' last requests store to."""
-        last = LastStores(set(), set())
+        """Returns where the vCPUs' last requests store to.
+
+        One of several elements counts as one at the beginning of its page and one at the end.
+        """
+        stores: list[set[int]] = [set() for _ in range(lib.XD_STATE_MASK + 1)]
         for vcpu in range(self.vcpus):
-            frames = last.finished if self.state(vcpu) == lib.XD_STATE_NONE else last.unfinished
             slot = self._slots[vcpu]
-            if slot.type == RequestType.COPY and not slot.bits & lib.XD_BIT_READ:
-                frames.add(slot.addr >> PAGE_SHIFT)
-        return last
+            if slot.type != RequestType.COPY or slot.bits & lib.XD_BIT_READ:
+                continue
+            last = PAGE_SIZE - 1
+            gpas = (slot.addr,) if slot.count == 1 else (slot.addr & ~last, slot.addr | last)
+            stores[self.state(vcpu)].update(gpas)
+        ready, in_hand = stores[lib.XD_STATE_READY], stores[lib.XD_STATE_INPROCESS]
+        others = ready | stores[lib.XD_STATE_RESP_READY]
+        return LastStores(in_hand | others, stores[lib.XD_STATE_NONE], frozenset(in_hand - others), frozenset(ready))

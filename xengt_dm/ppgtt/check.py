@@ -18,6 +18,7 @@ HUGE = 1 << lib.XD_BIT_HUGE
 LEVEL_MASK: int = lib.XD_LEVEL_MASK
 SPLIT: int = lib.XD_KIND_SPLIT
 UNSYNCED: int = lib.XD_TABLE_UNSYNCED
+STORED: int = lib.XD_TABLE_STORED
 
 
 def violations(shadow: CData, spaces: LiveSpaces) -> list[str]:
@@ -112,21 +113,30 @@ class _Checker:
         for number in counts.keys() - self._tables.keys():
             yield f"{counts[number]} references lead to table {number}, which is not in use"
 
-    def _unsynced(self) -> Iterator[str]:
-        """The list of unsynced tables is one list in both directions, of the leaf tables that say so."""
-        shadow = self._shadow
+    def _list(self, what: str, flag: int, first: int, last: int, count: int) -> Iterator[str]:
+        """A list of leaf tables is one list in both directions, of the tables that have its flag."""
         listed: list[int] = []
-        number = shadow.first_unsynced
-        while number and len(listed) <= shadow.used:
-            if shadow.tables[number].previous_unsynced != (listed[-1] if listed else 0):
-                yield f"unsynced table {number} says that {shadow.tables[number].previous_unsynced} is before it"
+        tables, number = self._shadow.tables, first
+        while number and len(listed) <= self._shadow.used:
+            if tables[number].previous_unsynced != (listed[-1] if listed else 0):
+                yield f"{what} table {number} says that {tables[number].previous_unsynced} is before it"
             listed.append(number)
-            number = shadow.tables[number].next_unsynced
-        if shadow.last_unsynced != (listed[-1] if listed else 0):
-            yield f"the last unsynced table is said to be {shadow.last_unsynced}"
+            number = tables[number].next_unsynced
+        if last != (listed[-1] if listed else 0):
+            yield f"the last {what} table is said to be {last}"
+        marked = {number for number, table in self._tables.items() if table.flags & flag}
+        if set(listed) != marked or len(listed) != count:
+            yield f"{what} are {sorted(marked)}, listed {sorted(listed)}, said {count}"
+
+    def _unsynced(self) -> Iterator[str]:
+        """Unsynced tables, and candidates, are leaf tables; all tables of a frame are unsynced, or none."""
+        it = self._shadow
+        yield from self._list("unsynced", UNSYNCED, it.first_unsynced, it.last_unsynced, it.unsynced_tables)
+        yield from self._list("stored", STORED, it.first_candidate, it.last_candidate, it.candidates)
         marked = {number for number, table in self._tables.items() if table.flags & UNSYNCED}
-        if set(listed) != marked or len(listed) != shadow.unsynced_tables:
-            yield f"unsynced are {sorted(marked)}, listed {sorted(listed)}, said {shadow.unsynced_tables}"
+        for number, table in self._tables.items():
+            if table.flags & STORED and (table.flags & UNSYNCED or table.kind & LEVEL_MASK > 1):
+                yield f"table {number} of kind {table.kind} is unsynced or a directory, and a candidate"
         frames: dict[int, set[bool]] = {}
         for number, table in self._tables.items():
             if not table.kind & SPLIT:

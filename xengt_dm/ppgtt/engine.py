@@ -6,10 +6,10 @@ The guest's driver keeps, in its own memory, a tree of page tables for each addr
 shadow of each such tree: the tables a GPU could walk in their place. Three things change them:
 
 * *a store* to a table (:mod:`xengt_dm.ppgtt.stores`). Its frame is write-protected, so the store comes to us, and the
-  shadow is updated at once (strict). In relaxed mode the first store to a leaf table unsyncs it instead: the guest may
-  store to it unseen, until
+  shadow is updated at once (strict). In relaxed mode most leaf tables are unsynced: their frames are plain memory, and
+  the guest stores to them unseen, until
 * *a submission*: the GPU is about to execute with a space. Every table that the space reaches is synced: unsynced ones
-  are write-protected again and read, pending entries are tried again.
+  are read, pending entries are tried again (:mod:`xengt_dm.ppgtt.syncing`).
 * *frames that come and go*. The guest may give any frame back, and only says so after the fact and without naming it.
   Then all that is known of frames is invalid, a new *epoch* begins, and each space is gone through at its next
   submission.
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
+from typing import Final
 
 from xengt_dm._core import lib
 from xengt_dm.ppgtt import check
@@ -35,8 +36,11 @@ from xengt_dm.ppgtt.space import LiveSpaces, Mode, Space, SpaceKey, sort_key, sp
 from xengt_dm.ppgtt.stores import DROPPED_STORE, TableStores
 from xengt_dm.ppgtt.syncing import Synced, Syncer
 from xengt_dm.ppgtt.tree import Change, ShadowTree
-from xengt_dm.steps import Steps, complete
+from xengt_dm.steps import Steps, begin, complete
 from xengt_dm.units import PAGE_SIZE, CData
+
+#: Submissions that are made in a slice if each of them finds nothing to do in another one.
+MOST_AT_ONCE: Final = 8
 
 
 class Sync(enum.Enum):
@@ -89,7 +93,7 @@ class Engine:
         self._leaves = self._tree.leaves
         #: Guest memory, as the bus sees it.
         self.stores = TableStores(self._tree, self._leaves, self.frames, protector, counters)
-        self.stores.relaxed = sync is Sync.RELAXED
+        self.shadow.relaxed = sync is Sync.RELAXED
         self._syncer = Syncer(self._tree, self.frames, protector, self._spaces, counters)
         self._quiesced = quiesced
         self._tree.active = not quiesced
@@ -159,15 +163,6 @@ class Engine:
 
     # What the guest and its GPU do
 
-    def unsync(self, gfn: int) -> bool:
-        """Let the guest store to a leaf table unseen until the next submission, which resyncs it (relaxed mode).
-
-        A trapped store asks for it by itself; this is for another try after the protector refused. Returns False, and
-        nothing changes, if the mode is strict, if the frame serves as anything but leaf tables or is not protected any
-        more, or if the protector refuses again.
-        """
-        return self.sync_mode is Sync.RELAXED and self._leaves.unsync(gfn)
-
     def submit(self, mode: Mode, roots: tuple[int, ...]) -> Steps[object] | None:
         """The GPU is about to execute with this space; afterwards the shadow says what the guest's tables say.
 
@@ -182,6 +177,11 @@ class Engine:
         self._spaces.submitted(space)
         return self._syncer.submit(space)
 
+    def submit_all(self) -> Steps[None] | None:
+        """The GPU may be executing with any live space; as :meth:`submit` of each of them, in slices."""
+        work = (self.submit(space.mode, space.roots) for space in list(self._spaces) if space.refs)
+        return begin(_one_by_one(work))
+
     def sync(self, space: Space) -> Steps[Synced]:
         """Sync a space now, as a submission does, and count it as one.
 
@@ -194,6 +194,8 @@ class Engine:
 
         Returns False, and counts it, if that is nowhere writable.
         """
+        if self._observer is not None:
+            self._observer.submitted(mode, roots)
         space = self._spaces.get(space_key(mode, roots))
         if space is None:
             return (yield from self._with_space(mode, roots, va, value))
@@ -266,11 +268,11 @@ class Engine:
     # Life
 
     def set_sync_mode(self, sync: Sync) -> Steps[None]:
-        """When shadows follow, from here on. For strict, every unsynced table is synced."""
+        """When shadows follow, from here on. For strict, every unsynced table is protected and read."""
         self.sync_mode = sync
-        self.stores.relaxed = sync is Sync.RELAXED
+        self.shadow.relaxed = sync is Sync.RELAXED
         if sync is Sync.STRICT:
-            yield from self._sync_all()
+            yield from self._leaves.protect_all()
 
     @property
     def quiesced(self) -> bool:
@@ -312,12 +314,6 @@ class Engine:
         """Create no tables from here on, so that work under way comes to an early end; before :meth:`close`."""
         self._tree.active = False
 
-    def _sync_all(self) -> Steps[None]:
-        for space in list(self._spaces):
-            if space.refs:
-                yield from self._syncer.sync_uncounted(space)
-                yield
-
     def settle(self) -> Steps[None]:
         """When there is time: stop keeping pages alive that the guest gave back."""
         yield from self.frames.drop_stale_mappings()
@@ -342,3 +338,16 @@ class Engine:
                 self.counters.spaces = len(self._spaces)
                 yield from self._tree.unshadow(space)
                 yield
+
+
+def _one_by_one(work: Iterator[Steps[object] | None]) -> Steps[None]:
+    """Pieces of work, each begun when the one before is done; a few in a slice if each is done at once."""
+    at_once = 0
+    for each in work:
+        if at_once == MOST_AT_ONCE:
+            at_once = 0
+            yield
+        if each is None:
+            at_once += 1
+        else:
+            yield from each

@@ -1,11 +1,14 @@
-"""Leaf tables: they are read, checked again, and in relaxed mode the guest may store to them unseen until a sync.
+"""Leaf tables: they are read, checked again, and in relaxed mode the guest may store to them unseen.
 
 An update of a leaf table needs to know of each frame that an entry names whether it is RAM. What is not known is
 queried, a chunk a slice (:mod:`xengt_dm.steps`), and until then the table is unread.
+
+Which leaf tables are unsynced is decided in C (``core/ppgtt/unsync.h``), and when that may change by the protector.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Collection, Sequence
 
 from xengt_dm._core import ffi, lib
@@ -42,10 +45,10 @@ class LeafTables:
         self._need: CData = ffi.new("xd_need *")
         self._numbers: CData = ffi.new("uint32_t[]", ENTRIES)
         self._page: CData = ffi.new("uint64_t[]", ENTRIES)
-        #: What :meth:`protect_again` works on; an ``xd_resync *``.
-        self.resyncing: CData = ffi.new("xd_resync *")
-        self._gfns: CData = self.resyncing.gfns
-        self._errors: CData = self.resyncing.errors
+        self._unread: CData = ffi.new("uint32_t[]", 2 * SLICE)
+        self._retype: CData = ffi.new("xd_retype *")
+        #: The settled tables that a slice of a sync has found, for :meth:`settle`; an ``xd_retype *``.
+        self.settled: CData = ffi.new("xd_retype *")
 
     @property
     def slice_size(self) -> int:
@@ -76,13 +79,34 @@ class LeafTables:
 
         Returns the tables that could not be updated, and the chunks that must be queried for them.
         """
-        if self.observer is not None:
-            self.show_pages(self.observer, numbers, count)
         self._need.count = 0
-        left = lib.xd_leaf_update_many(self.pointer, numbers, count, self._need)
-        if not left:
+        if self.observer is not None:
+            left = self._sync_watched(self.observer, numbers, count)
+        else:
+            left = lib.xd_leaves_sync(self.pointer, numbers, count, self._need, self.settled)
+        if not left and not self.settled.count:
             return [], ()
-        return ffi.unpack(numbers, left), take_chunks(self._need)
+        unread, chunks = ffi.unpack(numbers, left), take_chunks(self._need)
+        more_unread, more_chunks = self.settle()
+        return [*unread, *more_unread], {*chunks, *more_chunks}
+
+    def _sync_watched(self, observer: Observer, numbers: CData, count: int) -> int:
+        """As xd_leaves_sync. The guest may store to unsynced tables meanwhile, so the observer gets what is used."""
+        shadow, need, left = self.pointer, self._need, 0
+        for number in ffi.unpack(numbers, count):
+            table = shadow.tables[number]
+            page = self._page
+            if table.flags & UNSYNCED and not lib.xd_frames_read_page(self._frames.pointer, table.gfn, page):
+                observer.table_read(table.gfn, page)
+                unread = lib.xd_leaf_sync_from(shadow, number, page, need, self.settled)
+            else:
+                numbers[left] = number
+                self.show_pages(observer, numbers + left, 1)
+                unread = lib.xd_leaves_sync(shadow, numbers + left, 1, need, self.settled)
+            if unread:
+                numbers[left] = number
+                left += 1
+        return left
 
     def show_pages(self, observer: Observer, numbers: CData, count: int) -> None:
         """Tell the observer what the pages of some tables say now."""
@@ -91,57 +115,139 @@ class LeafTables:
             if self._frames.state(gfn) == RAM and not lib.xd_frames_read_page(self._frames.pointer, gfn, self._page):
                 observer.table_read(gfn, self._page)
 
+    def show_created(self, observer: Observer, numbers: CData, count: int) -> None:
+        """The same, of tables that were created just now and are about to be read: not of unsynced ones."""
+        tables = self.pointer.tables
+        read = [number for number in ffi.unpack(numbers, count) if number and not tables[number].flags & UNSYNCED]
+        self.show_pages(observer, ffi.new("uint32_t[]", read), len(read))
+
     # Leaf tables that the guest may store to unseen (relaxed mode)
 
-    def unsync(self, gfn: int) -> bool:
-        """Unprotect a frame until its tables are resynced, if it serves as leaf tables only and is protected.
+    def is_unsynced(self, gfn: int) -> bool:
+        """Whether the tables of a frame are unsynced, if it has any."""
+        number = lib.xd_first_of_frame(self.pointer, gfn)
+        return bool(number and self.pointer.tables[number].flags & UNSYNCED)
 
-        Returns whether it is unprotected now.
-        """
-        shadow = self.pointer
-        number = lib.xd_first_of_frame(shadow, gfn)
-        first = shadow.tables[number]
-        if not number or first.kind & LEVEL_MASK != 1 or first.flags & UNSYNCED:
-            return False
-        if not self._protector.unsync(gfn):
-            return False
-        lib.xd_set_unsynced(shadow, gfn, 1)
-        self._counters.opened_pages += 1
-        self._counters.protected_pages -= 1
-        return True
-
-    def resync(self, leaves: CData, count: int) -> Steps[None]:
-        """Write-protect the unsynced ones among these leaf tables again, then update all of them; a slice at a time.
-
-        ``leaves`` is ``uint32_t *``.
-        """
-        size = self.slice_size
-        for start in range(0, count, size):
+    def sync(self, numbers: CData, count: int) -> Steps[None]:
+        """Read leaf tables for a sync; ``numbers`` is ``uint32_t *`` and is overwritten."""
+        size = count if self.observer is None else OBSERVED_SLICE
+        for start in range(0, count, size or 1):
             if start:
                 yield
-            if unread := self.resync_now(leaves + start, min(size, count - start)):
-                yield from self.read(*self.take_unread(unread))
+            unread, chunks = self._try_update(numbers + start, min(size, count - start))
+            if unread:
+                yield from self.read(unread, chunks)
 
-    def resync_now(self, leaves: CData, count: int) -> int:
-        """The same for at most SLICE leaf tables, at once.
+    def settle(self) -> tuple[list[int], Collection[int]]:
+        """Protect and read the tables that have settled, which a slice has listed just now.
 
-        Returns how many could not be updated, which :meth:`take_unread` tells until requests are served.
+        Those that must wait are listed again by the next sync. Returns the tables that could not be updated, and the
+        chunks that must be queried for them.
         """
-        lib.xd_resync_begin(self.pointer, leaves, count, self.resyncing)
-        self.protect_again()
-        return int(lib.xd_resync_finish(self.pointer, self.resyncing))
+        settled = self.settled
+        if not settled.count:
+            return [], ()
+        self._counters.settled_tables += settled.count - self._resync(settled, forced=False)
+        settled.count = 0
+        return ffi.unpack(self._unread, self._left), take_chunks(self._need)
 
-    def protect_again(self) -> None:
-        """Write-protect the frames that a resync in C has listed, between its beginning and its end."""
-        resyncing = self.resyncing
-        if frames := resyncing.frames:
-            self._protector.resync(self._gfns, frames, self._errors)
+    def protect(self, gfns: Sequence[int]) -> bool:
+        """Protect and read unsynced frames, SLICE at most, because of a change that cannot be made before.
+
+        Returns False if some of them must wait. One that cannot be protected at all stays unsynced.
+        """
+        retype = self._retype
+        retype.count = len(gfns)
+        for i, gfn in enumerate(gfns):
+            retype.gfns[i] = gfn
+            retype.numbers[i] = lib.xd_first_of_frame(self.pointer, gfn)
+        self._resync(retype, forced=True)
+        return not self._must_wait(retype)
+
+    def protect_again(self, gfns: Sequence[int]) -> bool:
+        """Make sure that frames which have a table already are write-protected, before they get another one.
+
+        What the guest stored to them unseen is read now, or by the next sync if frames must be queried for it. Returns
+        False if some of them must wait. One that cannot be protected stays unsynced, and gets no other table.
+        """
+        unsynced = [gfn for gfn in gfns if self.is_unsynced(gfn)]
+        protected = [gfn for gfn in gfns if gfn not in unsynced]
+        if protected and self.pointer.stale_tables:
+            self._protector.verify(ffi.new("uint64_t[]", protected), len(protected))
+        return not unsynced or self.protect(unsynced)
+
+    def protect_all(self) -> Steps[None]:
+        """Protect and read every unsynced table, for strict mode; SLICE of them a slice."""
+        shadow, retype = self.pointer, self._retype
+        left = shadow.unsynced_tables
+        while left > 0 and shadow.unsynced_tables:
+            looks = min(left, SLICE)
+            lib.xd_resync_oldest(shadow, looks, retype)
+            left -= looks
+            if self._resync(retype, forced=True):
+                left += self._must_wait(retype)
+                for i in range(retype.count):
+                    if retype.errors[i]:  # to the end of the list
+                        lib.xd_set_unsynced(shadow, retype.gfns[i], 0)
+                        lib.xd_set_unsynced(shadow, retype.gfns[i], 1)
+            yield
+
+    def _resync(self, retype: CData, *, forced: bool) -> int:
+        """Protect the frames in ``retype``, and read their tables. Returns how many frames were not protected.
+
+        As many of the tables as ``_left`` says could not be updated: ``_unread`` and ``_need`` say which, and why.
+        """
+        failed = self._protector.resync(retype.gfns, retype.count, retype.errors, forced=forced)
+        self.pointer.held = self._protector.holding
         if self.observer is not None:
-            self.show_pages(self.observer, resyncing.numbers, resyncing.count)
+            numbers = [retype.numbers[i] for i in range(retype.count) if not retype.errors[i]]
+            self.show_pages(self.observer, ffi.new("uint32_t[]", numbers), len(numbers))
+        self._need.count = 0
+        self._left: int = lib.xd_resync_finish(self.pointer, retype, self._unread, self._need)
+        return failed
 
-    def take_unread(self, unread: int) -> tuple[list[int], Collection[int]]:
-        """The tables that :meth:`resync_now` could not update, and the chunks that must be queried for them."""
-        return ffi.unpack(self.resyncing.numbers, unread), take_chunks(self.resyncing.need)
+    def _must_wait(self, retype: CData) -> int:
+        """How many frames a resync has left to another try."""
+        return sum(retype.errors[i] == errno.EINPROGRESS for i in range(retype.count))
+
+    def unsync_stored(self) -> Steps[None] | None:
+        """At the end of a submission: unsync the tables to which stores have trapped, if their time has come.
+
+        Returns None if that is done, or steps that do the rest.
+        """
+        left = self.pointer.candidates
+        left = left and self._unsync(left)
+        return self._unsync_rest(left) if left else None
+
+    def _unsync_rest(self, left: int) -> Steps[None]:
+        while left:
+            yield
+            left = self._unsync(left)
+
+    def _unsync(self, candidates: int) -> int:
+        """A slice of that, of the oldest ``candidates``. Returns how many of these are left."""
+        shadow, retype, protector = self.pointer, self._retype, self._protector
+        before = shadow.candidates
+        count = lib.xd_unsync_begin(shadow, min(candidates, ENTRIES), retype)
+        left = candidates - (before - shadow.candidates)
+        if count:
+            protector.unsync(retype.gfns, count, retype.errors)
+            shadow.held = protector.holding
+            lib.xd_unsync_finish(shadow, retype)
+        return left if left > 0 and shadow.candidates else 0
+
+    def release(self, gfn: int) -> bool:
+        """Unsync a frame for which the protector holds a store. Returns whether that store may be answered."""
+        shadow = self.pointer
+        number = lib.xd_first_of_frame(shadow, gfn)
+        if number and shadow.tables[number].kind & LEVEL_MASK > 1:
+            return True  # a directory by now, and the guest pays for it
+        released = self._protector.release(gfn)
+        shadow.held = self._protector.holding
+        if released and number and not shadow.tables[number].flags & UNSYNCED:
+            lib.xd_set_unsynced(shadow, gfn, 1)
+            self._counters.protected_pages -= 1
+        return released
 
     def verify(self, numbers: Sequence[int]) -> Steps[None]:
         """Have the frames of these tables write-protected again if the guest replaced them meanwhile."""

@@ -54,24 +54,68 @@ class Protector(Protocol):
         """
 
     def protect(self, gfns: CData, count: int, errors: CData) -> int:
-        """Write-protect frames: from the return on, every store to them traps. Returns how many failed."""
+        """Write-protect frames that are no tables yet: from the return on, every store to them traps.
 
-    def unprotect(self, gfns: CData, count: int) -> int:
-        """Make frames plain memory again; the last request that touched them is not answered yet.
-
-        Returns how many of them were protected until now, not unsynced.
+        Returns how many failed. The error of a frame is EINPROGRESS if it must wait, as in :meth:`resync`.
         """
 
-    def unsync(self, gfn: int) -> bool:
-        """Let the guest store to a protected frame unseen until :meth:`resync`. Returns False if it stays protected.
+    def still_trapping(self, gfns: CData, count: int, errors: CData) -> int:
+        """Tell of frames that are not protected as far as the engine knows whether they trap all the same.
 
-        A store that is under way when the frame becomes writable must still reach us. A hypervisor may not allow the
-        change while a store to the frame is under way; then the protector remembers the frame, and says when
-        :meth:`xengt_dm.ppgtt.engine.Engine.unsync` is worth another try.
+        Those that do, because their unprotecting waits, have an error. Returns how many.
         """
 
-    def resync(self, gfns: CData, count: int, errors: CData) -> int:
-        """Write-protect unsynced frames again. Returns how many failed."""
+    def unprotect(self, gfns: CData, count: int) -> None:
+        """Make protected frames plain memory again; the last request that touched them is not answered yet."""
+
+    @property
+    def deferred(self) -> int:
+        """How many frames still trap because it was too early to unprotect them."""
+
+    def unprotect_deferred(self) -> bool:
+        """Try again to unprotect these. Returns False if any is left."""
+
+    # Leaf tables that the guest may store to unseen (relaxed mode)
+
+    def unsync(self, gfns: CData, count: int, errors: CData) -> int:
+        """Make protected frames plain memory, which stay tables. Returns how many stay protected for now.
+
+        A store that is under way when a frame becomes plain must still reach us, and a hypervisor may not allow the
+        change while one is; such a frame stays protected, with an error.
+        """
+
+    def resync(self, gfns: CData, count: int, errors: CData, *, forced: bool = False) -> int:
+        """Write-protect unsynced frames. Returns how many failed.
+
+        The error of a frame is EINPROGRESS if it must wait for the end of a store that lies in it and the next frame.
+        ``forced``: somebody waits for the change, so all is done that brings this end about.
+        """
+
+    @property
+    def holding(self) -> bool:
+        """Whether :meth:`held` may name a frame. It changes in protect, unsync, resync and release alone."""
+
+    def held(self, gfn: int) -> int | None:
+        """Whether a store to a frame must not be answered yet: the frame that must be plain memory before, or None."""
+
+    def release(self, gfn: int) -> bool:
+        """Try to make a frame that :meth:`held` named plain memory. Returns whether that is done.
+
+        If it is a table, it is unsynced afterwards.
+        """
+
+    @property
+    def late_stores_trap(self) -> bool:
+        """Whether the frame of a late store must trap when the store is answered.
+
+        If so, the engine protects it before if it is an unsynced table, and calls :meth:`trap_late` if it is no table.
+        """
+
+    def trap_late(self, gfn: int) -> None:
+        """Protect a frame that is no table until the late store to it, which is about to be answered, is over.
+
+        Does nothing if late stores need not trap.
+        """
 
     def verify(self, gfns: CData, count: int) -> None:
         """Write-protect those of these protected frames again that the guest gave back and replaced."""

@@ -10,7 +10,9 @@ has. Then,
   an entry names now, which it creates if there is none, and unlinks the one that the entry named before, which it frees
   if that was the last reference. For a directory above leaf tables that is done at once; above other directories it may
   be thousands of tables, and is work in slices.
-* if it has *none*, the store is a late one, and there is nothing to be shown.
+* if it has *none*, or unsynced ones, the store is a late one, and there is nothing to be shown: the next sync reads
+  unsynced tables. But the instruction may be emulated once more after the answer, and must find the frame as it found
+  it before. So the frame is protected before the answer, if the protector says so.
 
 What is work in slices (:mod:`xengt_dm.steps`) is begun already when it is returned: memory has the value, and the
 shadow has it, too, or the table is marked as unread, so that nobody takes it for what the guest's table says.
@@ -19,7 +21,8 @@ shadow has it, too, or the table is marked as unread, so that nobody takes it fo
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.guest_frames import GuestFrames, take_chunks
@@ -38,6 +41,7 @@ DROPPED_STORE: int = lib.XD_ROUTE_DROPPED_STORE
 _DONE: int = lib.XD_STORE_DONE
 _DIRECTORY: int = lib.XD_STORE_DIRECTORY
 _UNTRACKED: int = lib.XD_STORE_UNTRACKED
+_LATE: int = lib.XD_STORE_LATE
 #: Updates of directories that are to be made later; by frame: the first and the last entry.
 Postponed = dict[int, tuple[int, int]]
 
@@ -53,8 +57,6 @@ class TableStores:
         self, tree: ShadowTree, leaves: LeafTables, frames: GuestFrames, protector: Protector, counters: CData
     ) -> None:
         self.pointer = tree.pointer
-        #: Relaxed mode: a store to a leaf table unsyncs it.
-        self.relaxed = False
         self._tree = tree
         self._leaves = leaves
         self._frames = frames
@@ -77,8 +79,6 @@ class TableStores:
         If that asks for chunks to be queried, the caller need not have kept which.
         """
         if result == _DONE:
-            if self.relaxed:
-                self._leaves.unsync(gpa >> PAGE_SHIFT)
             return LEAF_STORE
         rest = self._follow(result, gpa, size, value, Change())
         return self._routed(gpa, rest) if isinstance(rest, int) else self._routed_later(gpa, rest)
@@ -93,12 +93,13 @@ class TableStores:
         return self._routed(gpa, rest) if isinstance(rest, int) else self._routed_later(gpa, rest)
 
     def store_of_gpu(self, gpa: int, value: int, change: Change) -> int | Steps[int]:
-        """A store of the GPU, 8 bytes, which traps nowhere; as :meth:`store`, but not counted, and nothing is unsynced.
+        """A store of the GPU, 8 bytes, which traps nowhere; as :meth:`store`, but not counted.
 
         ``change``: what it is part of.
         """
-        result = lib.xd_guest_store(self.pointer, gpa, value, 8, self._need)
-        return self._follow(result, gpa, 8, value, change)
+        with self._nothing_held():
+            result = lib.xd_guest_store(self.pointer, gpa, value, 8, self._need)
+        return LEAF_STORE if result == _LATE else self._follow(result, gpa, 8, value, change)
 
     def pause_stores(self, postponed: Postponed) -> None:
         """Other requests are about to be served before the directories in ``postponed`` are updated."""
@@ -134,6 +135,10 @@ class TableStores:
             return LEAF_STORE
         if result == _UNTRACKED:
             return UNTRACKED_STORE
+        if result == _LATE:
+            return self._trap_late(gpa >> PAGE_SHIFT) if self._protector.late_stores_trap else LEAF_STORE
+        if result == -errno.EBUSY:
+            return self._store_when_released(gpa, size, value, change, postponed)
         if result == -errno.EAGAIN:
             return self._store_later(self._take_chunks(), gpa, size, value, change, postponed)
         if result < 0:
@@ -161,6 +166,33 @@ class TableStores:
             chunks = self._take_chunks()
         rest = self._follow(result, gpa, size, value, change, postponed)
         return rest if isinstance(rest, int) else (yield from rest)
+
+    def _trap_late(self, gfn: int) -> Steps[int]:
+        """Has unsynced leaf tables trap, for the answer to a late store."""
+        while self._leaves.is_unsynced(gfn) and not self._leaves.protect([gfn]):
+            yield
+        return LEAF_STORE
+
+    def _store_when_released(
+        self, gpa: int, size: int, value: int, change: Change, postponed: Postponed | None
+    ) -> Steps[int]:
+        """A store while some are held; this one, perhaps."""
+        while (before := self._protector.held(gpa >> PAGE_SHIFT)) is not None and not self._leaves.release(before):
+            yield
+        self.pointer.held = self._protector.holding
+        with self._nothing_held():
+            result = lib.xd_guest_store(self.pointer, gpa, value, size, self._need)
+        rest = self._follow(result, gpa, size, value, change, postponed)
+        return rest if isinstance(rest, int) else (yield from rest)
+
+    @contextmanager
+    def _nothing_held(self) -> Iterator[None]:
+        """Within the ``with`` block, which has no yield, a store is performed even if it is held."""
+        held, self.pointer.held = self.pointer.held, 0
+        try:
+            yield
+        finally:
+            self.pointer.held = held
 
     def _take_chunks(self) -> Collection[int]:
         chunks = take_chunks(self._need)
@@ -204,13 +236,12 @@ class TableStores:
     # Its route
 
     def _routed(self, gpa: int, route: int) -> int:
-        """Count what became of a store of a CPU, and unsync its leaf tables in relaxed mode."""
+        """Count what became of a store of a CPU, and have it find its frame as it was if it comes back."""
         if route == DROPPED_STORE:
             self._counters.dropped_stores += 1
         elif route == UNTRACKED_STORE:
             self._counters.straggler_stores += 1
-        elif self.relaxed:
-            self._leaves.unsync(gpa >> PAGE_SHIFT)
+            self._protector.trap_late(gpa >> PAGE_SHIFT)
         return route
 
     def _routed_later(self, gpa: int, rest: Steps[int]) -> Steps[int]:

@@ -1,8 +1,12 @@
 """Syncing a space, as a submission does: afterwards its shadow says what the guest's tables say.
 
-Most submissions find nothing but leaf tables to resync, or nothing at all, and C finds out (``core/ppgtt/sync.h``). Any
-other sync walks the tables from the roots down, in slices (:mod:`xengt_dm.steps`), until a walk finds nothing left and
-no table was moved to where the walk was already.
+Most submissions find nothing but unsynced leaf tables to read, or nothing at all. C finds out, and reads them
+(``core/ppgtt/sync.h``). Any other sync walks the tables from the roots down, in slices (:mod:`xengt_dm.steps`), until a
+walk finds nothing left and no table was moved to where the walk was already.
+
+A submission also decides which leaf tables are protected and which are not, in relaxed mode. Tables that have settled
+are protected as they are read. Tables to which stores have trapped are unsynced at the end, after the sync and before
+the submission is answered: the vCPU that submits waits, so no instruction of its own is in the way.
 
 One sync is made at a time, because the marks of the walk are in the tables. Another one waits for its turn.
 """
@@ -13,12 +17,17 @@ from typing import NamedTuple
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.guest_frames import GuestFrames
-from xengt_dm.ppgtt.leaves import LEVEL_MASK, SLICE
+from xengt_dm.ppgtt.leaves import LEVEL_MASK
 from xengt_dm.ppgtt.ports import Protector
 from xengt_dm.ppgtt.space import LiveSpaces, Space
 from xengt_dm.ppgtt.tree import Change, ShadowTree
-from xengt_dm.steps import Steps
+from xengt_dm.steps import Steps, begin, begun
 from xengt_dm.units import CData
+
+# What came of a slice in C (core/ppgtt/sync.h).
+FULL: int = lib.XD_SYNC_FULL
+DONE: int = lib.XD_SYNC_DONE
+MORE: int = lib.XD_SYNC_MORE
 
 
 class Synced(NamedTuple):
@@ -41,6 +50,7 @@ class Syncer:
         self._counters = counters
         self._times: CData = ffi.addressof(counters, "timing", "syncs")
         self._work: CData = ffi.new("xd_sync_work *")
+        self._work.settled = tree.leaves.settled
         #: A sync is under way, and has the marks in the tables and ``_work`` for itself.
         self._syncing = False
         #: The protector's gaps up to which every table was read again, or is of an earlier epoch.
@@ -51,30 +61,18 @@ class Syncer:
         """Whether there was a trap gap since the last sync: stores may have gone unseen."""
         return self._protector.gaps != self._gaps
 
-    def submit(self, space: Space) -> Steps[Synced] | None:
-        """Sync a live space. Returns None if that is done, or steps that do the rest.
-
-        It is done at once if the space has nothing to sync but a few leaf tables, or nothing at all.
-        """
+    def submit(self, space: Space) -> Steps[object] | None:
+        """Sync a live space. Returns None if that is done, or steps that do the rest."""
         if self._syncing:
             return self.sync_counted(space)
-        work, leaves = self._work, self._tree.leaves
-        if self._protector.gaps != self._gaps:
-            self._notice_gaps()
-        count = lib.xd_sync_slice_begin(self._shadow, space.gpas, space.numbers, space.count, work, leaves.resyncing)
-        if not count:
-            return None
-        if 0 < count <= SLICE:
-            leaves.protect_again()
-            if self._protector.gaps != self._gaps:
-                self._notice_gaps()
-            if not lib.xd_sync_slice_end(self._shadow, work, leaves.resyncing):
-                return None
-        elif count > 0:
-            steps = self._sync_leaves(space, count)
-            next(steps)  # claims the list before another sync makes one
-            return steps
-        return self.sync_counted(space)
+        result = self._begin(space)
+        if result == FULL:
+            return self.sync_counted(space)
+        leaves = self._tree.leaves
+        if result == DONE and not (leaves.settled.count or self._protector.deferred):
+            return leaves.unsync_stored()
+        rest = begin(self._rest(space, result))  # its first slice claims the work before another sync does
+        return None if rest is None else begun(rest)
 
     def sync(self, space: Space) -> Steps[Synced]:
         """Sync a space now, as a submission does, and count it as one.
@@ -84,27 +82,56 @@ class Syncer:
         if self._spaces.get(space.roots) is not space:
             return Synced()
         self._spaces.submitted(space)
-        rest = self.submit(space)
-        return Synced() if rest is None else (yield from rest)
+        result = FULL if self._syncing else self._begin(space)
+        return (yield from self.sync_counted(space) if result == FULL else self._rest(space, result))
 
-    def _sync_leaves(self, space: Space, count: int) -> Steps[Synced]:
-        """Sync a space that has nothing but ``count`` leaf tables to sync, more than SLICE; or all if more turns up."""
+    def _begin(self, space: Space) -> int:
+        """The first slice of a sync, in C. Returns an XD_SYNC_* of ``core/ppgtt/sync.h``."""
+        if self.has_gap:
+            self._notice_gaps()
+        watched = self._tree.leaves.observer is not None
+        result: int = lib.xd_sync_begin(self._shadow, space.gpas, space.numbers, space.count, self._work, watched)
+        return result
+
+    def _rest(self, space: Space, result: int) -> Steps[Synced]:
+        """What is left of a sync whose first slice came to ``result``, which is not FULL."""
+        shadow, work, leaves = self._shadow, self._work, self._tree.leaves
         self._syncing = True
         try:
-            yield
-            yield from self._tree.leaves.resync(self._work.leaves, count)
-            if self.has_gap:
-                self._notice_gaps()
-            done = not lib.xd_sync_end_leaves(self._shadow, self._work)
+            while result == MORE:
+                leaves.settle()
+                if work.leaf_count:  # left to us, because somebody watches
+                    yield from leaves.sync(work.leaves, work.leaf_count)
+                yield
+                if self.has_gap:
+                    self._notice_gaps()
+                result = lib.xd_sync_more(shadow, work, leaves.observer is not None)
+            types_changed = leaves.settled.count > 0
+            leaves.settle()
         finally:
             self._syncing = False
-        return Synced() if done else (yield from self.sync_counted(space))
+        if result == FULL or shadow.stale_tables:
+            return (yield from self.sync_counted(space))
+        if types_changed:
+            yield
+        yield from self._end()
+        return Synced()
+
+    def _end(self) -> Steps[None]:
+        """The end of a submission: unprotect what need not be protected."""
+        if self._protector.deferred:
+            self._protector.unprotect_deferred()
+            yield
+        rest = self._tree.leaves.unsync_stored()
+        if rest is not None:
+            yield from rest
 
     def sync_counted(self, space: Space) -> Steps[Synced]:
         self._counters.submissions += 1
         started = lib.xd_now()
         synced = yield from self.sync_uncounted(space)
         lib.xd_observe(self._times, started)
+        yield from self._end()
         return synced
 
     def sync_uncounted(self, space: Space) -> Steps[Synced]:
@@ -159,7 +186,7 @@ class Syncer:
             if level > 1:  # else it was freed since it was collected
                 yield from tree.update_directory(number, level, change)
                 yield
-        yield from tree.leaves.resync(work.leaves, work.leaf_count)
+        yield from tree.leaves.sync(work.leaves, work.leaf_count)
 
     def _notice_gaps(self) -> None:
         """There was a trap gap: have every table read again."""

@@ -12,7 +12,8 @@ to what.
 
 Work that may be long is done in slices (:mod:`xengt_dm.steps`). Between two slices:
 
-* Every table is in the index with its frame write-protected, so a store to it traps and updates it, whoever created it.
+* Every table is in the index with its frame write-protected, so a store to it traps and updates it, whoever created it;
+  or, if it is a leaf table of relaxed mode, unsynced, and the next sync reads it.
 * A table that was not read yet is *unread*: it maps nothing, and the next sync reads it if its creator does not.
 * ``first_unreferenced`` is 0: what a piece of work unlinked is its own to free, so that small work does not wait for
   the end of large work.
@@ -24,11 +25,11 @@ guest's page, because another vCPU may have stored to it in between, and updated
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES, UNKNOWN, GuestFrames, take_chunks
-from xengt_dm.ppgtt.leaves import ENTRIES, LEVEL_MASK, SLICE, UNSYNCED, LeafTables
+from xengt_dm.ppgtt.leaves import ENTRIES, LEVEL_MASK, SLICE, LeafTables
 from xengt_dm.ppgtt.ports import Observer, Protector
 from xengt_dm.ppgtt.space import LiveSpaces, Space
 from xengt_dm.steps import Steps, begin
@@ -46,6 +47,8 @@ UNREAD_LEAVES: int = lib.XD_UPDATE_UNREAD_LEAVES
 QUERY: int = lib.XD_UPDATE_QUERY
 SHARED: int = lib.XD_UPDATE_SHARED
 GONE: int = lib.XD_UPDATE_GONE
+#: Not of a slice in C: some frames must wait until they can be protected.
+WAIT = GONE + 1
 # How a slice is made: flags of the same header.
 WITHOUT_ROOM: int = lib.XD_UPDATE_WITHOUT_ROOM
 PROTECTED_AGAIN: int = lib.XD_UPDATE_PROTECTED_AGAIN
@@ -139,18 +142,12 @@ class ShadowTree:
         if not self._frames.is_ram(gfn):
             self._counters.invalid_entries += 1
             return
-        number = int(lib.xd_find(self.pointer, gfn, level))
-        if not number:
+        if not lib.xd_find(self.pointer, gfn, level):
             yield from self._reclaim(1, change)
-            number = int(lib.xd_find(self.pointer, gfn, level))  # another vCPU may have announced it meanwhile
-        if not self.active or not space.refs or space.numbers[i]:
+        while (number := self._root(space, i, level, change)) is None:
+            yield
+        if not number:
             return
-        if number:
-            lib.xd_ref(self.pointer, number)
-        else:
-            number = self._create_root(gfn, level, change)
-            if not number:
-                return
         space.numbers[i] = number
         self._spaces.note_shadow(space, True)
         if self.pointer.tables[number].flags & UNREAD:
@@ -159,14 +156,22 @@ class ShadowTree:
                 yield from self.update_directory(number, level, change)
                 yield
 
-    def _create_root(self, gfn: int, level: int, change: Change) -> int:
-        """Create the table of a root. Returns its number, with a reference for the caller, or 0."""
-        if lib.xd_first_of_frame(self.pointer, gfn):
-            self._protect_again([gfn])
+    def _root(self, space: Space, i: int, level: int, change: Change) -> int | None:
+        """The table of a root, with a reference for the caller; 0 if it gets none now, None if that must wait."""
+        if not self.active or not space.refs or space.numbers[i]:
+            return 0
+        gfn = space.roots[i] >> PAGE_SHIFT
+        number = int(lib.xd_find(self.pointer, gfn, level))
+        if number:
+            lib.xd_ref(self.pointer, number)
+            return number
+        if lib.xd_first_of_frame(self.pointer, gfn) and not self.leaves.protect_again([gfn]):
+            return None
         lib.xd_update_root(self.pointer, self._update, gfn, level)
-        refused = self._protect_created(change)
+        if not self._protect_created(change):
+            return None
         number = int(self._numbers[0])
-        self._counters.quota_entries += not number and not refused
+        self._counters.quota_entries += not number and not self._update.missing[0].refused
         return number
 
     def _reclaim(self, needed: int, change: Change) -> Steps[bool]:
@@ -296,6 +301,8 @@ class ShadowTree:
                 chunks = take_chunks(self._update.need)
                 yield
                 yield from self._frames.query_all(chunks)
+            elif result == WAIT:
+                yield
             elif not (yield from self._reclaim(self._update.needed, change)):
                 flags |= WITHOUT_ROOM
             if self._is_pointless(number):
@@ -310,8 +317,7 @@ class ShadowTree:
 
     def _read_leaves(self) -> Steps[None]:
         """Read the leaf tables that the slice just made could not read."""
-        unread = ffi.unpack(self._numbers, self._update.unread)
-        return self.leaves.read(unread, take_chunks(self._update.need))
+        return self.leaves.read(ffi.unpack(self._numbers, self._update.unread), take_chunks(self._update.need))
 
     def _slice(
         self,
@@ -335,12 +341,14 @@ class ShadowTree:
             self.observer.table_read(shadow.tables[number].gfn, update.entries)
         result: int = lib.xd_update_begin(shadow, update, number, first, last, flags)
         if result == SHARED:
-            self._protect_again(ffi.unpack(self._gfns, update.to_protect))
+            if not self.leaves.protect_again(ffi.unpack(self._gfns, update.to_protect)):
+                return WAIT
             result = lib.xd_update_begin(shadow, update, number, first, last, flags | PROTECTED_AGAIN)
         if result == CREATED:
-            self._protect_created(change)
-            if self.observer is not None:
-                self.leaves.show_pages(self.observer, self._numbers, 0 if update.directories else update.count)
+            if not self._protect_created(change):
+                return WAIT
+            if self.observer is not None and not update.directories:
+                self.leaves.show_created(self.observer, self._numbers, update.count)
             result = lib.xd_update_finish(shadow, update)
             if created is not None and update.directories:
                 created.extend(filter(None, ffi.unpack(self._numbers, update.count)))
@@ -348,35 +356,26 @@ class ShadowTree:
 
     # Creating tables
 
-    def _protect_created(self, change: Change) -> int:
+    def _protect_created(self, change: Change) -> bool:
         """Write-protect the frames of the tables that were created just now, and remove those that it is refused for.
 
-        Returns how many frames were refused.
+        Returns False if some frames must wait; then no table is created.
         """
         update = self._update
-        failures = 0
-        if count := update.to_protect:
-            failures = self._protector.protect(self._gfns, count, self._errors)
-            if failures:
-                change.refused.update(self._gfns[i] for i in range(count) if self._errors[i])
-                lib.xd_update_refused(self.pointer, update)
-        return failures
-
-    def _protect_again(self, gfns: Sequence[int]) -> None:
-        """Make sure that frames which have a table already are write-protected, before they get another one.
-
-        What the guest stored to them unseen is read now, or by the next sync if frames must be queried for it.
-        """
-        shadow = self.pointer
-        protected = []
-        for gfn in gfns:
-            number = lib.xd_first_of_frame(shadow, gfn)
-            if shadow.tables[number].flags & UNSYNCED:
-                self.leaves.resync_now(ffi.new("uint32_t *", number), 1)
-            else:
-                protected.append(gfn)
-        if protected and shadow.stale_tables:
-            self._protector.verify(ffi.new("uint64_t[]", protected), len(protected))
+        if update.born and update.to_protect:  # a frame may trap for another reason
+            self._protector.still_trapping(self._gfns, update.to_protect, self._errors)
+            lib.xd_update_born(self.pointer, update)
+        count = update.to_protect
+        if not count or not self._protector.protect(self._gfns, count, self._errors):
+            return True
+        errors = ffi.unpack(self._errors, count)
+        if errno.EINPROGRESS in errors:
+            self.pointer.held = self._protector.holding
+            self._protector.unprotect(self._gfns, lib.xd_update_undo(self.pointer, update))
+            return False
+        change.refused.update(self._gfns[i] for i, error in enumerate(errors) if error)
+        lib.xd_update_refused(self.pointer, update)
+        return True
 
     # Freeing tables
 
@@ -397,4 +396,5 @@ class ShadowTree:
     def _free_slice(self) -> None:
         """The same for FREE_SLICE tables, at once."""
         if count := lib.xd_free_unreferenced(self.pointer, self._freed, FREE_SLICE):
-            self._counters.protected_pages -= self._protector.unprotect(self._freed, count)
+            self._protector.unprotect(self._freed, count)
+            self._counters.protected_pages -= count

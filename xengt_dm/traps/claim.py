@@ -7,7 +7,7 @@ may become plain RAM is decided in :mod:`xengt_dm.traps.unprotect`.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from xengt_dm._core import ffi
@@ -17,15 +17,18 @@ from xengt_dm.ioreq.ranges import RangeRecord
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.steps import Steps
 from xengt_dm.traps.guard_ranges import GuardRanges, droppable, ram_frames
+from xengt_dm.traps.holds import Holds
 from xengt_dm.traps.protected import ProtectedRecord
-from xengt_dm.traps.retry import UNSYNC_TRIES, UnsyncRetries, set_types_in_place
-from xengt_dm.traps.state import Event, Frames, FrameState
-from xengt_dm.traps.unprotect import batches, make_ram, may_become_ram, set_ram
+from xengt_dm.traps.retype import set_types_in_place
+from xengt_dm.traps.state import TRAPPING, Event, Frames, FrameState
+from xengt_dm.traps.unprotect import Barriers, batches, before, make_ram, may_become_ram, set_ram, straddled
 from xengt_dm.traps.write_traps import not_verified, refuse, still_trapping
 from xengt_dm.units import CData
 
 #: The largest number of frames that have a guard range between two barriers.
 MOST_GUARDED: Final = 64
+#: The states of frames that trap although they are no tables.
+_WITHOUT_TABLE: Final = (FrameState.DEFERRED, FrameState.ADOPTED)
 
 
 class ClaimTraps:
@@ -48,7 +51,8 @@ class ClaimTraps:
         self._slots = slots
         self._frames = Frames(protected)
         self._guards = GuardRanges(port, server, record)
-        self._retries = UnsyncRetries()
+        self._barriers = Barriers(port, server)
+        self._holds = Holds()
         self._refusing = False
         self.vanished = 0
 
@@ -57,46 +61,72 @@ class ClaimTraps:
     def protect(self, gfns: CData, count: int, errors: CData) -> int:
         if self._refusing:
             return refuse(count, errors)
-        failures = self._set_trap(gfns, count, errors)
-        frames = ffi.unpack(gfns, count)
-        if failures:
-            for i, gfn in enumerate(frames):
-                # A frame that is DEFERRED or ADOPTED has the type already, and Xen answers EINVAL for that.
-                if errors[i] == errno.EINVAL and self._frames[gfn] in (FrameState.DEFERRED, FrameState.ADOPTED):
-                    errors[i] = 0
-                    failures -= 1
-            frames = [gfn for i, gfn in enumerate(frames) if not errors[i]]
-        if len(self._guards):
-            for gfn in self._guards.frames().intersection(frames):
-                self._guards.remove(gfn)
-        # Last, because the calls above can raise DomainGoneError: no frame may count as protected then.
-        self._frames.apply(Event.PROTECT, frames)
-        return failures
+        return self._protect_unless_straddled(gfns, count, errors, self._barriers.make, new=True)
 
-    def unprotect(self, gfns: CData, count: int) -> int:
+    def still_trapping(self, gfns: CData, count: int, errors: CData) -> int:
+        if self._refusing:
+            return refuse(count, errors)
+        ffi.memmove(errors, bytes(count * ffi.sizeof("int")), count * ffi.sizeof("int"))
+        if not self._frames.some_in(*_WITHOUT_TABLE):
+            return 0
+        for i, gfn in enumerate(ffi.unpack(gfns, count)):
+            errors[i] = errno.EBUSY if self._frames[gfn] in TRAPPING else 0
+        return sum(error != 0 for error in ffi.unpack(errors, count))
+
+    def unprotect(self, gfns: CData, count: int) -> None:
         frames = ffi.unpack(gfns, count)
-        protected = [gfn for gfn in frames if self._frames[gfn] not in (FrameState.UNSYNCED, FrameState.LOST_UNSYNCED)]
         self._frames.apply(Event.FORGET, frames)
-        self._free([gfn for gfn in protected if self._frames[gfn] is FrameState.DEFERRED])
-        return len(protected)
+        self._free([gfn for gfn in frames if self._frames[gfn] is FrameState.DEFERRED])
 
-    def unsync(self, gfn: int) -> bool:
-        tries = self._retries.take(gfn)
-        if self._refusing or self._frames[gfn] is not FrameState.PROTECTED or gfn in self._retries:
-            return False
-        if tries is None:
-            # This is no retry: a store to the frame has just trapped, and it is in flight until it is answered.
-            if self._port.retype_in_flight_is_fatal:
-                self._retries.wait(gfn)
+    def unsync(self, gfns: CData, count: int, errors: CData) -> int:
+        frames = ffi.unpack(gfns, count)
+        plain: set[int] = set()
+        if not self._refusing:
+            self._barriers.submission()
+            protected = [gfn for gfn in frames if self._frames[gfn] is FrameState.PROTECTED]
+            may = may_become_ram(protected, self._port, self._slots, self._barriers.make_if_due)
+            plain = self._make_ram(may, Event.UNSYNC)
+        for i, gfn in enumerate(frames):
+            errors[i] = 0 if gfn in plain else errno.EBUSY
+        return count - len(plain)
+
+    def resync(self, gfns: CData, count: int, errors: CData, *, forced: bool = False) -> int:
+        if self._refusing:
+            return refuse(count, errors)
+        make_barrier = self._barriers.make if forced else None
+        return self._protect_unless_straddled(gfns, count, errors, make_barrier, new=False)
+
+    @property
+    def holding(self) -> bool:
+        return bool(self._holds)
+
+    def held(self, gfn: int) -> int | None:
+        return None if self._refusing else self._holds.before(gfn)
+
+    def release(self, gfn: int) -> bool:
+        if self._frames[gfn] in TRAPPING:
+            last = self._slots.last_stores()
+            if gfn in last.unfinished_frames:
                 return False
-            tries = UNSYNC_TRIES + 1
-        if self._make_ram([gfn], Event.UNSYNC):
-            return True
-        self._retries.wait(gfn, tries - 1)
-        return False
+            if gfn in last.finished_frames and not (
+                self._barriers.make() and gfn not in self._slots.last_stores().unfinished_frames
+            ):
+                return False
+            event = Event.UNSYNC if self._frames[gfn] is FrameState.PROTECTED else Event.FREE
+            if not self._make_ram([gfn], event):
+                return False
+        self._holds.release(gfn)
+        return True
 
-    def resync(self, gfns: CData, count: int, errors: CData) -> int:
-        return self.protect(gfns, count, errors)
+    @property
+    def late_stores_trap(self) -> bool:
+        return self._port.retype_in_flight_is_fatal and not self._refusing
+
+    def trap_late(self, gfn: int) -> None:
+        if not self.late_stores_trap or self._frames[gfn] is not FrameState.PLAIN:
+            return
+        if not self._set_trap(ffi.new("uint64_t[]", [gfn]), 1, ffi.new("int[1]")):
+            self._frames.apply(Event.TRAP_LATE, [gfn])
 
     def verify(self, gfns: CData, count: int) -> None:
         errors = ffi.new("int[]", count)
@@ -117,13 +147,15 @@ class ClaimTraps:
     def unmap_frames(self, address: int, count: int) -> None:
         self._port.unmap_frames(address, count)
 
-    # For the serve loop
+    # For the end of a submission, and when there is time
 
-    def take_retries(self) -> list[int]:
-        return self._retries.start_round()
+    @property
+    def deferred(self) -> int:
+        return self._frames.count(FrameState.DEFERRED)
 
     def unprotect_deferred(self) -> bool:
-        self._free(self._frames.in_state(FrameState.DEFERRED))
+        self._barriers.submission()
+        self._free(self._frames.in_state(FrameState.DEFERRED), make_barrier=self._barriers.make_if_due)
         return not self._frames.in_state(FrameState.DEFERRED)
 
     # For a successor
@@ -150,7 +182,7 @@ class ClaimTraps:
     def protect_in_flight(self) -> None:
         if self._port.retype_in_flight_is_fatal:
             limit = self._port.frame_limit
-            frames = sorted(gfn for gfn in self._slots.last_stores().unfinished if gfn < limit)
+            frames = sorted(gfn for gfn in self._slots.last_stores().unfinished_frames if gfn < limit)
             if frames:
                 errors = ffi.new("int[]", len(frames))
                 self._set_trap(ffi.new("uint64_t[]", frames), len(frames), errors)
@@ -170,7 +202,8 @@ class ClaimTraps:
     def unprotect_by_force(self) -> None:
         try:
             for _ in range(2):  # the second time there is room for guard ranges that found none at first
-                self._free(self._frames.trapping(), by_force=True)
+                for batch in batches(self._frames.trapping()):
+                    self._make_ram(batch, Event.FREE, by_force=True)
         except DomainGoneError:
             self._frames.all_plain()  # they are gone with the domain
             raise
@@ -194,10 +227,82 @@ class ClaimTraps:
     def check(self) -> None:
         self._frames.check()
         self._guards.check()
-        assert not self._frames.in_state(FrameState.LOST_UNSYNCED)
         assert not self._guards.reserved()
 
     # Changing types
+
+    def _protect_unless_straddled(
+        self, gfns: CData, count: int, errors: CData, make_barrier: Callable[[], bool] | None, *, new: bool
+    ) -> int:
+        """Protects frames, except plain ones that a store lies in which goes on in the next frame: EINPROGRESS.
+
+        ``make_barrier``: as for :func:`~xengt_dm.traps.unprotect.straddled`. ``new``: the frames are no tables yet.
+        """
+        frames = ffi.unpack(gfns, count)
+        trapping = self._frames.still_trapping(frames) if self._frames.some_in(*_WITHOUT_TABLE) else ()
+        plain = [gfn for gfn in frames if gfn not in trapping] if trapping else frames
+        wait = self._holds_of(frames)
+        if self._may_be_straddled(gfns, count):
+            wait |= straddled(plain, self._port, self._slots, make_barrier)
+        if wait:
+            ready = [i for i, gfn in enumerate(frames) if gfn not in wait]
+            some = ffi.new("int[]", len(ready))
+            failures = self._protect(ffi.new("uint64_t[]", [frames[i] for i in ready]), len(ready), some)
+            for i, error in zip(ready, some, strict=True):
+                errors[i] = error
+        else:
+            failures = self._protect(gfns, count, errors)
+        if self._may_be_straddled(gfns, count):
+            done = [gfn for i, gfn in enumerate(frames) if gfn not in wait and not errors[i]]
+            wait |= self._take_back(set(done).intersection(plain), new=new)
+        if not wait:
+            return failures
+        for i, gfn in enumerate(frames):
+            if gfn in wait:
+                errors[i] = errno.EINPROGRESS
+        return sum(error != 0 for error in ffi.unpack(errors, count))
+
+    def _holds_of(self, gfns: Sequence[int]) -> set[int]:
+        """Those of these frames for which a store is held."""
+        if self._holds:
+            self._holds.keep(before(self._slots.last_stores().unfinished))
+        return self._holds.waiting(gfns)
+
+    def _may_be_straddled(self, gfns: CData, count: int) -> bool:
+        return self._port.retype_in_flight_is_fatal and self._slots.may_straddle(gfns, count)
+
+    def _protect(self, gfns: CData, count: int, errors: CData) -> int:
+        failures = self._set_trap(gfns, count, errors)
+        frames = ffi.unpack(gfns, count)
+        if failures:
+            for i, gfn in enumerate(frames):
+                # A frame that is DEFERRED or ADOPTED has the type already, and Xen answers EINVAL for that.
+                if errors[i] == errno.EINVAL and self._frames[gfn] in _WITHOUT_TABLE:
+                    errors[i] = 0
+                    failures -= 1
+            frames = [gfn for i, gfn in enumerate(frames) if not errors[i]]
+        if len(self._guards):
+            for gfn in self._guards.frames().intersection(frames):
+                self._guards.remove(gfn)
+        # Last, because the calls above can raise DomainGoneError: no frame may count as protected then.
+        self._frames.apply(Event.PROTECT, frames)
+        return failures
+
+    def _take_back(self, gfns: Collection[int], *, new: bool) -> set[int]:
+        """Makes RAM again of frames that were protected just now while a store lay in them and the next frame.
+
+        Returns the frames that must be protected another time. One that has a store of its own by now traps until that
+        is over, and the other store is held: it came after the look before, so nobody has begun to handle it. Such a
+        frame is protected if it is a table already, and its unprotecting is deferred if it is ``new``.
+        """
+        stores = self._slots.last_stores()
+        caught = before(stores.ready).intersection(gfns)
+        back = self._make_ram(sorted(caught - stores.unfinished_frames), Event.UNSYNC)
+        self._holds.hold(caught - back)
+        if new:
+            self._frames.apply(Event.FORGET, sorted(caught - back))
+            return caught
+        return back
 
     def _set_trap(self, gfns: CData, count: int, errors: CData) -> int:
         """Gives frames the trapping type. Parameters and result are those of DomainPort.set_mem_types."""
@@ -207,26 +312,26 @@ class ClaimTraps:
             self._frames.end_protect([gfns[i] for i in range(count) if errors[i]])
         return failures
 
-    def _free(self, gfns: Sequence[int], *, by_force: bool = False) -> None:
+    def _free(self, gfns: Sequence[int], *, make_barrier: Callable[[], bool] | None = None) -> None:
         for batch in batches(gfns):
-            self._make_ram(batch, Event.FREE, by_force=by_force)
+            may = may_become_ram(batch, self._port, self._slots, make_barrier or self._barriers.make)
+            self._make_ram(may, Event.FREE)
 
     def _make_ram(self, gfns: Sequence[int], event: Event, *, by_force: bool = False) -> set[int]:
         """Turns trapping frames into plain RAM, each with a guard range. Returns those that are RAM; the others trap.
 
         ``event`` happens to each frame that becomes RAM. ``by_force``: even if a store to the frame is in flight.
         """
-        if by_force:
-            plain, lost = set_ram(self._guard(gfns), self._port)
-        else:
-            may = may_become_ram(gfns, self._port, self._server, self._slots)
-            plain, lost = make_ram(self._guard(may), self._port, self._slots, self.TRAP)
-        self._frames.apply(event, plain)
-        self._frames.apply(Event.LOSE, lost)
-        self.vanished += len(lost)
-        for gfn in lost:
+        guarded = self._guard(gfns)
+        made = set_ram(guarded, self._port) if by_force else make_ram(guarded, self._port, self._slots, self.TRAP)
+        self._frames.apply(event, made.plain)
+        self._frames.apply(Event.LOSE, made.lost)
+        self.vanished += len(made.lost)
+        for gfn in made.lost:
             self._guards.remove(gfn)
-        return plain
+        if made.again:
+            self._holds.hold(before(self._slots.last_stores().ready) & made.again)
+        return made.plain
 
     def _guard(self, gfns: Sequence[int]) -> list[int]:
         """Gives frames a guard range. Returns those that have one."""

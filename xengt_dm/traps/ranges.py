@@ -43,14 +43,11 @@ from xengt_dm.ioreq.slots import Slots
 from xengt_dm.steps import Steps
 from xengt_dm.traps.guard_ranges import GuardRanges, droppable
 from xengt_dm.traps.protected import ProtectedRecord
-from xengt_dm.traps.retry import UNSYNC_TRIES, UnsyncRetries, set_types
+from xengt_dm.traps.retype import set_types
 from xengt_dm.traps.state import TRAPPING, Event, Frames, FrameState
-from xengt_dm.traps.unprotect import batches, make_ram, may_become_ram, set_ram
+from xengt_dm.traps.unprotect import Barriers, batches, make_ram, may_become_ram, set_ram
 from xengt_dm.traps.write_traps import not_verified, refuse, still_trapping
 from xengt_dm.units import CData
-
-_UNSYNCED: Final = (FrameState.UNSYNCED, FrameState.LOST_UNSYNCED)
-_LOST: Final = (FrameState.LOST, FrameState.LOST_UNSYNCED)
 
 
 class RangeTraps:
@@ -75,7 +72,7 @@ class RangeTraps:
         self._slots = slots
         self._frames = Frames(protected)
         self._guards = GuardRanges(port, server, record)
-        self._retries = UnsyncRetries()
+        self._barriers = Barriers(port, server)
         self._refusing = False
         self.gaps = 0
         self.vanished = 0
@@ -105,29 +102,56 @@ class RangeTraps:
                 self._remove_range(gfn)
         return failures
 
-    def unprotect(self, gfns: CData, count: int) -> int:
+    def still_trapping(self, gfns: CData, count: int, errors: CData) -> int:
+        if self._refusing:
+            return refuse(count, errors)
+        for i, gfn in enumerate(ffi.unpack(gfns, count)):
+            errors[i] = errno.EBUSY if self._frames[gfn] in TRAPPING else 0
+        return sum(error != 0 for error in ffi.unpack(errors, count))
+
+    def unprotect(self, gfns: CData, count: int) -> None:
         frames = ffi.unpack(gfns, count)
-        protected = [gfn for gfn in frames if self._frames[gfn] not in _UNSYNCED]
         self._frames.apply(Event.FORGET, frames)
-        self._free([gfn for gfn in protected if self._frames[gfn] is FrameState.DEFERRED])
+        self._free([gfn for gfn in frames if self._frames[gfn] is FrameState.DEFERRED])
         for gfn in self._guards.reserved().intersection(frames):
             self._guards.unreserve(gfn)
-        return len(protected)
 
-    def unsync(self, gfn: int) -> bool:
-        tries = self._retries.take(gfn)
-        if self._refusing or self._frames[gfn] is not FrameState.PROTECTED or gfn in self._retries:
-            return False
-        if self._make_ram([gfn], Event.UNSYNC):
-            return True
-        self._retries.wait(gfn, UNSYNC_TRIES if tries is None else tries - 1)
-        return False
+    def unsync(self, gfns: CData, count: int, errors: CData) -> int:
+        frames = ffi.unpack(gfns, count)
+        plain: set[int] = set()
+        if not self._refusing:
+            self._barriers.submission()
+            protected = [gfn for gfn in frames if self._frames[gfn] is FrameState.PROTECTED]
+            may = may_become_ram(protected, self._port, self._slots, self._barriers.make_if_due)
+            plain = self._make_ram(may, Event.UNSYNC)
+        for i, gfn in enumerate(frames):
+            errors[i] = 0 if gfn in plain else errno.EBUSY
+        return count - len(plain)
 
-    def resync(self, gfns: CData, count: int, errors: CData) -> int:
+    def resync(self, gfns: CData, count: int, errors: CData, *, forced: bool = False) -> int:
+        """A frame for which there is no range stays unsynced."""
         return self.protect(gfns, count, errors)
 
+    @property
+    def holding(self) -> bool:
+        """On this Xen no instruction is emulated a second time, so no answer need wait."""
+        return False
+
+    def held(self, gfn: int) -> int | None:
+        return None
+
+    def release(self, gfn: int) -> bool:
+        return True
+
+    @property
+    def late_stores_trap(self) -> bool:
+        return False
+
+    def trap_late(self, gfn: int) -> None:
+        """Does nothing: on this Xen no instruction is emulated a second time."""
+
     def verify(self, gfns: CData, count: int) -> None:
-        frames = [gfn for gfn in sorted(ffi.unpack(gfns, count)) if self._frames[gfn] in _LOST]
+        frames = [gfn for gfn in sorted(ffi.unpack(gfns, count)) if self._frames[gfn] is FrameState.LOST]
         for gfn in frames:
             error = self._guards.add_retrying(gfn)
             if error:
@@ -155,9 +179,6 @@ class RangeTraps:
         self._frames.apply(Event.LOSE, lost)
         if trapping := self._frames.trapping():
             self._while_plain(trapping, _nothing)
-        unsynced = self._frames.in_state(FrameState.UNSYNCED)
-        errors = set_types(self._port, MemType.RAM_RW, unsynced)
-        self._frames.apply(Event.LOSE, [gfn for gfn, error in zip(unsynced, errors, strict=True) if error])
         self.drop_guard_ranges()
 
     def map_frames(self, first_gfn: int, count: int, errors: CData, address: int = 0) -> int:
@@ -180,13 +201,15 @@ class RangeTraps:
     def unmap_frames(self, address: int, count: int) -> None:
         self._port.unmap_frames(address, count)
 
-    # For the serve loop
+    # For the end of a submission, and when there is time
 
-    def take_retries(self) -> list[int]:
-        return self._retries.start_round()
+    @property
+    def deferred(self) -> int:
+        return self._frames.count(FrameState.DEFERRED)
 
     def unprotect_deferred(self) -> bool:
-        self._free(self._frames.in_state(FrameState.DEFERRED))
+        self._barriers.submission()
+        self._free(self._frames.in_state(FrameState.DEFERRED), make_barrier=self._barriers.make_if_due)
         return not self._frames.in_state(FrameState.DEFERRED)
 
     # For a successor
@@ -251,8 +274,7 @@ class RangeTraps:
         self._frames.check()
         self._guards.check()
         assert all(gfn in self._guards for gfn in self._frames.trapping())
-        assert self._refusing or all(gfn in self._guards for gfn in self._frames.in_state(FrameState.UNSYNCED))
-        assert self._guards.reserved() <= set(self._frames.in_state(*_LOST))
+        assert self._guards.reserved() <= set(self._frames.in_state(FrameState.LOST))
 
     # Ranges
 
@@ -269,16 +291,15 @@ class RangeTraps:
 
     def _unneeded(self, batch: Collection[int] = ()) -> set[int]:
         """The frames that have a range although none but a late store can need it. None of ``batch`` is among them."""
-        needed = TRAPPING if self._refusing else TRAPPING | {FrameState.UNSYNCED}
-        return {gfn for gfn in self._guards.frames().difference(batch) if self._frames[gfn] not in needed}
+        return {gfn for gfn in self._guards.frames().difference(batch) if self._frames[gfn] not in TRAPPING}
 
     def _drop_unneeded(self, batch: Collection[int] = (), *, ends_only: bool = False) -> None:
         if unneeded := self._unneeded(batch):
             unneeded = droppable(unneeded, self._port, self._server, self._slots)
-            self._guards.drop(unneeded, ends_only=ends_only, reserve=self._frames.in_state(*_LOST))
+            self._guards.drop(unneeded, ends_only=ends_only, reserve=self._frames.in_state(FrameState.LOST))
 
     def _remove_range(self, gfn: int) -> None:
-        self._guards.remove(gfn, reserve=self._frames[gfn] in _LOST)
+        self._guards.remove(gfn, reserve=self._frames[gfn] is FrameState.LOST)
 
     # Changing types
 
@@ -289,27 +310,27 @@ class RangeTraps:
         self._frames.end_protect([gfn for gfn, error in zip(gfns, errors, strict=True) if error])
         return errors
 
-    def _free(self, gfns: Sequence[int]) -> None:
+    def _free(self, gfns: Sequence[int], *, make_barrier: Callable[[], bool] | None = None) -> None:
         for batch in batches(gfns):
-            self._make_ram(batch, Event.FREE)
+            may = may_become_ram(batch, self._port, self._slots, make_barrier or self._barriers.make)
+            self._make_ram(may, Event.FREE)
 
     def _make_ram(self, gfns: Sequence[int], event: Event) -> set[int]:
         """Turns trapping frames into plain RAM; they keep their ranges. Returns those that are RAM; the others trap.
 
         ``event`` happens to each frame that becomes RAM.
         """
-        may = may_become_ram(gfns, self._port, self._server, self._slots)
-        plain, lost = make_ram(may, self._port, self._slots, self.TRAP)
-        self._frames.apply(event, plain)
-        self._frames.apply(Event.LOSE, lost)
-        self.vanished += len(lost)
-        for gfn in lost:
+        made = make_ram(gfns, self._port, self._slots, self.TRAP)
+        self._frames.apply(event, made.plain)
+        self._frames.apply(Event.LOSE, made.lost)
+        self.vanished += len(made.lost)
+        for gfn in made.lost:
             self._remove_range(gfn)
-        return plain
+        return made.plain
 
     def _while_plain(self, gfns: Sequence[int], action: Callable[[], int]) -> int:
         """Calls ``action`` while trapping frames are RAM. Those that cannot get the type back afterwards are lost."""
-        plain, lost = set_ram(gfns, self._port)
+        plain, lost, _ = set_ram(gfns, self._port)
         ascending = sorted(plain)
         try:
             return action()

@@ -1,8 +1,8 @@
 """The states of a frame that may trap stores, and why its type may change only at certain times.
 
 A *write-protected* frame has a p2m type that makes Xen send the guest's stores to us: its *trapping type*. To unprotect
-it is to give it the type ``ram_rw`` back. Protecting is simple: from the return of ``set_mem_type`` on, every new store
-traps. Unprotecting is not, because a store may be in flight. Two things can go wrong then; each has a section below.
+it is to give it the type ``ram_rw`` back. From the return of ``set_mem_type`` on, every new store traps, or does not.
+But a store may be in flight. Two things can go wrong then; each has a section below.
 
 A late store is dropped
 -----------------------
@@ -44,18 +44,17 @@ What we do where the port says ``retype_in_flight_is_fatal`` (every real Xen), i
 frame that the last request of a vCPU names stays protected. If Xen has taken the answer already, a barrier tells
 whether the instruction is over. A request may come between our look at the slots and the change of the type; it was
 sent because of the old type. So we look again after the change, and protect such a frame again before we answer it.
-What could not be unprotected is tried again: an unsync after the answer and after the next ones
-(:class:`~xengt_dm.traps.retry.UnsyncRetries`), a *deferred unprotect* when there is time.
+What could not be unprotected is tried again: a candidate
+at the next submission, a *deferred unprotect* after the next answers, at the next submission, and when there is time.
 
 Example: a guest clears table 5 by ``rep stosq``; each of its 512 elements is one request. In relaxed mode the first one
-asks us to unsync 5; we wait. After the answer the slot is NONE. We pause the domain: if the slot is still NONE, the
-vCPU is in the guest, between two elements, and will find RAM at its next one. If the slot names 5 again, we answer that
-one, too, and look again.
+makes 5 a candidate. The vCPU then submits, so its last request is another one, and 5 becomes RAM. If another vCPU is
+still clearing 5, its slot names 5, or did so last; then 5 stays protected until a later submission.
 
 Cost: a pause of the domain where another vCPU was the last to store to a frame that is unprotected.
 
-Not covered: a store over the end of a frame, whose first frame becomes *protected* while its second half is answered.
-Xen crashes the domain then, too. No driver is known to store like that.
+A store over the end of a frame whose first frame becomes *protected* while its second half is answered is fatal, too.
+What we do: see "R9" and "R10" in docs/relaxed.md, and :mod:`xengt_dm.traps.holds`.
 """
 
 from __future__ import annotations
@@ -72,20 +71,16 @@ from xengt_dm.units import CData
 class FrameState(enum.IntEnum):
     """What a frame is to us. A frame in any state may have a guard range."""
 
-    #: RAM to Xen, and not used by the engine. Most frames are PLAIN; no record is kept of them.
+    #: RAM to Xen, also if it is an unsynced table. Most frames are PLAIN; no record is kept of them.
     PLAIN = 0
     #: Traps stores, because the engine wants it.
     PROTECTED = 1
-    #: RAM to Xen until the engine resyncs it: stores to it do not trap.
-    UNSYNCED = 2
     #: Traps stores, although the engine does not want that any more: its unprotecting is deferred.
-    DEFERRED = 3
+    DEFERRED = 2
     #: Was PROTECTED until the guest gave the page back or replaced it. The engine still uses it as a table.
-    LOST = 4
-    #: Was UNSYNCED until the guest gave the page back or replaced it. The engine still uses it as a table.
-    LOST_UNSYNCED = 5
+    LOST = 3
     #: A predecessor may have left it with the trapping type. The engine may protect it again before it is unprotected.
-    ADOPTED = 6
+    ADOPTED = 4
 
 
 class Event(enum.Enum):
@@ -105,22 +100,25 @@ class Event(enum.Enum):
     LEFT_PROTECTED = enum.auto()
     #: The engine will not protect it again, now that it has created the tables of all live spaces.
     DEFER = enum.auto()
+    #: A late store to it is about to be answered, and ``set_mem_type`` gave it the trapping type for that.
+    TRAP_LATE = enum.auto()
 
 
-_PLAIN, _PROTECTED, _UNSYNCED, _DEFERRED, _LOST, _LOST_UNSYNCED, _ADOPTED = FrameState
+_PLAIN, _PROTECTED, _DEFERRED, _LOST, _ADOPTED = FrameState
 _NEVER = None
 
 #: The state after each event, by the state before it. NEVER: this event cannot happen in this state.
 # fmt: off
 TRANSITIONS: Final[Mapping[Event, tuple[FrameState | None, ...]]] = {
-    # before:              PLAIN       PROTECTED   UNSYNCED         DEFERRED    LOST        LOST_UNSYNCED ADOPTED
-    Event.PROTECT:        (_PROTECTED, _PROTECTED, _PROTECTED,      _PROTECTED, _PROTECTED, _PROTECTED,   _PROTECTED),
-    Event.UNSYNC:         (_NEVER,     _UNSYNCED,  _NEVER,          _NEVER,     _NEVER,     _NEVER,       _NEVER),
-    Event.FORGET:         (_PLAIN,     _DEFERRED,  _PLAIN,          _NEVER,     _PLAIN,     _PLAIN,       _NEVER),
-    Event.FREE:           (_NEVER,     _PLAIN,     _NEVER,          _PLAIN,     _NEVER,     _NEVER,       _PLAIN),
-    Event.LOSE:           (_NEVER,     _LOST,      _LOST_UNSYNCED,  _PLAIN,     _NEVER,     _NEVER,       _PLAIN),
-    Event.LEFT_PROTECTED: (_ADOPTED,   _NEVER,     _NEVER,          _NEVER,     _NEVER,     _NEVER,       _ADOPTED),
-    Event.DEFER:          (_NEVER,     _NEVER,     _NEVER,          _NEVER,     _NEVER,     _NEVER,       _DEFERRED),
+    # before:              PLAIN       PROTECTED   DEFERRED    LOST        ADOPTED
+    Event.PROTECT:        (_PROTECTED, _PROTECTED, _PROTECTED, _PROTECTED, _PROTECTED),
+    Event.UNSYNC:         (_NEVER,     _PLAIN,     _NEVER,     _NEVER,     _NEVER),
+    Event.FORGET:         (_PLAIN,     _DEFERRED,  _NEVER,     _PLAIN,     _NEVER),
+    Event.FREE:           (_NEVER,     _PLAIN,     _PLAIN,     _NEVER,     _PLAIN),
+    Event.LOSE:           (_NEVER,     _LOST,      _PLAIN,     _NEVER,     _PLAIN),
+    Event.LEFT_PROTECTED: (_ADOPTED,   _NEVER,     _NEVER,     _NEVER,     _ADOPTED),
+    Event.DEFER:          (_NEVER,     _NEVER,     _NEVER,     _NEVER,     _DEFERRED),
+    Event.TRAP_LATE:      (_DEFERRED,  _NEVER,     _NEVER,     _NEVER,     _NEVER),
 }
 # fmt: on
 
@@ -201,6 +199,14 @@ class Frames:
                 states.pop(gfn, None)
         if gfns and event in _NO_LONGER:
             self._record.remove(gfns)
+
+    def some_in(self, *wanted: FrameState) -> bool:
+        """Whether any frame is in one of these states. PLAIN may not be among them."""
+        return any(self._adopted if state is FrameState.ADOPTED else self._counts[state] for state in wanted)
+
+    def count(self, state: FrameState) -> int:
+        """How many frames are in this state, which is neither PLAIN nor ADOPTED."""
+        return self._counts[state]
 
     def in_state(self, *wanted: FrameState) -> list[int]:
         """Returns the frames that are in one of these states, ascending. PLAIN may not be among the states."""

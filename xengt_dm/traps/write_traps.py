@@ -1,8 +1,8 @@
 """Write-protecting frames, so that Xen sends us the stores to them: what both implementations have in common.
 
 :class:`~xengt_dm.traps.claim.ClaimTraps` is for every Xen since 4.9, :class:`~xengt_dm.traps.ranges.RangeTraps` for the
-2014 series. :mod:`xengt_dm.traps.unprotect` decides when a frame may become RAM again, :mod:`xengt_dm.traps.retry` what
-is retried, and :mod:`xengt_dm.traps.state` explains why.
+2014 series. :mod:`xengt_dm.traps.unprotect` decides when a frame may change its type, :mod:`xengt_dm.traps.retype` what
+is tried a second time, and :mod:`xengt_dm.traps.state` explains why.
 """
 
 from __future__ import annotations
@@ -32,11 +32,28 @@ class WriteTraps(Protocol):
 
     def protect(self, gfns: CData, count: int, errors: CData) -> int: ...
 
-    def unprotect(self, gfns: CData, count: int) -> int: ...
+    def still_trapping(self, gfns: CData, count: int, errors: CData) -> int: ...
 
-    def unsync(self, gfn: int) -> bool: ...
+    def unprotect(self, gfns: CData, count: int) -> None: ...
 
-    def resync(self, gfns: CData, count: int, errors: CData) -> int: ...
+    @property
+    def deferred(self) -> int: ...
+
+    def unsync(self, gfns: CData, count: int, errors: CData) -> int: ...
+
+    def resync(self, gfns: CData, count: int, errors: CData, *, forced: bool = False) -> int: ...
+
+    @property
+    def holding(self) -> bool: ...
+
+    def held(self, gfn: int) -> int | None: ...
+
+    def release(self, gfn: int) -> bool: ...
+
+    @property
+    def late_stores_trap(self) -> bool: ...
+
+    def trap_late(self, gfn: int) -> None: ...
 
     def verify(self, gfns: CData, count: int) -> None:
         """Raises HostError if a frame that the guest replaced cannot be protected again."""
@@ -49,13 +66,7 @@ class WriteTraps(Protocol):
     def unmap_frames(self, address: int, count: int) -> None:
         """Raises HostError, too."""
 
-    # For the serve loop, between two stores.
-
-    def take_retries(self) -> list[int]:
-        """Returns the frames whose unsync is to be tried again now. The caller must ask the engine to unsync them."""
-
-    def unprotect_deferred(self) -> bool:
-        """Tries the deferred unprotects again. Returns False if any frame still traps for want of one."""
+    def unprotect_deferred(self) -> bool: ...
 
     # For a successor.
 

@@ -104,6 +104,13 @@ class Vgpu:
         """Whether 64 KiB pages count may have changed."""
         self._tell_page_sizes()
 
+    def _invalidate_tlb(self, written: Written) -> Steps[object] | None:
+        """An engine is to use no translations of before. Until then it may; so this is when shadows must follow.
+
+        Which space an engine executes with is not known yet, so all of them are synced.
+        """
+        return self._spaces.submit_all()
+
     def _tell_page_sizes(self) -> None:
         field = self._mmio.load(reg.GAMW_ECO_DEV_RW_IA, 4) & reg.GAMW_64K_FIELD
         self._spaces.set_64k_pages(field == reg.GAMW_64K_FIELD)
@@ -113,6 +120,7 @@ class Vgpu:
 ON_READ: Final[Mapping[str, Callable[[Vgpu, Register], None]]] = {}
 #: What follows a write, by the name that rows have for it.
 ON_WRITE: Final[Mapping[str, Callable[[Vgpu, Written], Steps[object] | None]]] = {
+    "invalidate_tlb": Vgpu._invalidate_tlb,
     "notify": Vgpu._notify,
     "page_sizes": Vgpu._page_sizes,
 }

@@ -17,6 +17,9 @@ class AddressSpaces(Protocol):
     def destroy_space(self, mode: Mode, roots: tuple[int, ...]) -> Steps[object]:
         """The guest is done with a space; counted, and nothing else, if there is no such space."""
 
+    def submit_all(self) -> Steps[None] | None:
+        """The GPU uses what page tables say now from here on. Returns None, or steps that do what is left."""
+
     def set_64k_pages(self, enabled: bool) -> None:
         """Whether a page directory can ask for 64 KiB pages from now on."""
 

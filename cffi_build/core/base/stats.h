@@ -61,6 +61,8 @@ typedef struct xd_counters {
     uint64_t cut_recordings;
     uint64_t given_up_requests;
     uint64_t refused_states;
+    uint64_t unsynced_births;
+    uint64_t settled_tables;
     xd_timing timing;
 } xd_counters;
 

@@ -7,7 +7,10 @@
  */
 #include "slots.h"
 
+#include "frames.h"
 #include "slot_access.h"
+
+#include <stdbool.h>
 
 _Static_assert(sizeof(xd_ioreq) == 32, "struct ioreq is 32 bytes");
 _Static_assert(__builtin_offsetof(xd_ioreq, vp_eport) == 24, "vp_eport is at 24");
@@ -89,6 +92,21 @@ void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, uint32_t route, xd
     store_state(slot, XD_STATE_RESP_READY);
     if (timing)
         xd_timing_answered(timing, vcpu, route);
+}
+
+int xd_slots_may_straddle(const void *page, uint32_t nr_vcpus, const uint64_t *gfns, uint32_t count)
+{
+    for (uint32_t vcpu = 0; vcpu < nr_vcpus; vcpu++) {
+        const xd_ioreq *slot = (const xd_ioreq *)page + vcpu;
+        uint64_t gpa = __atomic_load_n(&slot->addr, __ATOMIC_RELAXED);
+        bool one = __atomic_load_n(&slot->count, __ATOMIC_RELAXED) == 1;
+        if (load_bits(slot) & XD_BIT_READ || (one && gpa % XD_FRAME_SIZE >= XD_STORE_REACH))
+            continue;
+        for (uint32_t i = 0; i < count; i++)
+            if (gfns[i] + 1 == gpa >> XD_FRAME_SHIFT)
+                return 1;
+    }
+    return 0;
 }
 
 uint32_t xd_slot_port(const void *page, uint32_t vcpu)

@@ -60,6 +60,15 @@ void xd_slot_answer(void *page, uint32_t vcpu, uint64_t data, uint32_t route, xd
  */
 int xd_slots_await_taken(const void *page, uint32_t nr_vcpus, uint32_t nanoseconds);
 
+/* An instruction stores 64 bytes at most, so its other bytes are no further than this from those of a request. */
+enum { XD_STORE_REACH = 63 };
+
+/*
+ * Returns whether the instruction that made the last request of any vCPU may have stored to one of the `count` frames
+ * `gfns` and gone on in the next one; 1 also for some requests that are no stores. Called by ioreq/slots.py.
+ */
+int xd_slots_may_straddle(const void *page, uint32_t nr_vcpus, const uint64_t *gfns, uint32_t count);
+
 /*
  * Returns vp_eport, Xen's end of the vCPU's event channel; 0 before the server was first enabled. Called by
  * ioreq/slots.py.

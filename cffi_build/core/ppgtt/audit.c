@@ -142,7 +142,7 @@ static bool may_be_pending(auditor *self, const xd_table *table, uint64_t named)
 /* Returns whether a table is compared only after the next sync. */
 static bool is_left_out(const auditor *self, const xd_table *table)
 {
-    return table->flags & (XD_TABLE_UNSYNCED | XD_TABLE_UNREAD) || self->how == XD_AUDIT_TRAP_GAP ||
+    return table->flags & XD_TABLE_UNREAD || self->how == XD_AUDIT_TRAP_GAP ||
            (self->how == XD_AUDIT_AS_IT_IS && table->epoch != self->shadow->epoch);
 }
 
@@ -171,6 +171,17 @@ static void compare_entries(auditor *self, uint32_t number)
     }
 }
 
+/* The same for an unsynced table, which is left out if the guest has stored to it since the last sync. */
+static void compare_unsynced(auditor *self, uint32_t number)
+{
+    xd_audit before = *self->result;
+    compare_entries(self, number);
+    if (self->result->mismatches == before.mismatches)
+        return;
+    *self->result = before;
+    self->result->unsynced++;
+}
+
 /* Audits a table, and goes down into it if it is a directory, unless the audit was there already. */
 static void enter(auditor *self, uint32_t number)
 {
@@ -184,6 +195,8 @@ static void enter(auditor *self, uint32_t number)
     self->result->tables++;
     if (is_left_out(self, table))
         self->result->unsynced++;
+    else if (table->flags & XD_TABLE_UNSYNCED)
+        compare_unsynced(self, number);
     else
         compare_entries(self, number);
     if (xd_level(table) > 1 && self->depth < LEVELS) /* a damaged entry may lead from a level to itself */

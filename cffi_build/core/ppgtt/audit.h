@@ -36,8 +36,8 @@ typedef struct xd_auditor xd_auditor;
  * changed. It is done in slices, and requests may be served between two of them: a table that comes, or moves to where
  * the audit was already, may be missed.
  *
- * Unsynced and unread tables are always left out: they need not be right until the next sync. So are tables whose page
- * is not mapped now, because an audit maps nothing (shadow.max_mapped_mib). A mapping of a frame that
+ * An unsynced table that differs is left out: nobody can tell a store since the last sync from a fault. Unread tables are
+ * always left out: they need not be right until the next sync. So are tables whose page is not mapped now, because an audit maps nothing (shadow.max_mapped_mib). A mapping of a frame that
  * is not RAM is always wrong. A pending entry is right in a directory; in a leaf it is if its frame is not RAM, or with
  * XD_AUDIT_AS_IT_IS. With XD_AUDIT_SYNCED, a pending entry of a directory is overdue if its frame is RAM, there is room
  * for a table, and the frame is not among the refused ones.

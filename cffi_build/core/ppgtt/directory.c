@@ -106,6 +106,10 @@ uint32_t xd_create_tables(xd_shadow *shadow, xd_missing_table *missing, uint32_t
     uint32_t to_protect = 0;
     for (uint32_t i = 0; i < count; i++) {
         xd_missing_table *one = &missing[i];
+        if (one->refused) {
+            numbers[i] = 0;
+            continue;
+        }
         one->first_of_frame = !xd_first_of_frame(shadow, one->gfn);
         one->number = numbers[i] = xd_add(shadow, one->gfn, one->kind);
         if (!one->number)

@@ -7,6 +7,8 @@
 
 int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t size, xd_need *need)
 {
+    if (shadow->held)
+        return -EBUSY;
     uint64_t gfn = gpa >> XD_FRAME_SHIFT;
     uint32_t offset = (uint32_t)(gpa & (XD_FRAME_SIZE - 1));
     uint32_t number = xd_first_of_frame(shadow, gfn);
@@ -28,9 +30,11 @@ int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t siz
         return XD_STORE_UNTRACKED;
     if (xd_level(&shadow->tables[number]) > 1) /* the first of a frame is its highest */
         return XD_STORE_DIRECTORY;
+    if (shadow->tables[number].flags & XD_TABLE_UNSYNCED)
+        return XD_STORE_LATE;
+    if (shadow->relaxed)
+        xd_note_store(shadow, number);
     for (; number; number = shadow->tables[number].next_of_frame) {
-        if (shadow->tables[number].flags & XD_TABLE_UNSYNCED)
-            continue;
         error = xd_leaf_update(shadow, number, offset / 8, (offset + size - 1) / 8, need);
         if (error == -EAGAIN) {
             xd_set_frame_unread(shadow, gfn);

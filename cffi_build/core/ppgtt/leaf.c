@@ -137,6 +137,48 @@ static __attribute__((target("avx512f"))) uint32_t follow_lines_512(const change
 }
 #endif
 
+/* A comparison of a leaf table's page with its shadow. */
+typedef struct comparison {
+    const uint64_t *entries;
+    bool same;
+} comparison;
+
+/* Compares them, a block of lines at a time; `any` is one of the above. */
+static inline __attribute__((always_inline)) bool lines_are_same(const uint64_t *guest, const uint64_t *entries,
+                                                                 any_bit any)
+{
+    enum { BLOCK = 8 * LINE };
+    for (uint32_t block = 0; block < XD_ENTRIES; block += BLOCK) {
+        line difference = {0};
+        for (uint32_t i = block; i < block + BLOCK; i += LINE) {
+            line value = *(const line *)&guest[i];
+            __atomic_signal_fence(__ATOMIC_SEQ_CST); /* as in follow_lines */
+            difference |= (value & (XD_LEAF_BITS & -(value & XD_PRESENT))) ^ *(const line *)&entries[i];
+        }
+        if (any(&difference))
+            return false;
+    }
+    return true;
+}
+
+static bool lines_are_same_128(const uint64_t *guest, const uint64_t *entries)
+{
+    return lines_are_same(guest, entries, any_bit_128);
+}
+
+#if defined(__x86_64__)
+static __attribute__((target("avx2"))) bool lines_are_same_256(const uint64_t *guest, const uint64_t *entries)
+{
+    return lines_are_same(guest, entries, any_bit_128);
+}
+
+static __attribute__((target("avx512f"))) bool lines_are_same_512(const uint64_t *guest, const uint64_t *entries)
+{
+    return lines_are_same(guest, entries, any_bit_512);
+}
+#endif
+
+static bool (*best_lines_are_same)(const uint64_t *guest, const uint64_t *entries);
 static uint32_t (*best_follow_lines)(const change *one, const uint64_t *guest, uint32_t i);
 
 int xd_leaf_vectors(uint32_t bits)
@@ -144,16 +186,19 @@ int xd_leaf_vectors(uint32_t bits)
 #if defined(__x86_64__)
     if (bits == 512 && __builtin_cpu_supports("avx512f")) {
         best_follow_lines = follow_lines_512;
+        best_lines_are_same = lines_are_same_512;
         return 0;
     }
     if (bits == 256 && __builtin_cpu_supports("avx2")) {
         best_follow_lines = follow_lines_256;
+        best_lines_are_same = lines_are_same_256;
         return 0;
     }
 #endif
     if (bits != 128)
         return -ENOTSUP;
     best_follow_lines = follow_lines_128;
+    best_lines_are_same = lines_are_same_128;
     return 0;
 }
 
@@ -212,12 +257,14 @@ static int read_entries(const xd_shadow *shadow, uint64_t gfn, uint32_t first, u
     return xd_frames_read_page(shadow->frames, gfn, entries);
 }
 
-int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, xd_need *need)
+/* xd_leaf_update, from `copy` of the guest's page if that is there. */
+static int update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, const uint64_t *copy,
+                  xd_need *need)
 {
     xd_table *table = &shadow->tables[number];
     bool whole = first == 0 && last == XD_ENTRIES - 1;
     bool wide = table->kind & XD_KIND_64K;
-    bool in_place = whole && !wide;
+    bool in_place = whole && !wide && !copy;
     if (wide) {
         first -= first % GROUP;
         last += GROUP - 1 - last % GROUP;
@@ -239,7 +286,9 @@ int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t 
         error = xd_frames_on_page(shadow->frames, table->gfn, follow, &one);
     } else {
         uint64_t guest[XD_ENTRIES];
-        error = read_entries(shadow, table->gfn, first, last, guest);
+        if (copy)
+            memcpy(guest, copy, sizeof(guest));
+        error = copy ? 0 : read_entries(shadow, table->gfn, first, last, guest);
         if (!error && wide)
             spread_64k(guest, first, last);
         if (!error)
@@ -265,6 +314,16 @@ int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t 
     return 0;
 }
 
+int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, xd_need *need)
+{
+    return update(shadow, number, first, last, NULL, need);
+}
+
+int xd_leaf_update_from(xd_shadow *shadow, uint32_t number, const uint64_t *page, xd_need *need)
+{
+    return update(shadow, number, 0, XD_ENTRIES - 1, page, need);
+}
+
 uint32_t xd_leaf_update_many(xd_shadow *shadow, uint32_t *numbers, uint32_t count, xd_need *need)
 {
     uint32_t left = 0;
@@ -277,4 +336,26 @@ uint32_t xd_leaf_update_many(xd_shadow *shadow, uint32_t *numbers, uint32_t coun
             numbers[left++] = number;
     }
     return left;
+}
+
+/* The work of xd_frames_on_page. */
+static void compare(const void *page, void *more)
+{
+    comparison *one = more;
+    if (!best_lines_are_same)
+        choose_vectors();
+    one->same = best_lines_are_same(page, one->entries);
+}
+
+/*
+ * What a leaf table with nothing pending says was checked in its epoch, and stays true of entries that are as they were.
+ */
+int xd_leaf_is_same(const xd_shadow *shadow, uint32_t number)
+{
+    const xd_table *table = &shadow->tables[number];
+    if (table->kind & XD_KIND_64K || table->pending || table->epoch != shadow->epoch ||
+        table->flags & (XD_TABLE_BLANK | XD_TABLE_UNREAD))
+        return 0;
+    comparison one = {.entries = xd_page(shadow, number)};
+    return !xd_frames_on_page(shadow->frames, table->gfn, compare, &one) && one.same;
 }

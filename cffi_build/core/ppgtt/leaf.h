@@ -7,8 +7,8 @@
 /*
  * Leaf tables: 512 entries of 4 KiB, or 32 of 64 KiB that take 16 slots each.
  *
- * An update reads entries of the guest's page and writes the shadow entries that follow from them. The caller has
- * write-protected the page before, so that what is read stays true until the next trapped store.
+ * An update reads entries of the guest's page and writes the shadow entries that follow from them. What is read stays
+ * true until the next trapped store if the page is write-protected, and of an unsynced table it was true at that moment.
  *
  * shadow: all tables of the guest. The thread that serves the guest calls every function here.
  */
@@ -18,14 +18,24 @@
  *
  * Returns 0; -EAGAIN if frames are listed in `need` (need.h), and the table is unread until an update of all entries
  * returns 0; or -ENOENT or -EFAULT if the table's page is gone, and the table maps nothing now. An update of all 512
- * entries that returns 0 makes the table one of this epoch. Called by guest_store.c.
+ * entries that returns 0 makes the table one of this epoch. Called by guest_store.c and unsync.c.
  */
 int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, xd_need *need);
+/*
+ * Updates all entries of leaf table `number` from `page`, a copy of its guest page. Returns 0, or -EAGAIN with
+ * frames in `need`, as xd_leaf_update. Called by unsync.c.
+ */
+int xd_leaf_update_from(xd_shadow *shadow, uint32_t number, const uint64_t *page, xd_need *need);
+/*
+ * Returns 1 if the guest's page of leaf table `number` says what the shadow says, so that an update would change
+ * nothing; 0 if not, or if only an update tells. Each entry is read by one load of 8 bytes. Called by unsync.c.
+ */
+int xd_leaf_is_same(const xd_shadow *shadow, uint32_t number);
 /*
  * Updates all entries of `count` leaf tables. A number that is none of a leaf table by now is skipped.
  *
  * Returns how many tables could not be updated because frames are unknown: their numbers are moved to the front of
- * `numbers`. If `need` is full the rest is not tried. Called by ppgtt/leaves.py, sync.c and update.c.
+ * `numbers`. If `need` is full the rest is not tried. Called by unsync.c and update.c.
  */
 uint32_t xd_leaf_update_many(xd_shadow *shadow, uint32_t *numbers, uint32_t count, xd_need *need);
 

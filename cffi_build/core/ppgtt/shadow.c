@@ -39,6 +39,7 @@ xd_shadow *xd_shadow_new(xd_frames *frames, xd_counters *counters, uint32_t max_
     shadow->frames = frames;
     shadow->counters = counters;
     shadow->max_tables = max_tables;
+    shadow->max_unsynced = XD_MOST_UNSYNCED;
     shadow->epoch = 1;
     shadow->bucket_mask = 255;
     if (getrandom(shadow->hash_keys, sizeof(shadow->hash_keys), GRND_NONBLOCK) != sizeof(shadow->hash_keys))
@@ -152,6 +153,8 @@ uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind)
     *table = (xd_table){.gfn = gfn,
                         .kind = (uint8_t)kind,
                         .flags = leaf ? XD_TABLE_UNREAD | XD_TABLE_BLANK : XD_TABLE_UNREAD};
+    if (leaf)
+        table->life = (xd_leaf_life){.calm = XD_CALM, .patience = XD_PATIENCE};
     if (!(kind & XD_KIND_SPLIT))
         add_to_index(shadow, number);
     shadow->stale_tables++;
@@ -160,32 +163,57 @@ uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind)
     return number;
 }
 
-static void append_to_unsynced(xd_shadow *shadow, uint32_t number)
+/* One of the two lists of leaf tables: the unsynced ones, or the candidates. No table is in both. */
+typedef struct leaf_list {
+    uint32_t *first, *last, *count;
+} leaf_list;
+
+static leaf_list unsynced_of(xd_shadow *shadow)
 {
-    uint32_t previous = shadow->last_unsynced;
-    shadow->tables[number].previous_unsynced = previous;
-    shadow->tables[number].next_unsynced = 0;
-    if (previous)
-        shadow->tables[previous].next_unsynced = number;
-    else
-        shadow->first_unsynced = number;
-    shadow->last_unsynced = number;
-    shadow->unsynced_tables++;
+    return (leaf_list){&shadow->first_unsynced, &shadow->last_unsynced, &shadow->unsynced_tables};
 }
 
-static void take_from_unsynced(xd_shadow *shadow, uint32_t number)
+static leaf_list candidates_of(xd_shadow *shadow)
+{
+    return (leaf_list){&shadow->first_candidate, &shadow->last_candidate, &shadow->candidates};
+}
+
+static void append_to(xd_shadow *shadow, leaf_list list, uint32_t number)
+{
+    uint32_t previous = *list.last;
+    shadow->tables[number].previous_unsynced = previous;
+    shadow->tables[number].next_unsynced = 0;
+    *(previous ? &shadow->tables[previous].next_unsynced : list.first) = number;
+    *list.last = number;
+    ++*list.count;
+}
+
+static void take_from(xd_shadow *shadow, leaf_list list, uint32_t number)
 {
     uint32_t previous = shadow->tables[number].previous_unsynced;
     uint32_t next = shadow->tables[number].next_unsynced;
-    if (previous)
-        shadow->tables[previous].next_unsynced = next;
-    else
-        shadow->first_unsynced = next;
-    if (next)
-        shadow->tables[next].previous_unsynced = previous;
-    else
-        shadow->last_unsynced = previous;
-    shadow->unsynced_tables--;
+    *(previous ? &shadow->tables[previous].next_unsynced : list.first) = next;
+    *(next ? &shadow->tables[next].previous_unsynced : list.last) = previous;
+    --*list.count;
+}
+
+void xd_note_store(xd_shadow *shadow, uint32_t number)
+{
+    xd_table *table = &shadow->tables[number];
+    if (table->flags & XD_TABLE_STORED) {
+        table->flags |= XD_TABLE_STORED_AGAIN;
+        return;
+    }
+    table->flags |= XD_TABLE_STORED;
+    append_to(shadow, candidates_of(shadow), number);
+}
+
+void xd_forget_store(xd_shadow *shadow, uint32_t number)
+{
+    xd_table *table = &shadow->tables[number];
+    if (table->flags & XD_TABLE_STORED)
+        take_from(shadow, candidates_of(shadow), number);
+    table->flags &= (uint8_t) ~(XD_TABLE_STORED | XD_TABLE_STORED_AGAIN);
 }
 
 void xd_remove(xd_shadow *shadow, uint32_t number)
@@ -196,7 +224,8 @@ void xd_remove(xd_shadow *shadow, uint32_t number)
     xd_set_pending(shadow, table, 0);
     xd_set_checked(shadow, table);
     if (table->flags & XD_TABLE_UNSYNCED)
-        take_from_unsynced(shadow, number);
+        take_from(shadow, unsynced_of(shadow), number);
+    xd_forget_store(shadow, number);
     *table = (xd_table){.next_free = shadow->first_free};
     shadow->first_free = number;
     shadow->live--;
@@ -271,8 +300,9 @@ uint32_t xd_free_unreferenced(xd_shadow *shadow, uint64_t *gfns, uint32_t capaci
                     xd_unlink(shadow, number, xd_child(entries[i]));
         }
         uint64_t gfn = table->gfn;
+        bool unsynced = table->flags & XD_TABLE_UNSYNCED;
         xd_remove(shadow, number);
-        if (!xd_first_of_frame(shadow, gfn))
+        if (!unsynced && !xd_first_of_frame(shadow, gfn))
             gfns[freed++] = gfn;
     }
     return freed;
@@ -296,10 +326,11 @@ void xd_set_unsynced(xd_shadow *shadow, uint64_t gfn, int unsynced)
         xd_table *table = &shadow->tables[number];
         if (!(table->flags & XD_TABLE_UNSYNCED) == !unsynced)
             continue;
+        xd_forget_store(shadow, number);
         table->flags ^= XD_TABLE_UNSYNCED;
         if (unsynced)
-            append_to_unsynced(shadow, number);
+            append_to(shadow, unsynced_of(shadow), number);
         else
-            take_from_unsynced(shadow, number);
+            take_from(shadow, unsynced_of(shadow), number);
     }
 }

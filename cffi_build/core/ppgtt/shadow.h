@@ -20,8 +20,8 @@
  *                   its table, or the frame cannot be write-protected. Not present to a GPU; tried again at each sync;
  *   XD_REFUSED      the guest entry asks for what no shadow can say (a 1 GiB page). Not present to a GPU; final.
  *
- * A table is *unsynced* if its frame is not write-protected: the guest changes it unseen, and the next sync protects it
- * again and reads it. A table is *stale* if its entries were last checked in an earlier epoch. A table is *unread*
+ * A leaf table is *unsynced* if its frame is not write-protected: the guest changes it unseen, and each sync reads it
+ * (unsync.h). A table is *stale* if its entries were last checked in an earlier epoch. A table is *unread*
  * while an update of it is under way that takes more than one slice (ppgtt/tree.py), from the moment it is added to
  * begin with. It counts as stale, so the next sync reads it if it was not read by then.
  *
@@ -38,12 +38,33 @@ enum {
     XD_TABLE_UNSYNCED = 1,
     XD_TABLE_UNREFERENCED = 2, /* in the list of tables that xd_free_unreferenced frees */
     XD_TABLE_BLANK = 4,        /* a leaf whose page has not been written since the table was added */
-    XD_TABLE_UNREAD = 8        /* its entries are about to be updated, since it was added or the guest changed them */
+    XD_TABLE_UNREAD = 8,       /* its entries are about to be updated, since it was added or the guest changed them */
+    /* Of leaf tables; see unsync.h. Of the tables of one frame, only the first has a STORED. */
+    XD_TABLE_STORED = 16,       /* a candidate: a store to it has trapped, and it is in the list of candidates */
+    XD_TABLE_STORED_AGAIN = 32, /* of a candidate: another store has trapped since the submission before */
+    XD_TABLE_CHANGED = 64       /* of an UNSYNCED table: a sync has found it changed since it was unsynced */
 };
+/* Unsynced tables at most; a leaf table above that is protected. Each is read at each sync of a space that reaches it. */
+enum { XD_MOST_UNSYNCED = 16384 };
+
+/*
+ * What decides whether a leaf table is protected or unsynced; see unsync.h. It begins with XD_CALM and XD_PATIENCE, and
+ * never grows beyond the others.
+ */
+enum { XD_CALM = 16, XD_MOST_CALM = 128, XD_PATIENCE = 2, XD_MOST_PATIENCE = 64 };
+typedef struct xd_leaf_life {
+    uint8_t unchanged; /* syncs in a row that found it unchanged; kept while it is protected because of that */
+    uint8_t calm;      /* after so many of them it is protected */
+    uint8_t waited;    /* submissions for which it has been a candidate; one with several stores counts as two */
+    uint8_t patience;  /* after so many of them it is unsynced */
+} xd_leaf_life;
 
 typedef struct xd_table {
     uint64_t gfn;               /* the guest table; of a SPLIT, the first frame of its 2 MiB page */
-    uint64_t visited;           /* shadow->walk of the last walk that came here */
+    union {
+        uint64_t visited;       /* of a directory: shadow->walk of the last walk that came here */
+        xd_leaf_life life;      /* of a leaf */
+    };
     uint64_t synced_in;         /* shadow->submission of the last submission that synced it */
     uint64_t epoch;             /* shadow->epoch when all its entries were last checked */
     uint32_t refs;              /* shadow entries, roots and jobs that point here */
@@ -56,7 +77,7 @@ typedef struct xd_table {
         uint32_t attributes;     /* of a SPLIT: the attributes of its 2 MiB entry, at the bits of a 4 KiB entry */
     };
     uint32_t next_unreferenced; /* of an UNREFERENCED table: the next one */
-    uint32_t previous_unsynced; /* of an UNSYNCED table: its neighbours in the order of unsyncing */
+    uint32_t previous_unsynced; /* of an UNSYNCED or STORED table: its neighbours in the list of these, oldest first */
     uint32_t next_unsynced;
     uint32_t parent;            /* a directory with an entry that points here; 0: none is known */
     uint16_t pending;           /* entries to try again at each sync: XD_PENDING ones, and links to SPLIT tables */
@@ -76,8 +97,13 @@ typedef struct xd_shadow {
     uint32_t live;             /* tables in use */
     uint32_t first_free;
     uint32_t first_unreferenced;
+    uint32_t relaxed;          /* 1: relaxed mode, in which stores to leaf tables make them candidates */
+    uint32_t max_unsynced;     /* XD_MOST_UNSYNCED, or what a test has put here */
     uint32_t unsynced_tables;
     uint32_t first_unsynced, last_unsynced;
+    uint32_t candidates;       /* STORED tables */
+    uint32_t first_candidate, last_candidate;
+    uint32_t held;             /* 1: stores to some frame must not be answered now; ppgtt/ports.py, Protector.held */
     uint32_t pending_tables;   /* tables with pending entries */
     uint32_t has_64k;          /* 1: the IPS bit of an entry has a meaning (generation 9, register 0x4080) */
     uint32_t wants_64k;        /* what has_64k becomes at the next sync */
@@ -115,7 +141,7 @@ uint32_t xd_add(xd_shadow *shadow, uint64_t gfn, uint32_t kind);
 /* Removes a table that nothing points to. Called by update.c. */
 void xd_remove(xd_shadow *shadow, uint32_t number);
 /*
- * Clears the page of a BLANK table. Called by leaf.c and directory.c, before they read the page or write a part of it.
+ * Clears the page of a BLANK table. Called by leaf.c, directory.c and update.c, before the page is read or a part of it written.
  */
 void xd_clear_blank(xd_shadow *shadow, uint32_t number);
 
@@ -136,7 +162,7 @@ void xd_unlink(xd_shadow *shadow, uint32_t parent, uint32_t child);
 /*
  * Frees tables without references, and the tables below them that lose their last reference by that.
  *
- * gfns: room for `capacity` frames; receives those that have no table any more and are to be unprotected. Frees at most
+ * gfns: room for `capacity` frames; receives those that have no table any more and are protected. Frees at most
  * `capacity` tables. Returns how many frames. The caller repeats the call until first_unreferenced is 0. Called by
  * ppgtt/tree.py.
  */
@@ -156,8 +182,16 @@ void xd_set_frame_unread(xd_shadow *shadow, uint64_t gfn);
 
 /*
  * Notes that all tables of a frame are unsynced (`unsynced` is 1) or synced (0). The caller changes the protection of
- * the frame. Called by ppgtt/leaves.py and sync.c.
+ * the frame. Called by ppgtt/leaves.py, unsync.c, update.c and
+ * tests.
  */
 void xd_set_unsynced(xd_shadow *shadow, uint64_t gfn, int unsynced);
+/*
+ * Notes that a store to leaf table `number`, the first of its frame, has trapped: it is a candidate from here on.
+ * Called by guest_store.c and unsync.c.
+ */
+void xd_note_store(xd_shadow *shadow, uint32_t number);
+/* Takes a candidate off the list and forgets its stores. Called by unsync.c. */
+void xd_forget_store(xd_shadow *shadow, uint32_t number);
 
 #endif

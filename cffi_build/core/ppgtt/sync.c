@@ -1,6 +1,5 @@
 /* What a submission must sync, and how it begins and ends. The updates are those of directory.c and leaf.c. */
 #include "sync.h"
-#include "leaf.h"
 #include "table.h"
 
 #include <string.h>
@@ -85,7 +84,8 @@ void xd_sync_walk(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_s
 
 /*
  * Only directories are marked as visited: leaf tables are many, most of them need nothing, and looking at one twice
- * costs little. A table on the path that was freed between two calls has another mark, or none: the walk leaves it.
+ * costs little. A table on the path that was freed between two calls has another mark or is no directory: the walk
+ * leaves it.
  */
 int xd_sync_collect(xd_shadow *shadow, xd_sync_work *work)
 {
@@ -103,7 +103,7 @@ int xd_sync_collect(xd_shadow *shadow, xd_sync_work *work)
         }
         xd_sync_place *here = &work->path[work->depth - 1];
         const xd_table *table = &shadow->tables[here->number];
-        if (here->next == XD_ENTRIES || table->visited != shadow->walk) {
+        if (here->next == XD_ENTRIES || xd_level(table) < 2 || table->visited != shadow->walk) {
             work->depth--;
             continue;
         }
@@ -126,82 +126,57 @@ int xd_sync_collect(xd_shadow *shadow, xd_sync_work *work)
     return !work->depth && work->next_root == 4;
 }
 
-int xd_sync_begin_leaves(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
-                         xd_sync_work *work)
+/* Reads the leaf tables that were collected, so that none are left. Those that could not be read are stale then. */
+static void read_leaves(xd_shadow *shadow, xd_sync_work *work)
+{
+    work->need.count = 0;
+    xd_leaves_sync(shadow, work->leaves, work->leaf_count, &work->need, work->settled);
+    work->leaf_count = 0;
+}
+
+static int end(xd_shadow *shadow, const xd_sync_work *work)
+{
+    if (shadow->stale_tables)
+        return XD_SYNC_FULL;
+    shadow->counters->submissions++;
+    xd_observe(&shadow->counters->timing.syncs, work->started);
+    return XD_SYNC_DONE;
+}
+
+int xd_sync_begin(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count, xd_sync_work *work,
+                  int only_collect)
 {
     work->started = xd_now();
+    work->settled->count = 0;
     xd_frames_invalidate_holes(shadow->frames);
     if (shadow->pending_tables || shadow->stale_tables || shadow->wants_64k != shadow->has_64k)
-        return -1;
+        return XD_SYNC_FULL;
     for (uint32_t i = 0; i < count; i++)
         if (gpas[i] && (!roots[i] || xd_frames_state(shadow->frames, gpas[i] >> XD_FRAME_SHIFT) != XD_FRAME_RAM))
-            return -1;
+            return XD_SYNC_FULL;
     shadow->submission++;
     work->directory_count = work->leaf_count = 0;
     if (!collect_up(shadow, roots, count, work)) {
         shadow->submission++; /* what was collected on the way up is collected again */
         xd_sync_walk(shadow, roots, count, work);
-        if (!xd_sync_collect(shadow, work))
-            return -1;
+        return xd_sync_more(shadow, work, only_collect);
     }
-    if (!work->leaf_count)
-        xd_sync_end_leaves(shadow, work);
-    return (int)work->leaf_count;
+    xd_sync_walk(shadow, roots, 0, work); /* that walk is at its end */
+    if (only_collect && work->leaf_count)
+        return XD_SYNC_MORE;
+    read_leaves(shadow, work);
+    return end(shadow, work);
 }
 
-int xd_sync_end_leaves(xd_shadow *shadow, const xd_sync_work *work)
+int xd_sync_more(xd_shadow *shadow, xd_sync_work *work, int only_collect)
 {
-    if (shadow->stale_tables)
-        return -1;
-    shadow->counters->submissions++;
-    xd_observe(&shadow->counters->timing.syncs, work->started);
-    return 0;
-}
-
-uint32_t xd_resync_begin(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, xd_resync *resync)
-{
-    resync->frames = resync->count = 0;
-    for (uint32_t i = 0; i < count && shadow->unsynced_tables; i++) {
-        if (!(shadow->tables[leaves[i]].flags & XD_TABLE_UNSYNCED))
-            continue;
-        uint64_t gfn = shadow->tables[leaves[i]].gfn;
-        xd_set_unsynced(shadow, gfn, 0);
-        resync->gfns[resync->frames++] = gfn;
-        /* The frame of a leaf table has at most two tables: of 4 KiB and of 64 KiB entries. */
-        for (uint32_t other = xd_first_of_frame(shadow, gfn); other; other = shadow->tables[other].next_of_frame)
-            if (shadow->tables[other].synced_in != shadow->submission)
-                resync->numbers[resync->count++] = other;
-    }
-    memcpy(&resync->numbers[resync->count], leaves, count * sizeof(*leaves));
-    resync->count += count;
-    return resync->frames;
-}
-
-uint32_t xd_resync_finish(xd_shadow *shadow, xd_resync *resync)
-{
-    uint32_t failed = 0;
-    for (uint32_t i = 0; i < resync->frames; i++)
-        if (resync->errors[i]) {
-            xd_set_unsynced(shadow, resync->gfns[i], 1);
-            failed++;
-        }
-    shadow->counters->syncs += resync->frames;
-    shadow->counters->protected_pages += resync->frames - failed;
-    resync->need.count = 0;
-    return xd_leaf_update_many(shadow, resync->numbers, resync->count, &resync->need);
-}
-
-int xd_sync_slice_begin(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
-                        xd_sync_work *work, xd_resync *resync)
-{
-    int leaves = xd_sync_begin_leaves(shadow, gpas, roots, count, work);
-    if (leaves > 0 && leaves <= XD_SLICE)
-        xd_resync_begin(shadow, work->leaves, (uint32_t)leaves, resync);
-    return leaves;
-}
-
-int xd_sync_slice_end(xd_shadow *shadow, const xd_sync_work *work, xd_resync *resync)
-{
-    xd_resync_finish(shadow, resync); /* tables that could not be updated are stale now */
-    return xd_sync_end_leaves(shadow, work);
+    int ended = xd_sync_collect(shadow, work);
+    if (work->directory_count)
+        return XD_SYNC_FULL;
+    if (only_collect && work->leaf_count)
+        return XD_SYNC_MORE;
+    read_leaves(shadow, work);
+    if (!ended)
+        return XD_SYNC_MORE;
+    return work->relinks == shadow->relinks ? end(shadow, work) : XD_SYNC_FULL;
 }

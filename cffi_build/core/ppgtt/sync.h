@@ -3,21 +3,28 @@
 #include <stdint.h>
 #include "need.h"
 #include "shadow.h"
+#include "unsync.h"
 
 /*
- * Which tables of an address space must be synced at a submission, and how unsynced ones are resynced.
+ * Which tables of an address space must be synced at a submission, and the sync of those that are leaf tables.
  *
- * A full sync (ppgtt/syncing.py) repeats: collect some tables that need it; update the directories; resync and update
- * the leaf tables; until a walk through all tables finds nothing. Requests are served between these steps. Most
- * submissions find that nothing happened but stores to unsynced leaf tables. These take the short way:
- * xd_sync_begin_leaves, resync and update the leaf tables, xd_sync_end_leaves; or xd_sync_slice_begin and
- * xd_sync_slice_end, if they are few.
+ * A full sync (ppgtt/syncing.py) repeats: collect some tables that need it; update the directories; read the leaf
+ * tables; until a walk through all tables finds nothing. Requests are served between these steps. Most submissions find
+ * that nothing happened but stores to unsynced leaf tables. These take the short way: xd_sync_begin, and xd_sync_more
+ * for each further slice.
  *
  * work: the walk or submission under way, which the caller keeps from its begin to its end. One sync is made at a time:
  * the marks of a walk and of a submission are kept in the tables, those of `shadow`. The thread that serves the guest
  * calls every function here.
  */
-enum { XD_SYNC_BATCH = 512, XD_SYNC_LEVELS = 4 };
+/* So many tables are read in a slice: some hundred microseconds if all of them changed. */
+enum { XD_SYNC_BATCH = 256, XD_SYNC_LEVELS = 4 };
+/* What came of a slice of a submission. */
+enum {
+    XD_SYNC_FULL = -1, /* there may be more to do than to read leaf tables: a full sync must follow */
+    XD_SYNC_DONE = 0,  /* the submission has ended, and is counted */
+    XD_SYNC_MORE = 1   /* xd_sync_more is to be called, once requests have been served */
+};
 
 /* How far a walk came in a directory: the next entry to look at. */
 typedef struct xd_sync_place {
@@ -37,7 +44,9 @@ typedef struct xd_sync_work {
     xd_sync_place path[XD_SYNC_LEVELS];  /* from a root down to where the walk is */
     uint64_t relinks;                    /* shadow->relinks when the walk began */
     uint64_t collected;                  /* tables that the walk collected */
-    uint64_t started;                    /* xd_now() when xd_sync_begin_leaves was called */
+    uint64_t started;                    /* xd_now() when xd_sync_begin was called */
+    xd_need need;
+    xd_retype *settled;                  /* receives the settled tables that a slice has found; the caller's */
 } xd_sync_work;
 
 /*
@@ -56,54 +65,19 @@ void xd_sync_walk(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_s
 int xd_sync_collect(xd_shadow *shadow, xd_sync_work *work);
 
 /*
- * Begins a submission that has only leaf tables to sync, and fewer than XD_SYNC_BATCH.
+ * Begins a submission of a space that may have nothing to sync but unsynced leaf tables, and reads XD_SYNC_BATCH of
+ * these at most.
  *
- * gpas: the `count` root addresses of the space, 0 for none; roots: the numbers of their tables.
- * Returns how many leaf tables, in work->leaves, must be resynced and updated before xd_sync_end_leaves is called; 0 if
- * there are none, and then the submission has ended and is counted; -1 if there may be more to do than that, and then a
- * full sync must follow. Called by xd_sync_slice_begin and tests.
+ * gpas: the `count` root addresses of the space, 0 for none; roots: the numbers of their tables. `only_collect`: 1 to
+ * leave them in work->leaves instead of reading them, and then the caller does that before it calls xd_sync_more.
+ * Returns XD_SYNC_*. Called by ppgtt/syncing.py.
  */
-int xd_sync_begin_leaves(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
-                         xd_sync_work *work);
+int xd_sync_begin(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count, xd_sync_work *work,
+                  int only_collect);
 /*
- * Ends the submission that xd_sync_begin_leaves began, and counts it. Returns 0, or -1 if tables became stale
- * meanwhile: then it is not counted, and a full sync must follow. Called by ppgtt/syncing.py.
+ * The next slice of the submission; `only_collect` as above. Between two slices, tables may come and go. Returns
+ * XD_SYNC_*. Called by ppgtt/syncing.py.
  */
-int xd_sync_end_leaves(xd_shadow *shadow, const xd_sync_work *work);
-
-/* A slice of leaf tables that are resynced and updated: XD_SLICE at most. */
-typedef struct xd_resync {
-    uint32_t frames;                 /* of `gfns`: frames to protect */
-    uint32_t count;                  /* of `numbers` */
-    uint32_t numbers[2 * XD_SLICE]; /* tables to update; after xd_resync_finish, those that are unread */
-    uint64_t gfns[XD_SLICE];
-    int errors[XD_SLICE];           /* of the protector: 0 or an errno for each of `gfns` */
-    xd_need need;
-} xd_resync;
-
-/*
- * Begins to resync the unsynced ones among `count` leaf tables: marks all tables of their frames as synced.
- *
- * leaves: their numbers, at most XD_SLICE. Lists in `resync` their frames, which the caller write-protects before it calls
- * xd_resync_finish, and the tables to update: the leaf tables themselves, and the tables of the same frames that this
- * submission has not collected. Returns how many frames. Called by ppgtt/leaves.py.
- */
-uint32_t xd_resync_begin(xd_shadow *shadow, const uint32_t *leaves, uint32_t count, xd_resync *resync);
-/*
- * Ends it: marks the frames that could not be protected as unsynced again, counts, and updates the tables.
- *
- * Returns how many tables could not be updated: they are in resync->numbers, and the chunks that must be queried for them
- * in resync->need. Called by ppgtt/leaves.py.
- */
-uint32_t xd_resync_finish(xd_shadow *shadow, xd_resync *resync);
-
-/*
- * Calls xd_sync_begin_leaves with `gpas`, `roots` and `count`, and then xd_resync_begin with `resync` if that returned
- * no more leaf tables than fit in a slice. Returns what xd_sync_begin_leaves does. Called by ppgtt/syncing.py.
- */
-int xd_sync_slice_begin(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count,
-                        xd_sync_work *work, xd_resync *resync);
-/* Calls xd_resync_finish with `resync`, and then xd_sync_end_leaves. Returns what that does. Called by ppgtt/syncing.py. */
-int xd_sync_slice_end(xd_shadow *shadow, const xd_sync_work *work, xd_resync *resync);
+int xd_sync_more(xd_shadow *shadow, xd_sync_work *work, int only_collect);
 
 #endif

@@ -22,10 +22,23 @@ static uint32_t list_shared(xd_update *update)
     return count;
 }
 
+/* Returns whether the frame of a missing table has unsynced tables, which the caller could not have protected. */
+static bool is_unsynced(const xd_shadow *shadow, const xd_missing_table *missing)
+{
+    uint32_t first = xd_first_of_frame(shadow, missing->gfn);
+    return first && shadow->tables[first].flags & XD_TABLE_UNSYNCED;
+}
+
 /* Creates the missing tables. */
 static int create(xd_shadow *shadow, xd_update *update)
 {
     update->directories = (update->missing[0].kind & XD_LEVEL_MASK) > 1;
+    update->born = !update->directories && shadow->relaxed;
+    for (uint32_t i = 0; i < update->count; i++)
+        if (is_unsynced(shadow, &update->missing[i])) {
+            update->missing[i].refused = 1;
+            shadow->counters->unprotectable_entries++;
+        }
     update->to_protect = xd_create_tables(shadow, update->missing, update->count, update->numbers, update->gfns);
     shadow->counters->protected_pages += update->to_protect;
     return XD_UPDATE_CREATED;
@@ -74,6 +87,32 @@ int xd_update_begin(xd_shadow *shadow, xd_update *update, uint32_t number, uint3
     return create(shadow, update);
 }
 
+/* Marks the created tables of a frame as unsynced from the start: they map nothing until they are read. */
+static void born_unsynced(xd_shadow *shadow, uint64_t gfn)
+{
+    xd_set_unsynced(shadow, gfn, 1);
+    shadow->counters->unsynced_births++;
+    for (uint32_t number = xd_first_of_frame(shadow, gfn); number; number = shadow->tables[number].next_of_frame) {
+        xd_clear_blank(shadow, number);
+        xd_set_checked(shadow, &shadow->tables[number]);
+        shadow->tables[number].flags |= XD_TABLE_CHANGED; /* to be unsynced has cost nothing, so not for nothing */
+    }
+}
+
+void xd_update_born(xd_shadow *shadow, xd_update *update)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < update->to_protect; i++) {
+        if (update->errors[i] || shadow->unsynced_tables >= shadow->max_unsynced) {
+            update->gfns[count++] = update->gfns[i];
+            continue;
+        }
+        born_unsynced(shadow, update->gfns[i]);
+    }
+    shadow->counters->protected_pages -= update->to_protect - count;
+    update->to_protect = count;
+}
+
 /* Returns whether the protector refused a frame. */
 static bool is_refused(const xd_update *update, uint64_t gfn)
 {
@@ -98,12 +137,34 @@ void xd_update_refused(xd_shadow *shadow, xd_update *update)
     }
 }
 
+uint32_t xd_update_undo(xd_shadow *shadow, xd_update *update)
+{
+    uint32_t protected = 0;
+    for (uint32_t i = 0; i < update->to_protect; i++)
+        if (!update->errors[i])
+            update->gfns[protected++] = update->gfns[i];
+    shadow->counters->protected_pages -= update->to_protect;
+    for (uint32_t i = 0; i < update->count; i++) {
+        xd_missing_table *missing = &update->missing[i];
+        if (!missing->number)
+            continue;
+        shadow->counters->unsynced_births -= (shadow->tables[missing->number].flags & XD_TABLE_UNSYNCED) != 0;
+        xd_remove(shadow, missing->number);
+        missing->number = update->numbers[i] = 0;
+    }
+    return protected;
+}
+
 int xd_update_finish(xd_shadow *shadow, xd_update *update)
 {
     update->need.count = update->unread = 0;
-    if (!update->directories)
-        update->unread = xd_leaf_update_many(shadow, update->numbers, update->count, &update->need);
-    else
+    if (!update->directories) {
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < update->count; i++)
+            if (update->numbers[i] && !(shadow->tables[update->numbers[i]].flags & XD_TABLE_UNSYNCED))
+                update->numbers[count++] = update->numbers[i];
+        update->unread = xd_leaf_update_many(shadow, update->numbers, count, &update->need);
+    } else
         for (uint32_t i = 0; i < update->count; i++)
             if (update->numbers[i])
                 xd_ref(shadow, update->numbers[i]);

@@ -29,7 +29,7 @@ enum {
 /* How xd_update_begin goes about it; flags. */
 enum {
     XD_UPDATE_WITHOUT_ROOM = 1,    /* leave out tables that the quota has no room for */
-    XD_UPDATE_PROTECTED_AGAIN = 2, /* the caller did what XD_UPDATE_SHARED asks for */
+    XD_UPDATE_PROTECTED_AGAIN = 2, /* the caller did what XD_UPDATE_SHARED asks for; what is unsynced still is refused */
     XD_UPDATE_ONLY_ROOM = 4        /* return NO_ROOM as for all these entries, of any number; or DONE without an update */
 };
 
@@ -45,6 +45,7 @@ typedef struct xd_update {
     uint32_t numbers[XD_ENTRIES];         /* the created tables, 0 for one that was not; then those that are unread */
     uint64_t gfns[XD_SLICE];
     int errors[XD_SLICE];                 /* of the protector: 0 or an errno for each of `gfns` */
+    uint32_t born;                        /* 1: the created tables may be unsynced from the start */
     uint64_t entries[XD_ENTRIES];         /* the guest's page */
     xd_missing_table missing[XD_ENTRIES];
     xd_need need;
@@ -62,11 +63,24 @@ int xd_update_begin(xd_shadow *shadow, xd_update *update, uint32_t number, uint3
  * does not call xd_update_finish. Called by ppgtt/tree.py.
  */
 void xd_update_root(xd_shadow *shadow, xd_update *update, uint64_t gfn, uint32_t kind);
+/*
+ * Has created leaf tables be unsynced from the start, instead of protected: those whose frames have no error in
+ * `errors`, up to shadow->max_unsynced. They are read by the next sync. Takes their frames out of `gfns`.
+ *
+ * Called by ppgtt/tree.py, after CREATED in relaxed mode, before it protects the other frames.
+ */
+void xd_update_born(xd_shadow *shadow, xd_update *update);
 /* Removes the created tables whose frames have an error in `errors`. Called by ppgtt/tree.py, before it finishes. */
 void xd_update_refused(xd_shadow *shadow, xd_update *update);
 /*
- * Ends an update for which xd_update_begin returned CREATED: updates the created tables if they are leaf tables, and
- * links the entries. Created directories are not updated; the caller gets a reference to each.
+ * Removes all tables that were created just now, as if xd_update_begin or xd_update_root had not been called. Returns how
+ * many of their frames have no error in `errors`; they are in `gfns`, and the caller unprotects them. Called by
+ * ppgtt/tree.py, if some cannot be protected yet.
+ */
+uint32_t xd_update_undo(xd_shadow *shadow, xd_update *update);
+/*
+ * Ends an update for which xd_update_begin returned CREATED: updates the created tables if they are protected leaf
+ * tables, and links the entries. Created directories are not updated; the caller gets a reference to each.
  *
  * Returns CREATED; or UNREAD_LEAVES, and the leaf tables that could not be updated are in `numbers`, and the chunks that
  * must be queried for them in `need`. Called by ppgtt/tree.py.

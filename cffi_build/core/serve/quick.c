@@ -84,7 +84,7 @@ static int store_to_memory(xd_quick *quick, xd_taken *taken)
     quick->need.count = 0; /* whoever follows a store that lacks frames finds out again which */
     taken->outcome =
         xd_guest_store(quick->shadow, req->addr, low_bytes(req->data, req->size), req->size, &quick->need);
-    if (taken->outcome != XD_STORE_DONE || !(quick->serves & XD_SERVES_LEAVES))
+    if (taken->outcome != XD_STORE_DONE)
         return LEFT_TO_PYTHON;
     quick->counters->store_traps++;
     return XD_ROUTE_LEAF_STORE;
@@ -94,7 +94,7 @@ int xd_quick_serve(xd_quick *quick, xd_taken *taken, uint64_t *data)
 {
     const xd_ioreq *req = &taken->req;
     uint32_t size = req->size;
-    if (!(quick->serves & XD_SERVES_MEMORY) || req->type != XD_IOREQ_COPY || req->count != 1 ||
+    if (!quick->serves || req->type != XD_IOREQ_COPY || req->count != 1 ||
         req->bits & XD_BIT_DATA_IS_PTR || (size != 8 && size != 4 && size != 2 && size != 1))
         return LEFT_TO_PYTHON;
     for (uint32_t i = 0; i < quick->ranges->count; i++) {

@@ -45,17 +45,11 @@ typedef struct xd_ranges {
     xd_range ranges[XD_MOST_RANGES];
 } xd_ranges;
 
-/* What is served in C: xd_quick.serves. */
-enum {
-    XD_SERVES_MEMORY = 1, /* accesses by guest physical address; without it, nothing is */
-    XD_SERVES_LEAVES = 2  /* stores to leaf tables to their end; without it, Python follows each */
-};
-
 typedef struct xd_quick {
     xd_shadow *shadow;
     xd_counters *counters;
     const xd_ranges *ranges;
-    uint32_t serves;
+    uint32_t serves; /* 1: accesses by guest physical address are served; 0: nothing is */
     uint32_t padding;
     xd_need need;
 } xd_quick;

@@ -1,7 +1,5 @@
-"""What is retried when Xen refuses a type change: at once here (EAGAIN, EBUSY, ENOMEM), and an unsync later on.
+"""Changes of types, and the second try after Xen has refused one.
 
-The policy for type changes
----------------------------
 Facts (xen/arch/x86/hvm/dm.c set_mem_type): EBUSY means that the page's type changed between Xen's look and its change.
 ENOMEM means that Xen had no memory to split a superpage. EAGAIN means that the page is paged out or shared; on real Xen
 the port has retried that already, for up to 51 ms (``set_type_retrying_eagain`` in cffi_build/xen/devicemodel.c).
@@ -13,8 +11,8 @@ the frame is taken for lost after it.
 
 What we do: each type change in this package goes through :func:`set_types_in_place` or :func:`set_types`. A frame that
 fails is tried a second time at once, except after EINVAL to the trapping type. Then the caller gets the errno: a frame
-that cannot be protected fails alone, and one that cannot be unprotected stays protected (a deferred unprotect) or, if
-the engine wanted to unsync it, waits in :class:`UnsyncRetries`.
+that cannot be protected fails alone, and one that cannot be unprotected stays protected: its unprotecting is deferred,
+or it stays a candidate.
 
 Cost: one more hypercall for each frame that fails. With pages that stay paged out, a change takes up to 102 ms.
 """
@@ -23,14 +21,10 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import Final
 
 from xengt_dm._core import ffi
 from xengt_dm.hypervisor.port import DomainPort, MemType
 from xengt_dm.units import CData
-
-#: How often unsyncing a frame is retried after the store that asked for it; then the next store asks anew.
-UNSYNC_TRIES: Final = 8
 
 
 def set_types_in_place(port: DomainPort, mem_type: MemType, gfns: CData, count: int, errors: CData) -> int:
@@ -58,38 +52,3 @@ def set_types(port: DomainPort, mem_type: MemType, gfns: Sequence[int]) -> list[
 
 def _may_succeed_later(mem_type: MemType, error: int) -> bool:
     return error != 0 and (error != errno.EINVAL or mem_type is MemType.RAM_RW)
-
-
-class UnsyncRetries:
-    """The frames whose unsync was refused, with the number of tries that each has left.
-
-    A round begins when the serve loop has answered the stores. The engine then asks again to unsync the frames that are
-    due. A frame for which it does not ask is forgotten: its table is gone, or the mode is strict by now.
-    """
-
-    def __init__(self) -> None:
-        self._next_round: dict[int, int] = {}
-        self._due: dict[int, int] = {}
-
-    def __contains__(self, gfn: int) -> bool:
-        """Returns whether the frame waits for the next round."""
-        return gfn in self._next_round
-
-    def __len__(self) -> int:
-        return len(self._next_round)
-
-    def wait(self, gfn: int, tries: int = UNSYNC_TRIES) -> None:
-        """Has the frame retried in the next round. Does nothing if no tries are left."""
-        if tries:
-            self._next_round[gfn] = tries
-
-    def start_round(self) -> list[int]:
-        """Returns the frames that are due now."""
-        if not self._next_round and not self._due:
-            return []
-        self._due, self._next_round = self._next_round, {}
-        return [*self._due]
-
-    def take(self, gfn: int) -> int | None:
-        """Returns how many tries a frame has left that is due; None if it is not due, or was taken in this round."""
-        return self._due.pop(gfn, None)

@@ -11,7 +11,7 @@ from tests.support.faults import Call, fail_nth
 from tests.support.trapping import Setting
 from xengt_dm._core import ffi
 from xengt_dm.hypervisor.port import MemType
-from xengt_dm.traps.retry import set_types, set_types_in_place
+from xengt_dm.traps.retype import set_types, set_types_in_place
 from xengt_dm.units import CData
 
 TRANSIENT = (errno.EBUSY, errno.EAGAIN, errno.ENOMEM)
@@ -36,7 +36,7 @@ def test_protecting_is_tried_a_second_time(any_kind: Setting, error: int) -> Non
 @pytest.mark.parametrize("error", TRANSIENT, ids=NAMES)
 def test_resyncing_is_tried_a_second_time(any_kind: Setting, error: int) -> None:
     any_kind.protect(5)
-    assert any_kind.traps.unsync(5)
+    assert any_kind.unsync(5)
     fail_nth(any_kind.domain, 1, error, Call.SET_MEM_TYPE)
     assert any_kind.resync(5) == [0]
 
