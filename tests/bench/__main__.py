@@ -17,6 +17,7 @@ from tests.bench import (
     metrics,
     neighbours,
     operator,
+    relaxed,
     replaying,
     start,
     stores,
@@ -28,6 +29,7 @@ from tests.bench.measure import Figure, table
 BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "build": build.run,
     "sync": sync.run,
+    "relaxed": relaxed.run,
     "stores": stores.run,
     "replay": replaying.run,
     "memory": memory.run,

@@ -97,13 +97,17 @@ class Guest(EngineBench):
         self._no_errors(errors, count)
         return 0
 
-    def unprotect(self, gfns: CData, count: int) -> int:
-        return count
+    def still_trapping(self, gfns: CData, count: int, errors: CData) -> int:
+        self._no_errors(errors, count)
+        return 0
 
-    def unsync(self, gfn: int) -> bool:
-        return True
+    def unprotect(self, gfns: CData, count: int) -> None: ...
 
-    def resync(self, gfns: CData, count: int, errors: CData) -> int:
+    def unsync(self, gfns: CData, count: int, errors: CData) -> int:
+        self._no_errors(errors, count)
+        return 0
+
+    def resync(self, gfns: CData, count: int, errors: CData, *, forced: bool = False) -> int:
         self._no_errors(errors, count)
         return 0
 
