@@ -102,6 +102,19 @@ void set_across(struct vcpu *self, struct table *before, struct table *after, co
     count(self, after, writes[1]);
 }
 
+void set_from_registers(struct vcpu *self, struct table *table, u32 index, u64 intent, u32 at)
+{
+    u64 entry = encode(self, intent);
+    u32 words = 2, from = BAR0_GPA + at, to = table->gpa + index * 8;
+
+    table->means.leaf[index] = intent;
+    register_write(at, (u32)entry);
+    register_write(at + 4, (u32)(entry >> 32));
+    expect(table, index * 8, &entry, 8);
+    __asm__ volatile("rep movsl" : "+c"(words), "+S"(from), "+D"(to) : : "memory");
+    count(self, table, 2);
+}
+
 void clear_leaves(struct vcpu *self, struct table *table, u32 first, u32 count_, int wide)
 {
     for (u32 i = first; i < first + count_; i++) {

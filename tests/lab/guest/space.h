@@ -40,6 +40,12 @@ void set_leaves(struct vcpu *self, struct table *table, u32 first, u32 count, co
 /* Set the last entry of one leaf table and the first of the next page's by one store over the boundary. */
 void set_across(struct vcpu *self, struct table *before, struct table *after, const u64 intents[2], enum store_way way);
 
+/*
+ * Set an entry of a leaf table by rep movs from registers of the device, `at` from its start, which the guest may use as
+ * it likes.
+ */
+void set_from_registers(struct vcpu *self, struct table *table, u32 index, u64 intent, u32 at);
+
 /* Zero `count` entries of a leaf table with rep stos. */
 void clear_leaves(struct vcpu *self, struct table *table, u32 first, u32 count, int wide);
 
