@@ -88,7 +88,9 @@ static int wait_for_more(xd_burst *burst, uint64_t until)
     int count = epoll_wait(burst->poll_fd, events, 2, timeout);
     if (count < 0 && errno != EINTR)
         return fail(burst, -errno, XD_CALL_POLL);
-    int found = count < 0 ? DOORBELL : 0; /* Python handles the signal */
+    if (count < 0) /* Python handles the signal, after what the vCPUs asked for before it */
+        return DOORBELL | (until ? wait_for_more(burst, 0) : 0);
+    int found = 0;
     for (int i = 0; i < count; i++)
         found |= events[i].data.fd == burst->channels_fd ? EVENT : DOORBELL;
     return found;
