@@ -96,6 +96,28 @@ def test_directories_nested_deep_are_removed(tmp_path: Path, name: str) -> None:
     assert not directory.exists()
 
 
+def test_a_daemon_removes_its_own_files_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And another command removes the directory itself."""
+    directory = open_directory(tmp_path, 7)
+    for name in ("state", "stats"):
+        (directory / name).touch()
+    unlink, rmdir = os.unlink, Path.rmdir
+
+    def unlink_twice(name: str, *, dir_fd: int) -> None:
+        unlink(name, dir_fd=dir_fd)
+        unlink(name, dir_fd=dir_fd)
+
+    def rmdir_twice(path: Path) -> None:
+        rmdir(path)
+        rmdir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink_twice)
+        patch.setattr(Path, "rmdir", rmdir_twice)
+        assert remove_directory(tmp_path, 7) == ["state", "stats"]
+    assert not directory.exists()
+
+
 def test_a_directory_that_somebody_goes_on_to_fill_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = open_directory(tmp_path, 5)
     (directory / "first").touch()

@@ -12,8 +12,7 @@ import stat
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,10 +32,8 @@ OTHER = "0a0b0c0d-1111-2222-3333-444444444445"
 ME = (os.geteuid(),)
 
 
-@contextmanager
-def opened(directory: Path, uuid: str | None = UUID) -> Iterator[StateFile]:
-    with open_state(directory, DOMID, ME, uuid) as file:
-        yield file
+def opened(directory: Path, uuid: str | None = UUID) -> StateFile:
+    return open_state(directory, DOMID, ME, uuid)
 
 
 def made(directory: Path, uuid: str | None = UUID) -> Path:
@@ -98,6 +95,21 @@ def test_it_is_removed(tmp_path: Path) -> None:
         file.remove()
         file.remove()
     assert found(tmp_path) == (None, None)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_somebody_else_removes_it_at_the_same_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watcher does, when a domain is gone; here, between the look and the removal."""
+    made(tmp_path)
+
+    def look_and_remove(path: str, **_: object) -> os.stat_result:
+        about = os.lstat(tmp_path / path)
+        (tmp_path / path).unlink()
+        return about
+
+    with opened(tmp_path) as file, monkeypatch.context() as patch:
+        patch.setattr(os, "stat", look_and_remove)
+        file.remove()
     assert [*tmp_path.iterdir()] == []
 
 

@@ -15,6 +15,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +61,8 @@ def instance_domids(base: Path) -> list[int]:
 def remove_directory(base: Path, domid: int) -> list[str]:
     """Removes the run directory of an instance. Returns the names of what was in it, in order.
 
-    The instance's user may have put anything there. No link is followed. Raises HostError if something remains.
+    The instance's user may have put anything there. No link is followed. A daemon that ends may remove its own files
+    meanwhile. Raises HostError if something remains.
     """
     directory = instance_directory(base, domid)
     try:
@@ -72,7 +74,8 @@ def remove_directory(base: Path, domid: int) -> list[str]:
     try:
         names = sorted(os.listdir(top))
         _empty(top)
-        directory.rmdir()
+        with suppress(FileNotFoundError):
+            directory.rmdir()
     except OSError as error:
         raise HostError(f"remove {directory}", domid, error.errno or 0) from error
     finally:
@@ -107,9 +110,11 @@ def _empty(top: int) -> None:
 
 
 def _unlinked(name: str, directory: int) -> bool:
-    """Removes what is no directory; returns False for a directory."""
+    """Removes what is no directory, if it is still there; returns False for a directory."""
     try:
         os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return True
     except IsADirectoryError:
         return False
     return True

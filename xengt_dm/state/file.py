@@ -224,14 +224,17 @@ class StateFile:
             return None
 
     def _delete(self, name: str) -> None:
-        """Deletes the directory entry with this name, of whatever type. Raises OSError."""
-        kind = self._kind(name)
-        if kind == stat.S_IFDIR:
-            import shutil  # seldom needed
+        """Deletes the directory entry with this name, of whatever type. Raises OSError.
 
-            shutil.rmtree(name, dir_fd=self._directory)
-        elif kind is not None:
-            os.unlink(name, dir_fd=self._directory)
+        Does nothing if there is none: when a domain is gone, the watcher and ``reap`` remove the directory as well.
+        """
+        with suppress(FileNotFoundError):
+            if self._kind(name) == stat.S_IFDIR:
+                import shutil  # seldom needed
+
+                shutil.rmtree(name, dir_fd=self._directory)
+            else:
+                os.unlink(name, dir_fd=self._directory)
 
 
 def open_state(directory: Path, domid: int, users: Collection[int], uuid: str | None = None) -> StateFile:
