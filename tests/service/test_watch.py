@@ -212,6 +212,18 @@ def test_a_guest_that_reboots_has_its_instance_with_its_options_again(watched: W
     assert watched.look() == ["start 9"]
 
 
+def test_a_guest_that_reboots_before_it_is_looked_at_again(watched: WatchedHost) -> None:
+    """xl introduces the domain, `create` records its options, and xl destroys it, all between two looks."""
+    watched.names[7], watched.uuids[7] = "guest", UUID
+    assert watched.look() == []
+    launch(watched, 7, UUID)
+    del watched.names[7]
+    watched.look()
+    watched.names[8], watched.uuids[8] = "guest", UUID
+    assert watched.look() == ["start 8"]
+    assert instances.launch_of(8, watched.launch) == (["--set", "shadow.mode=relaxed"], UUID)
+
+
 def test_another_domain_has_not(watched: WatchedHost) -> None:
     launch(watched, 7, UUID)
     watched.look()

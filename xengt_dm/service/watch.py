@@ -190,7 +190,11 @@ class Watcher:
         return found
 
     def _remember_gone(self, domid: int, now: float) -> None:
+        """Keeps what a domain was launched with; that may be recorded only since the last look at it."""
         domain = self._domains.pop(domid)
+        launch = launch_of(domid, self._launch)
+        if launch is not None and launch.uuid == domain.uuid:
+            domain.launch = launch
         if domain.launch is not None and domain.uuid is not None:
             self._gone[domain.uuid] = domain.launch, now
 
