@@ -1,7 +1,7 @@
 """A base address register (BAR): the range that it has on the bus and at the ioreq server, and how the range moves.
 
-Today BAR0 gets its range when the instance starts and keeps it. Nobody calls :meth:`Bar.move` and :meth:`Bar.unmap` but
-the tests; the PCI function will, when the guest writes to its BAR.
+Today BAR0 gets its range when the instance starts and keeps it. Only tests call :meth:`Bar.move` and
+:meth:`Bar.unmap` so far; the PCI function will, when the guest writes to its BAR.
 
 How a range moves
 -----------------
@@ -23,7 +23,7 @@ Cost: three hypercalls and one pause of the domain for each move. An access to t
 move reaches no device, as on hardware.
 
 The caller must keep BARs away from RAM. Xen sends no request for an access to plain RAM, but a store to a
-write-protected frame there would be taken for one to a register.
+write-protected frame there would go to a register.
 """
 
 from __future__ import annotations

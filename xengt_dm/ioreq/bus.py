@@ -1,4 +1,4 @@
-"""The bus of one domain: which device or memory a request is for, and what it makes of it.
+"""The bus of one domain: routes each request to a device or to guest memory, and returns the answer.
 
 Theory of operation
 -------------------
@@ -7,18 +7,19 @@ configuration space. An access that lies wholly in a range goes to the device, b
 access by guest physical address is one to guest memory, which traps because a page table is there. Every other port and
 configuration register reads as all ones and ignores writes.
 
-The guest decides every field of a request, and Xen may deliver one for a range that is not ours any more. So nothing
-here raises for what is in a request: one that makes no sense is counted and answered, a read of it with all ones, and
-the guest goes on.
+The guest decides every field of a request, and Xen may deliver one for a range that is not ours any more. So no field
+of a request makes this module raise. An invalid request is counted and answered (a read returns all ones), and the
+guest continues.
 
 What may take long is returned as steps (:mod:`xengt_dm.steps`); the request is answered at their end.
 
-A request may stand for several accesses (``rep``). Each has the next address in memory; a port and a register in
-configuration space stay what they are. With ``data_is_ptr`` the other side of each access is guest memory.
+A request may stand for several accesses (``rep``). The address of a memory access moves on by one element each
+time; a port and a configuration register stay the same. With ``data_is_ptr`` the data of each access is in guest
+memory.
 
-A process may be killed at any time, and its successor does the request again. So what is not to be done twice is told
-to the journal (:mod:`xengt_dm.ioreq.journal`): each copy of an element, and how many elements are done whenever other
-requests are served. A plain store to memory or to a register is not.
+A process may be killed at any time, and its successor does the request again. So every step that must not be done
+twice is recorded in the journal (:mod:`xengt_dm.ioreq.journal`): each copy of an element, and how many elements are
+done whenever other requests are served. A plain store to memory or to a register is not recorded.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ _MEMORY: Final = int(Kind.MEMORY)
 
 
 class Answer(NamedTuple):
-    """``data``: what a read reads; nobody looks at it for a write. ``route``: what became of the request, an
-    ``xd_route``; the time to the answer is counted by it.
+    """``data``: the value of a read; ignored for a write. ``route``: what became of the request, an ``xd_route``;
+    the time to the answer is counted by it.
     """
 
     data: int
@@ -149,7 +150,7 @@ class Bus:
         self._late.update(dict.fromkeys(late, self.devices.remove(kind, first)))
 
     def give_up(self) -> Answer:
-        """The answer to a request that is not handled again, since each process that did so ended; it is counted."""
+        """Returns the answer to a request that too many processes began and none finished. Counts it."""
         self._counters.given_up_requests += 1
         return REFUSED
 
@@ -196,8 +197,8 @@ class Bus:
         Facts: it may be 4096 stores to a page, each of which may link or unlink thousands of tables. What we do: all
         stores are performed in guest memory, and directories are updated once, at the end.
 
-        ``progress``: how far a predecessor got. It also says what the element copies that the predecessor died in;
-        memory that does not hold the old value any more has the copy, and perhaps what was stored there later.
+        ``progress``: how far a predecessor got. It also says what the element copies that the predecessor died in; if
+        memory holds another value than the old one, the copy was made, and a later store may have replaced it.
         """
         memory, journal = self._memory, self._journal
         copied = progress.copied

@@ -1,4 +1,4 @@
-"""Whether a server whose id is on record is one of ours at all."""
+"""Tells whether the server whose id is on record belongs to another device model."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _LOOK_SECONDS: Final = 0.001
 def is_foreign(port: DomainPort, server: int, bar0: Range) -> bool:
     """Whether the server on record is that of another device model. ``bar0``: the range that a predecessor had.
 
-    Facts: a record may be left of an earlier domain with this id; then its number is that of a server of QEMU's, as
-    likely as not. A predecessor that died has no channel bound, and its server has the range of its BAR0. QEMU binds
+    Facts: a record may be left of an earlier domain with this id; the server's id may now be that of a
+    server of QEMU. A predecessor that died has no channel bound, and its server has the range of its BAR0. QEMU binds
     its channels when it starts. What follows: a server whose channels are bound for longer than a process takes to
     end, or that has not the range, is not ours. Adopting it would take QEMU's devices from the guest.
     Cost: for a moment a server without bound channels has our range. Raises CallError.

@@ -5,13 +5,13 @@ A request that may be done twice has no record. The others tell the journal of e
 ==============================  ==============================================  =====================================
 what happens                    the record says                                 a successor
 ==============================  ==============================================  =====================================
-the request is taken            nothing                                         does it afresh
+the request is taken            nothing                                         does it from its beginning
 an element copies a value       :meth:`Journal.copies`: the value               stores this value, and goes on
 a device changes its state      :meth:`Journal.change`: the words, then "done"  stores the words if they may be lost
 others are served in between    :meth:`Journal.done`: the elements so far       goes on with the next element
 ==============================  ==============================================  =====================================
 
-The bus says whose request is in hand, so a device need not know it.
+The bus sets the vCPU and the element whose request is being done, so devices need not pass them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from xengt_dm.errors import DataError
 from xengt_dm.pointers import pointer_into
 
 RECORD_BYTES: Final = ffi.sizeof("xd_journal_record")
-#: How many processes may begin a request. The last of them does not do it, since it may be what kills them. One that is
-#: killed by somebody else in the meantime counts, too, so there are more than the two or three that would show a bug.
+#: How many processes may begin a request. The last of them does not do it, since it may be what kills them. A daemon
+#: that is killed for another reason counts as well, so the limit is higher than the two or three deaths that would show
+#: a bug.
 MOST_ATTEMPTS: Final = 10
 _WORD_BYTES: Final = 8
 

@@ -63,7 +63,7 @@ class Deferring(Protocol):
         """How many."""
 
     def unprotect_deferred(self) -> bool:
-        """Try again to unprotect these. Returns False if any is left."""
+        """Try again to unprotect these. Returns False if a deferred unprotect is left."""
 
 
 class ServeLoop:
@@ -181,10 +181,9 @@ class ServeLoop:
                 return
 
     def answer_begun(self) -> int:
-        """Do the rest of what a predecessor began, then what came before the channels were bound. No event tells of
-        either.
+        """Continues the requests that a predecessor began, then handles those that came before the channels were bound.
 
-        Returns how many requests that were. Raises CallError.
+        No event reports either. Returns how many requests that were. Raises CallError.
         """
         begun = self._slots.take(Take.BEGUN)
         for request in begun:
@@ -200,7 +199,7 @@ class ServeLoop:
         Raises CallError.
         """
         if not self._channels.bound:
-            return 0  # nobody could be told of an answer
+            return 0  # no vCPU could be notified
         before, handed_over = self.burst.served, 0
         for _ in range(ROUNDS):
             served = self.burst.served
@@ -269,10 +268,10 @@ class ServeLoop:
         self.burst.close()
 
     def rounds(self) -> Iterator[None]:
-        """Serve, and have the caller look after each round whether it has what it waits for.
+        """Serves in rounds, and yields after each one, so that the caller can check its condition.
 
-        Ends by itself after :data:`ROUNDS_SECONDS`, counted in rounds, too: a host that stands still for longer than
-        that stops the vCPUs, too. Ends when the server is gone. Raises CallError.
+        Ends when :data:`ROUNDS_SECONDS` have passed and as many rounds were made as fit into them: if the host is
+        suspended, the vCPUs are, too, so the time alone does not count. Ends when the server is gone. Raises CallError.
         """
         end = time.monotonic() + ROUNDS_SECONDS
         poll = select.poll()
@@ -296,7 +295,7 @@ class ServeLoop:
         return slices.value
 
     def answer_all(self) -> None:
-        """Answer everything, in whatever state; also what cannot be handled, since no vCPU may wait on.
+        """Answers every request, in any state, even if it cannot be handled, because no vCPU may be left waiting.
 
         A vCPU whose channel could not be bound, or not be notified, is tried again. Raises the first error, when all
         is done; a domain that is gone is none.

@@ -2,8 +2,8 @@
 
 The serve loop is :mod:`xengt_dm.ioreq.loop`.
 
-Facts: a server outlives the process that created it. Xen destroys it only on request or with its domain. A vCPU that
-waits for an answer of the server waits for ever if nobody gives it.
+Facts: a server outlives the process that created it. Xen destroys it only on request or with its domain. A vCPU whose
+request no process answers waits for ever.
 
 What follows: the id of the server is recorded before anything depends on it, and so are its ranges. A successor
 *adopts* the server that is on record, with the requests in its slots, whatever their states. It serves a request again

@@ -10,12 +10,12 @@ shadow of each such tree: the tables a GPU could walk in their place. Three thin
   the guest stores to them unseen, until
 * *a submission*: the GPU is about to execute with a space. Every table that the space reaches is synced: unsynced ones
   are read, pending entries are tried again (:mod:`xengt_dm.ppgtt.syncing`).
-* *frames that come and go*. The guest may give any frame back, and only says so after the fact and without naming it.
-  Then all that is known of frames is invalid, a new *epoch* begins, and each space is gone through at its next
-  submission.
+* *frames that come and go*. The guest may give any frame back. Xen reports that afterwards, and does not say which
+  frame it was. Then all that is known of frames is invalid, a new *epoch* begins, and all tables of a space are
+  checked at its next submission.
 
-So between submissions a shadow may be behind. A reader (mappings, resolve, audit, tables) sees it as it is and changes
-nothing; who needs it as of now calls :meth:`Engine.sync` first.
+So between submissions a shadow may be out of date. A reader (mappings, resolve, audit, tables) sees it as it is and
+changes nothing; a caller that needs the present state calls :meth:`Engine.sync` first.
 
 The shadow tables of all spaces share one quota. The space that was submitted longest ago loses its shadow first, and
 gets it back at its next submission. What does not fit even so maps nothing, and is counted.
@@ -104,7 +104,7 @@ class Engine:
         self._observer = self.frames.observer = self._tree.observer = self._leaves.observer = observer
 
     def tell_all(self) -> Steps[None]:
-        """Tell the observer of all that is known: the frames of each chunk, and the page of each table."""
+        """Reports the frames of each known chunk and the page of each table to the observer."""
         yield from self.frames.query_all(self.frames.known_chunks())
         yield from self._leaves.tell_all()
 

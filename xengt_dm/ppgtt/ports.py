@@ -73,7 +73,7 @@ class Protector(Protocol):
         """How many frames still trap because it was too early to unprotect them."""
 
     def unprotect_deferred(self) -> bool:
-        """Try again to unprotect these. Returns False if any is left."""
+        """Try again to unprotect these. Returns False if a deferred unprotect is left."""
 
     # Leaf tables that the guest may store to unseen (relaxed mode)
 
@@ -121,4 +121,7 @@ class Protector(Protocol):
         """Write-protect those of these protected frames again that the guest gave back and replaced."""
 
     def frames_changed(self) -> None:
-        """The guest gave frames back, nobody knows which. Stores to protected frames may go unseen until the return."""
+        """The guest gave frames back; Xen does not say which.
+
+        Stores to protected frames may go unseen until the return.
+        """

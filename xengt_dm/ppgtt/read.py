@@ -55,7 +55,7 @@ class Audit(NamedTuple):
 
 
 class Runs(Sequence[Mapping]):
-    """The runs that a space was found to map, in order of va; they stay in C until somebody looks at one."""
+    """The runs that a space was found to map, in order of va; kept as C arrays, and converted when read."""
 
     #: How many are rendered at a time, which takes about a millisecond.
     SLICE = 8192

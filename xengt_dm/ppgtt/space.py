@@ -208,7 +208,7 @@ class LiveSpaces:
         return next((space for space in self._shadowed if space is not but), None)
 
     def violations(self) -> Iterator[str]:
-        """What the region says that is not so, a line each; for tests."""
+        """Yields each difference between the region and the live spaces, a line each; for tests."""
         expected = {space.entry: [space.refs, _NUMBERS[space.mode], *space.gpas, 0, 0] for space in self}
         for entry, wanted in expected.items():
             assert entry is not None

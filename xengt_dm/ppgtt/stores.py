@@ -14,8 +14,9 @@ has. Then,
   unsynced tables. But the instruction may be emulated once more after the answer, and must find the frame as it found
   it before. So the frame is protected before the answer, if the protector says so.
 
-What is work in slices (:mod:`xengt_dm.steps`) is begun already when it is returned: memory has the value, and the
-shadow has it, too, or the table is marked as unread, so that nobody takes it for what the guest's table says.
+When a store returns steps (:mod:`xengt_dm.steps`), it has done the first part of the work: memory has the value, and
+the shadow has it, too, or the table is marked as unread, so that no reader takes its entries for those of the guest's
+table.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class Syncer:
             change = Change(space)
             yield from self._sync_pass(space, change)
             # The pass may use up the quota before it comes to a table that it frees. One more pass is enough: the first
-            # one has freed all that there was to free, so what has no room in the second one stays without.
+            # one has freed every table that it could, so a table that finds no room in the second one gets none.
             if change.out_of_room and self._tree.room:
                 yield from self._sync_pass(space, change)
             return Synced(frozenset(change.refused))

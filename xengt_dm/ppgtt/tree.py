@@ -7,8 +7,8 @@ freed, so that replacing an entry by itself costs nothing. A table that loses it
 frame unprotected, before the work that unlinked it ends: so the guest may use the page as plain memory as soon as the
 request that did it is answered.
 
-Every recursion is bounded by the level: the tables that a table names are one level below it, whatever the guest points
-to what.
+Every recursion is bounded by the level: the tables that a table names are one level below it, whatever the guest's
+entries point to.
 
 Work that may be long is done in slices (:mod:`xengt_dm.steps`). Between two slices:
 
@@ -18,9 +18,9 @@ Work that may be long is done in slices (:mod:`xengt_dm.steps`). Between two sli
 * ``first_unreferenced`` is 0: what a piece of work unlinked is its own to free, so that small work does not wait for
   the end of large work.
 
-What a piece of work does between two yields is done at once, so no two pieces of work see each other's halves. A
-directory is updated by :data:`SLICE` entries at a time (``core/ppgtt/update.h``), each time from a fresh copy of the
-guest's page, because another vCPU may have stored to it in between, and updated that entry already.
+Between two yields a piece of work is not interrupted, so no other one sees an incomplete step. A directory is
+updated by :data:`SLICE` entries at a time (``core/ppgtt/update.h``), each time from a fresh copy of the guest's page,
+because another vCPU may have stored to it in between, and updated that entry already.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class ShadowTree:
         """Update entries ``first``..``last`` of a directory from the guest's page, with all that follows from them."""
         shadow = self.pointer
         created: list[int] = []  # directories, each with a reference of ours
-        # Freeing others may free what this table belongs to; the reference keeps the table until the end.
+        # Freeing others may free the parent of this table; the reference keeps the table until the end.
         lib.xd_ref(shadow, number)
         try:
             if last - first < SLICE:
@@ -276,7 +276,7 @@ class ShadowTree:
     def _settle(
         self, result: int, number: int, first: int, last: int, change: Change, created: list[int], flags: int = 0
     ) -> Steps[bool]:
-        """Do what a slice lacks that came to ``result``, repeat it until it is made, and free what it unlinked.
+        """Get what a slice needed and did not have (``result``), repeat it until it is made, and free what it unlinked.
 
         Returns False if there is no more to do for this table: its page is gone and it maps nothing, or nothing leads
         to it.

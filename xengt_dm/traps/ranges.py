@@ -20,9 +20,9 @@ Mapping
 Facts: the type was not yet a RAM type, so ``get_page_from_gfn`` finds no page: a frame that has the type cannot be
 mapped. The shadows map frames by the chunk of 512, and again whenever they have to know which of them are RAM.
 
-What we do: the trapping frames of a chunk become RAM while the chunk is mapped, and get the type back afterwards. The
-guest's CPU performs a store of that time, and we do not see it. Such a time is a *trap gap*: it is counted in ``gaps``,
-and the engine reads every table again. XenGT mapped all of a guest's memory before it protected any frame, so it did
+What we do: the trapping frames of a chunk become RAM while the chunk is mapped, and get the type back afterwards.
+Stores that the guest makes during that time do not trap. Such a time is a *trap gap*: it is counted in ``gaps``, and
+the engine reads every table again. XenGT mapped all of a guest's memory before it protected any frame, so it did
 not notice ballooning.
 
 Cost: two changes of type for each frame of the chunk that traps, and the next submission reads every table.
@@ -215,7 +215,7 @@ class RangeTraps:
     # For a successor
 
     def adopt_guard_ranges(self, gfns: Collection[int]) -> None:
-        """A frame with a range may have the type. It is adopted, since nothing says what it was protected for."""
+        """A frame with a range may have the type. It is adopted, because its former use is not recorded."""
         self._guards.adopt(gfns)
         self._frames.adopt([gfn for gfn in gfns if self._frames[gfn] is FrameState.PLAIN])
 
@@ -249,7 +249,7 @@ class RangeTraps:
 
     def unprotect_by_force(self) -> None:
         try:
-            for _ in range(2):  # as every call that would leave something behind if it failed
+            for _ in range(2):  # a second try, as for every call that releases something
                 self._free(self._frames.trapping())
         except DomainGoneError:
             self._frames.all_plain()  # they are gone with the domain

@@ -12,9 +12,9 @@
  * What follows: a request of the first kind needs no record; its slot, which is INPROCESS, says that it is to be done
  * again. For one of the second kind all that it changes is computed first, as words and their new values, and written
  * to the record of the vCPU. One aligned store of 8 bytes to `commit` makes that valid. Then the words are stored, and
- * one more store to `commit` says so. A successor finds one of three things:
+ * one more store to `commit` marks them as stored. A successor finds one of three things:
  *
- *     nothing valid        nothing was changed: do the request afresh
+ *     nothing valid        nothing was changed: do the request from its beginning
  *     XD_JOURNAL_COMMITTED some words may have been stored, and no other request was served since: store all of them
  *     XD_JOURNAL_DONE      they have been stored, and others may have changed them since: store none
  *

@@ -55,7 +55,7 @@ typedef struct xd_sync_work {
  */
 void xd_sync_walk(xd_shadow *shadow, const uint32_t *roots, uint32_t count, xd_sync_work *work);
 /*
- * Goes on with the walk: collects tables that are unsynced, stale or have pending entries, and that this submission
+ * Continues the walk: collects tables that are unsynced, stale or have pending entries, and that this submission
  * (shadow->submission) has not collected yet, until a list is full or some thousand entries were looked at.
  *
  * Returns 1 if the walk is at its end, else 0. Tables may come and go between two calls: a table that is moved to where

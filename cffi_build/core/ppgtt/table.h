@@ -65,8 +65,8 @@ static inline void xd_set_checked(xd_shadow *shadow, xd_table *table)
 }
 
 /*
- * Notes that the table's entries were not all checked: the next sync does that, unless somebody does it before. Called
- * by leaf.c and shadow.c.
+ * Notes that the table's entries were not all checked: the next sync checks them, unless an update does so before.
+ * Called by leaf.c and shadow.c.
  */
 static inline void xd_set_unread(xd_shadow *shadow, xd_table *table)
 {

@@ -4,10 +4,11 @@
 /*
  * From the guest's frames to the frames that a GPU uses. For C files only: cffi does not read this header.
  *
- * Facts: stock Xen does not expose a guest's machine frame numbers to user space. Consequence: whoever walks the shadow
- * works on guest frames, so the translation is the identity; an entry keeps its frame and loses every bit without an
- * effect. Decision: a host that can tell machine frames puts its look-up into xd_gpu_leaf, and leaf.c must then stop to
- * mask whole lines with XD_LEAF_BITS. Cost: none today; eight entries at a time are masked and none is translated.
+ * Facts: stock Xen does not expose a guest's machine frame numbers to user space. Consequence: a GPU or a tool that
+ * walks the shadow works on guest frames, so the translation is the identity; an entry keeps its frame and loses every
+ * bit without an effect. Decision: a host that can tell machine frames puts its look-up into xd_gpu_leaf, and leaf.c
+ * must then stop to mask whole lines with XD_LEAF_BITS. Cost: none today; eight entries at a time are masked and none
+ * is translated.
  */
 #include "entry_bits.h"
 
