@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace, release: Release, progress: Progress) -> I
     with tempfile.TemporaryDirectory(prefix=f"root-{release.xen}-", dir=runs) as scratch:
         root = Path(scratch) / "root.img"
         image.installed_disk(base, package, root, progress)
-        for boot in plan.boots(options.scenario):
+        for boot in plan.boots(options.scenario, options.full):
             work = Path(tempfile.mkdtemp(prefix=f"{'-'.join(boot.scenarios)}-{release.xen}-", dir=runs))
             passed = True
             try:

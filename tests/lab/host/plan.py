@@ -44,17 +44,21 @@ class Boot:
         return [_module(name) for name in self.scenarios]
 
 
-def boots(scenarios: Sequence[str]) -> list[Boot]:
+def boots(scenarios: Sequence[str], full: bool = False) -> list[Boot]:
     """The boots for these scenarios, in their order: all that need the same number of processors share one.
 
     Those that count instructions need a machine that does.
 
-    systemd is dom0's init where one of them asks for it: the others do not care.
+    systemd is dom0's init where one of them asks for it: the others do not care. ``full``: in the size that an issue
+    names, for which a scenario may want another number of processors (CPUS_FULL).
     """
     by_machine: dict[tuple[int, bool], list[str]] = {}
     for name in dict.fromkeys(scenarios):
         module = _module(name)
-        by_machine.setdefault((getattr(module, "CPUS", _CPUS), getattr(module, "ICOUNT", False)), []).append(name)
+        cpus = getattr(module, "CPUS", _CPUS)
+        if full:
+            cpus = getattr(module, "CPUS_FULL", cpus)
+        by_machine.setdefault((cpus, getattr(module, "ICOUNT", False)), []).append(name)
     return [
         Boot(tuple(sharing), cpus, icount, any(getattr(_module(name), "SYSTEMD", False) for name in sharing))
         for (cpus, icount), sharing in by_machine.items()

@@ -11,13 +11,17 @@ from dom0.daemon import ask_at_once, serving
 from dom0.guest import Guest, created
 
 GUESTS = ("relaxed",)
+# With two processors a vCPU of this guest has twice run code that it does not call (README, "The emulator"); once in
+# the size of the gate, after 121,000 stores. The cause is not known.
+CPUS = 1
+CPUS_FULL = 2
 
 # The same as in tests/lab/guest/relaxed.c.
 _ANNOUNCED, _FINISHED = 1, 2
 _ORDER_FINISH = 0x80000000
 _STEP_SECONDS = 180
 _STORES = sized(60_000, 1_000_000)
-_SUBMISSIONS = sized(300, 3_000)
+_SUBMISSIONS = sized(100, 3_000)
 _AUDITS = sized(3, 20)
 _LOOK_SECONDS = 0.5
 _SAY_SECONDS = 10
