@@ -10,6 +10,8 @@
  */
 #include "guard.h"
 
+#include "access.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -84,52 +86,18 @@ int xd_write(void *to, const void *from, uint64_t size)
     GUARDED(to, size, memcpy(to, from, size));
 }
 
-static bool one_access(const void *address, uint32_t size)
-{
-    return (size == 1 || size == 2 || size == 4 || size == 8) && ((uintptr_t)address & (size - 1)) == 0;
-}
-
-static void store_now(void *to, uint64_t value, uint32_t size)
-{
-    if (!one_access(to, size))
-        memcpy(to, &value, size);
-    else if (size == 8)
-        __atomic_store_n((uint64_t *)to, value, __ATOMIC_RELAXED);
-    else if (size == 4)
-        __atomic_store_n((uint32_t *)to, (uint32_t)value, __ATOMIC_RELAXED);
-    else if (size == 2)
-        __atomic_store_n((uint16_t *)to, (uint16_t)value, __ATOMIC_RELAXED);
-    else
-        __atomic_store_n((uint8_t *)to, (uint8_t)value, __ATOMIC_RELAXED);
-}
-
 int xd_store(void *to, uint64_t value, uint32_t size)
 {
     if (size > sizeof(value))
         return -EINVAL;
-    GUARDED(to, size, store_now(to, value, size));
-}
-
-static void load_now(const void *from, uint32_t size, uint64_t *value)
-{
-    *value = 0;
-    if (!one_access(from, size))
-        memcpy(value, from, size);
-    else if (size == 8)
-        *value = __atomic_load_n((const uint64_t *)from, __ATOMIC_RELAXED);
-    else if (size == 4)
-        *value = __atomic_load_n((const uint32_t *)from, __ATOMIC_RELAXED);
-    else if (size == 2)
-        *value = __atomic_load_n((const uint16_t *)from, __ATOMIC_RELAXED);
-    else
-        *value = __atomic_load_n((const uint8_t *)from, __ATOMIC_RELAXED);
+    GUARDED(to, size, xd_store_now(to, value, size));
 }
 
 int xd_load(const void *from, uint32_t size, uint64_t *value)
 {
     if (size > sizeof(*value))
         return -EINVAL;
-    GUARDED(from, size, load_now(from, size, value));
+    GUARDED(from, size, xd_load_now(from, size, value));
 }
 
 static void read_words_now(uint64_t *to, const uint64_t *from, uint64_t count)

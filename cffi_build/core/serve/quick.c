@@ -1,49 +1,15 @@
 #include "quick.h"
 
+#include "access.h"
 #include "guest_store.h"
 
 #include <stdbool.h>
-#include <string.h>
 
 enum { LEFT_TO_PYTHON = -1 };
 
 static uint64_t low_bytes(uint64_t value, uint32_t size)
 {
     return size < 8 ? value & ((1ull << 8 * size) - 1) : value;
-}
-
-/*
- * An aligned access is one of the machine: a process that is killed, and a thread that looks, find the old value or the
- * new one.
- */
-static uint64_t load(const char *at, uint32_t size)
-{
-    uint64_t value = 0;
-    if ((uintptr_t)at & (size - 1))
-        memcpy(&value, at, size);
-    else if (size == 8)
-        value = __atomic_load_n((const uint64_t *)(const void *)at, __ATOMIC_RELAXED);
-    else if (size == 4)
-        value = __atomic_load_n((const uint32_t *)(const void *)at, __ATOMIC_RELAXED);
-    else if (size == 2)
-        value = __atomic_load_n((const uint16_t *)(const void *)at, __ATOMIC_RELAXED);
-    else
-        value = __atomic_load_n((const uint8_t *)at, __ATOMIC_RELAXED);
-    return value;
-}
-
-static void store(char *at, uint64_t value, uint32_t size)
-{
-    if ((uintptr_t)at & (size - 1))
-        memcpy(at, &value, size);
-    else if (size == 8)
-        __atomic_store_n((uint64_t *)(void *)at, value, __ATOMIC_RELAXED);
-    else if (size == 4)
-        __atomic_store_n((uint32_t *)(void *)at, (uint32_t)value, __ATOMIC_RELAXED);
-    else if (size == 2)
-        __atomic_store_n((uint16_t *)(void *)at, (uint16_t)value, __ATOMIC_RELAXED);
-    else
-        __atomic_store_n((uint8_t *)at, (uint8_t)value, __ATOMIC_RELAXED);
 }
 
 /* Returns whether an access to these bytes touches a dword whose bit is set. */
@@ -68,11 +34,13 @@ static int access_registers(xd_quick *quick, const xd_registers *registers, cons
         return LEFT_TO_PYTHON;
     quick->counters->mmio_traps++;
     if (reads) {
-        *data = in_hole ? 0 : load(registers->memory + offset, req->size);
+        *data = 0;
+        if (!in_hole)
+            xd_load_now(registers->memory + offset, req->size, data);
         return XD_ROUTE_REGISTER_READ;
     }
     if (!in_hole)
-        store(registers->memory + offset, req->data, req->size);
+        xd_store_now(registers->memory + offset, req->data, req->size);
     return XD_ROUTE_REGISTER_WRITE;
 }
 
