@@ -288,22 +288,32 @@ int xd_emb_events_unmask(xd_emb_events *events, int port)
     return rc;
 }
 
-int xd_emb_events_drain(xd_emb_events *events)
+/* Adds the ports that fired to `ports`; none has fired afterwards. Returns how many. With channels_lock held. */
+static int take_fired(xd_emb_events *events, uint64_t ports[EMB_WORDS])
 {
-    xd_emb *d = events->domain;
     int taken = 0;
-    pthread_mutex_lock(&d->channels_lock);
     for (int word = 0; word < EMB_WORDS; word++) {
-        uint64_t fired = events->fired[word];
-        taken += __builtin_popcountll(fired);
-        /* What was latched while the port was masked is served by the scan that follows. */
+        taken += __builtin_popcountll(events->fired[word]);
+        ports[word] |= events->fired[word];
         events->fired[word] = 0;
-        events->masked[word] &= ~fired;
-        events->latched[word] &= ~fired;
     }
     if (events->readable) {
         events->readable = 0;
         reset_fd(events->fd);
+    }
+    return taken;
+}
+
+int xd_emb_events_drain(xd_emb_events *events)
+{
+    xd_emb *d = events->domain;
+    uint64_t fired[EMB_WORDS] = {0};
+    pthread_mutex_lock(&d->channels_lock);
+    int taken = take_fired(events, fired);
+    /* What was latched while the port was masked is served by the scan that follows. */
+    for (int word = 0; word < EMB_WORDS; word++) {
+        events->masked[word] &= ~fired[word];
+        events->latched[word] &= ~fired[word];
     }
     pthread_mutex_unlock(&d->channels_lock);
     return taken;
@@ -313,17 +323,8 @@ int xd_emb_channels_take(void *channels)
 {
     xd_emb_events *events = channels;
     xd_emb *d = events->domain;
-    int taken = 0;
     pthread_mutex_lock(&d->channels_lock);
-    for (int word = 0; word < EMB_WORDS; word++) {
-        taken += __builtin_popcountll(events->fired[word]);
-        events->taken[word] |= events->fired[word];
-        events->fired[word] = 0;
-    }
-    if (events->readable) {
-        events->readable = 0;
-        reset_fd(events->fd);
-    }
+    int taken = take_fired(events, events->taken);
     pthread_mutex_unlock(&d->channels_lock);
     return taken;
 }

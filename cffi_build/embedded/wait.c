@@ -70,13 +70,6 @@ void emb_wake(emb_vcpu *v)
         syscall(SYS_futex, &v->wake, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-static void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-}
-
 static bool spin(emb_vcpu *v, uint32_t seen, uint32_t *now)
 {
     if (!v->luck && ++v->waits % 64)

@@ -9,7 +9,7 @@
  * stored as one byte with the other bits kept. The load acquires and the store releases, so that whoever sees a state
  * sees the fields that were written before it.
  *
- * page: a mapped page of slots. vcpu: below XD_SLOTS_PER_PAGE. Any thread may call these; each is one atomic access.
+ * page: a mapped page of slots. vcpu: below XD_SLOTS_PER_PAGE. Any thread may call these; each is one atomic access at most.
  */
 
 /* Returns the slot of a vCPU. Called by slots.c, burst.c, requests.c, slot_page.c and wait.c. */
@@ -41,6 +41,14 @@ static inline void store_state(xd_ioreq *slot, uint32_t state)
 {
     uint8_t kept = (uint8_t)(__atomic_load_n(&slot->bits, __ATOMIC_RELAXED) & ~XD_STATE_MASK);
     __atomic_store_n(&slot->bits, (uint8_t)(kept | state), __ATOMIC_RELEASE);
+}
+
+/* Tells the processor that this thread looks at a slot again and again. Called by slots.c, burst.c and wait.c. */
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
 }
 
 #endif

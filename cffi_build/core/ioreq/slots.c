@@ -65,13 +65,6 @@ int xd_slots_take(void *page, uint32_t nr_vcpus, int which, xd_taken *out, xd_ti
     return taken;
 }
 
-static void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-}
-
 int xd_slots_await_taken(const void *page, uint32_t nr_vcpus, uint32_t nanoseconds)
 {
     uint64_t end = xd_now() + nanoseconds;

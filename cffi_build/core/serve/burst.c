@@ -22,13 +22,6 @@ enum {
 /* What wait_for_more found. */
 enum { EVENT = 1, DOORBELL = 2 };
 
-static void relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
-}
-
 static int fail(xd_burst *burst, int error, uint32_t call)
 {
     if (!burst->error) {
