@@ -45,8 +45,8 @@ from xengt_dm.traps.guard_ranges import GuardRanges, droppable
 from xengt_dm.traps.protected import ProtectedRecord
 from xengt_dm.traps.retype import set_types
 from xengt_dm.traps.state import TRAPPING, Event, Frames, FrameState
-from xengt_dm.traps.unprotect import Barriers, batches, make_ram, may_become_ram, set_ram
-from xengt_dm.traps.write_traps import not_verified, refuse, still_trapping
+from xengt_dm.traps.unprotect import Barriers, batches, make_ram, may_become_ram, may_unsync, set_ram
+from xengt_dm.traps.write_traps import not_verified, refuse, report_busy, still_trapping
 from xengt_dm.units import CData
 
 
@@ -105,9 +105,8 @@ class RangeTraps:
     def still_trapping(self, gfns: CData, count: int, errors: CData) -> int:
         if self._refusing:
             return refuse(count, errors)
-        for i, gfn in enumerate(ffi.unpack(gfns, count)):
-            errors[i] = errno.EBUSY if self._frames[gfn] in TRAPPING else 0
-        return sum(error != 0 for error in ffi.unpack(errors, count))
+        frames = ffi.unpack(gfns, count)
+        return report_busy(frames, set(self._frames.still_trapping(frames)), errors)
 
     def unprotect(self, gfns: CData, count: int) -> None:
         frames = ffi.unpack(gfns, count)
@@ -120,13 +119,9 @@ class RangeTraps:
         frames = ffi.unpack(gfns, count)
         plain: set[int] = set()
         if not self._refusing:
-            self._barriers.submission()
-            protected = [gfn for gfn in frames if self._frames[gfn] is FrameState.PROTECTED]
-            may = may_become_ram(protected, self._port, self._slots, self._barriers.make_if_due)
+            may = may_unsync(frames, self._frames, self._port, self._slots, self._barriers)
             plain = self._make_ram(may, Event.UNSYNC)
-        for i, gfn in enumerate(frames):
-            errors[i] = 0 if gfn in plain else errno.EBUSY
-        return count - len(plain)
+        return report_busy(frames, set(frames) - plain, errors)
 
     def resync(self, gfns: CData, count: int, errors: CData, *, forced: bool = False) -> int:
         """A frame for which there is no range stays unsynced."""

@@ -17,6 +17,7 @@ from xengt_dm.hypervisor.port import DomainPort, MemType
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.traps.guard_ranges import barrier
 from xengt_dm.traps.retype import set_types
+from xengt_dm.traps.state import Frames, FrameState
 from xengt_dm.units import PAGE_SHIFT, PAGE_SIZE
 
 #: Frames that are unprotected together, with one look at the slots before and one after.
@@ -85,6 +86,15 @@ def may_become_ram(gfns: Sequence[int], port: DomainPort, slots: Slots, make_bar
         else:  # nothing tells, so each of them counts as in flight
             in_flight.update(over)
     return [gfn for gfn in gfns if gfn not in in_flight]
+
+
+def may_unsync(gfns: Iterable[int], frames: Frames, port: DomainPort, slots: Slots, barriers: Barriers) -> list[int]:
+    """Returns those of the frames, in ``frames``, that may become RAM at the end of a submission, which this notes in
+    ``barriers``. Raises DomainGoneError.
+    """
+    barriers.submission()
+    protected = [gfn for gfn in gfns if frames[gfn] is FrameState.PROTECTED]
+    return may_become_ram(protected, port, slots, barriers.make_if_due)
 
 
 def make_ram(gfns: Sequence[int], port: DomainPort, slots: Slots, trap: MemType) -> MadeRam:

@@ -8,7 +8,7 @@ is tried a second time, and :mod:`xengt_dm.traps.state` explains why.
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 from typing import Protocol
 
 from xengt_dm._core import ffi
@@ -132,6 +132,16 @@ def refuse(count: int, errors: CData) -> int:
     """Fills ``errors`` for a caller of ``protect`` after :meth:`WriteTraps.refuse_new`. Returns ``count``."""
     ffi.memmove(errors, ffi.new("int[]", [errno.ESHUTDOWN] * count), count * ffi.sizeof("int"))
     return count
+
+
+def report_busy(gfns: Sequence[int], busy: Container[int], errors: CData) -> int:
+    """Stores EBUSY in ``errors`` for each frame that is ``busy``, and 0 for the others. Returns how many are busy."""
+    failures = 0
+    for i, gfn in enumerate(gfns):
+        is_busy = gfn in busy
+        errors[i] = errno.EBUSY if is_busy else 0
+        failures += is_busy
+    return failures
 
 
 def not_verified(domid: int, error: int) -> HostError:
