@@ -15,23 +15,6 @@ from pathlib import Path
 
 from shared import declarations
 
-#: Headers whose functions are the serving thread's, if they begin with a pointer.
-HEADERS = (
-    "journal.h",
-    "slots.h",
-    "frames.h",
-    "shadow.h",
-    "need.h",
-    "leaf.h",
-    "directory.h",
-    "update.h",
-    "guest_store.h",
-    "unsync.h",
-    "sync.h",
-    "walk.h",
-    "audit.h",
-    "burst.h",
-)
 _FUNCTION = re.compile(r"(?P<nothing>\bvoid )?\b(?P<name>xd_\w+)\((?P<parameters>[^()]*)\)\s*;")
 _CHECKS = r"""
 #include "owner.h"
@@ -62,6 +45,6 @@ def functions(header: Path) -> Iterator[tuple[str, str]]:
 
 
 def checks(headers: list[Path]) -> str:
-    """C text for ``set_source``: the checks of the functions in those of ``headers`` that are :data:`HEADERS`."""
-    owned = [each for header in headers if header.name in HEADERS for each in functions(header)]
+    """Returns C text for ``set_source``: the checks of the functions in these headers."""
+    owned = [each for header in headers for each in functions(header)]
     return _CHECKS + "".join(f"#define {name}(...) {macro}({name}, __VA_ARGS__)\n" for name, macro in owned)
