@@ -169,6 +169,8 @@ def test_a_recording(tmp_path: Path, sim: SimProcess, console: Console, base: Pa
 
 #: So many leaf tables take many turns of the event loop to shadow.
 MANY = 6 * 512
+#: Each finds the announcement begun with a chance of at least one half.
+ATTEMPTS = 20
 FIRST_L2, FIRST_L1 = 16, 32
 
 
@@ -180,30 +182,34 @@ def slot_state(sim: SimProcess, vcpu: int) -> int:
     return int(state)
 
 
-def test_in_the_middle_of_a_request(tmp_path: Path, base: Path, directory: Path) -> None:
-    """The announcement of a space with many tables. The daemon finds it together with the request to leave."""
+def test_in_the_middle_of_a_request(tmp_path: Path, base: Path) -> None:
+    """The announcement of a space with many tables. The daemon finds it together with the request to leave.
+
+    trio serves the tasks that one look wakes in a random order. Where the operator comes first, the daemon leaves
+    before it takes the announcement: the next one serves that from its beginning, and the test begins again.
+    """
     with (
         SimProcess(tmp_path / "sim", "--guest", "scripted", "--frames", "8192") as sim,
         sim.console() as console,
         sim.console() as cpu,
     ):
-        with sim.serve(base) as daemon, connect(directory / SOCKET_NAME, 60) as operator:
+        with sim.serve(base) as daemon:
             for number in range(MANY // 512):
                 console.run(0, "store", address(L3, number), 8, pte(FIRST_L2 + number))
                 page = b"".join(pte(FIRST_L1 + 512 * number + n).to_bytes(8, "little") for n in range(512))
                 console.ask("write", gpa=address(FIRST_L2 + number), data=page.hex())
             console.run(0, "store", address(L4), 8, pte(L3))
             console.run(0, "store", DEFAULT_BAR0 + reg.PDP0, 8, L4 * FRAME)
-            operator.sendall(request_line("status", {}))
-            assert b'"serving"' in operator.recv(1 << 16)
-            daemon.process.send_signal(signal.SIGSTOP)
-            cpu.begin(0, "store", DEFAULT_BAR0 + reg.G2V_NOTIFY, 4, int(reg.Notification.PPGTT_L4_CREATE))
-            assert console.ask("wait_phase", vcpu=0, phase=lib.XD_PHASE_BLOCKED, seconds=20) == 0
-            operator.sendall(request_line("upgrade", {}))
-            daemon.process.send_signal(signal.SIGCONT)
-            said = daemon.process.communicate(timeout=60)[1]
-            assert daemon.process.returncode == ExitCode.HANDOVER, said
-        assert slot_state(sim, 0) == core.XD_STATE_INPROCESS
+            leave(base, daemon)
+        for _attempt in range(ATTEMPTS):
+            announce_and_leave(sim, console, cpu, base)
+            if begun := slot_state(sim, 0) == core.XD_STATE_INPROCESS:
+                break
+            with sim.serve(base) as daemon:
+                cpu.receive()
+                console.run(0, "store", DEFAULT_BAR0 + reg.G2V_NOTIFY, 4, int(reg.Notification.PPGTT_L4_DESTROY))
+                leave(base, daemon)
+        assert begun
         with sim.serve(base) as daemon:
             cpu.receive()
             assert [space["refs"] for space in told(base, "spaces")] == [1]
@@ -211,6 +217,20 @@ def test_in_the_middle_of_a_request(tmp_path: Path, base: Path, directory: Path)
             assert told(base, "status")["counters"]["tables"] == 2 + MANY // 512 + MANY
             assert daemon.stop()[0] == ExitCode.OK
         check_given_back(console, base)
+
+
+def announce_and_leave(sim: SimProcess, console: Console, cpu: Console, base: Path) -> None:
+    """Starts a daemon, and lets it find an announcement and the request to leave at the same time."""
+    with sim.serve(base) as daemon, connect(base / "1" / SOCKET_NAME, 60) as operator:
+        operator.sendall(request_line("status", {}))
+        assert b'"serving"' in operator.recv(1 << 16)
+        daemon.process.send_signal(signal.SIGSTOP)
+        cpu.begin(0, "store", DEFAULT_BAR0 + reg.G2V_NOTIFY, 4, int(reg.Notification.PPGTT_L4_CREATE))
+        assert console.ask("wait_phase", vcpu=0, phase=lib.XD_PHASE_BLOCKED, seconds=20) == 0
+        operator.sendall(request_line("upgrade", {}))
+        daemon.process.send_signal(signal.SIGCONT)
+        said = daemon.process.communicate(timeout=60)[1]
+        assert daemon.process.returncode == ExitCode.HANDOVER, said
 
 
 def test_killed_while_it_leaves(sim: SimProcess, console: Console, base: Path, directory: Path) -> None:
