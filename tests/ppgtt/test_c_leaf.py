@@ -148,6 +148,59 @@ def test_a_table_whose_page_was_never_asked_about_is_asked_for() -> None:
     assert bench.needed() == {0}
 
 
+@examples(60)
+@given(
+    before=some_pages,
+    after=some_pages,
+    slots=st.none() | st.sets(st.integers(0, ENTRIES - 1), max_size=3),
+    wide=kinds,
+    copied=st.booleans(),
+    again=st.booleans(),
+)
+def test_a_sync_says_whether_anything_changed(
+    before: list[int], after: list[int], slots: set[int] | None, wide: bool, copied: bool, again: bool
+) -> None:
+    """``slots``: all that changes, None for everything. ``again``: a new epoch, so that every entry is checked."""
+    if slots is not None:
+        after = [after[i] if i in slots else before[i] for i in range(ENTRIES)]
+    bench, number = make(before, wide)
+    update(bench, number)
+    old = bench.entries(number)
+    bench.put(TABLE, before if copied else after)
+    if again:
+        lib.xd_new_epoch(bench.shadow)
+    page = ffi.new("uint64_t[]", after) if copied else ffi.NULL
+    changed = ffi.new("int *", 2)
+    assert lib.xd_leaf_sync(bench.shadow, number, page, bench.need, changed) == 0
+    assert bench.entries(number) == twins.leaf(after, wide, bench.state)
+    assert changed[0] == (bench.entries(number) != old)
+    assert bench.shadow.stale_tables == 0
+
+
+@pytest.mark.parametrize("slot", range(0, ENTRIES, 37))
+def test_a_sync_writes_one_changed_entry_of_many(slot: int) -> None:
+    bench, number = make([pte(4 * CHUNK + i) for i in range(ENTRIES)], False)
+    update(bench, number)
+    expected = bench.entries(number)
+    expected[slot] ^= 2
+    bench.put(TABLE, expected)
+    changed = ffi.new("int *")
+    for result in (1, 0):
+        assert lib.xd_leaf_sync(bench.shadow, number, ffi.NULL, bench.need, changed) == 0
+        assert changed[0] == result
+        assert bench.entries(number) == expected
+
+
+def test_a_sync_of_a_page_that_is_gone_has_changed_the_table() -> None:
+    bench, number = make([0x6003] * ENTRIES, False)
+    update(bench, number)
+    bench.holes.add(TABLE)
+    bench.query(0)
+    changed = ffi.new("int *")
+    assert lib.xd_leaf_sync(bench.shadow, number, ffi.NULL, bench.need, changed) == -errno.ENOENT
+    assert changed[0] == 1
+
+
 @examples(40)
 @given(some=st.lists(st.tuples(some_pages, kinds), min_size=1, max_size=4), known=st.sets(st.sampled_from(range(1, 7))))
 def test_many_tables(some: list[tuple[list[int], bool]], known: set[int]) -> None:

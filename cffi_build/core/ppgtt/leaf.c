@@ -74,6 +74,7 @@ typedef struct change {
     uint32_t pending; /* pending entries of the whole table */
     bool check;       /* also check entries that are as they should be: their frames may not be RAM any more */
     bool blank;       /* the shadow entries have no meaning yet */
+    bool changed;     /* becomes true if a shadow entry says something else now */
 } change;
 
 /* The address of the first byte of a range of chunks, and of its last byte. */
@@ -87,118 +88,97 @@ static bounds bounds_of(const xd_chunk_range *range)
     return (bounds){.first = range->first << SHIFT, .last = (range->end << SHIFT) - 1};
 }
 
+/* Lines that are compared together, before any of them is looked at by itself: most are as they were. */
+enum { BLOCK = 8 * LINE };
+
+/* Returns whether a block of the guest's page says what the shadow says. `any` is one of the above. */
+static inline __attribute__((always_inline)) bool block_is_same(const uint64_t *guest, const uint64_t *entries,
+                                                                any_bit any)
+{
+    line difference = {0};
+    for (uint32_t i = 0; i < BLOCK; i += LINE) {
+        line value = *(const line *)&guest[i];
+        __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the guest may change it: read it once only */
+        difference |= (value & (XD_LEAF_BITS & -(value & XD_PRESENT))) ^ *(const line *)&entries[i];
+    }
+    return !any(&difference);
+}
+
 /*
  * Updates lines of eight entries, from entry `i` on, of a table without pending entries. It stops at the first line
  * that has a changed or to be checked entry whose chunk is not RAM throughout, and returns the first entry of that
  * line. `any` is one of the above, for the processor.
  */
-static inline __attribute__((always_inline)) uint32_t follow_lines(const change *one, const uint64_t *guest, uint32_t i,
+static inline __attribute__((always_inline)) uint32_t follow_lines(change *one, const uint64_t *guest, uint32_t i,
                                                                    any_bit any)
 {
     const xd_frames *frames = one->shadow->frames;
     const bounds one_range = bounds_of(&frames->ram[0]), other_range = bounds_of(&frames->ram[1]);
     for (; i + LINE - 1 <= one->last; i += LINE) {
+        if (!one->check && i % BLOCK == 0 && i + BLOCK - 1 <= one->last &&
+            block_is_same(&guest[i], &one->entries[i], any)) {
+            i += BLOCK - LINE;
+            continue;
+        }
         line value = *(const line *)&guest[i];
-        __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the guest may change it: read it once only */
+        __atomic_signal_fence(__ATOMIC_SEQ_CST); /* as above; a block that differed is read again, and this counts */
         value &= XD_LEAF_BITS & -(value & XD_PRESENT);
+        line *entries = (line *)&one->entries[i];
+        bool differs = one->blank;
+        if (!differs) {
+            line difference = value ^ *entries;
+            differs = any(&difference);
+        }
+        if (!differs && !one->check)
+            continue;
         /* Bit 63 of each word is set if it is a present entry that lies in neither range. */
         line elsewhere = ((value - one_range.first) | (one_range.last - value)) &
                          ((value - other_range.first) | (other_range.last - value)) & (value << (63 - XD_BIT_PRESENT));
-        line *entries = (line *)&one->entries[i];
-        if (any(&elsewhere)) {
-            line difference = value ^ *entries;
-            if (!one->check && !any(&difference))
-                continue;
+        if (any(&elsewhere))
             for (int k = 0; k < LINE; k++)
                 if (value[k] && !in_ram(frames, value[k]))
                     return i;
-        }
         *entries = value;
+        one->changed |= differs;
     }
     return i;
 }
 
 /* The same code compiled for each width of vectors. */
-static uint32_t follow_lines_128(const change *one, const uint64_t *guest, uint32_t i)
+static uint32_t follow_lines_128(change *one, const uint64_t *guest, uint32_t i)
 {
     return follow_lines(one, guest, i, any_bit_128);
 }
 
 #if defined(__x86_64__)
-static __attribute__((target("avx2"))) uint32_t follow_lines_256(const change *one, const uint64_t *guest, uint32_t i)
+static __attribute__((target("avx2"))) uint32_t follow_lines_256(change *one, const uint64_t *guest, uint32_t i)
 {
     return follow_lines(one, guest, i, any_bit_128);
 }
 
-static __attribute__((target("avx512f"))) uint32_t follow_lines_512(const change *one, const uint64_t *guest,
-                                                                    uint32_t i)
+static __attribute__((target("avx512f"))) uint32_t follow_lines_512(change *one, const uint64_t *guest, uint32_t i)
 {
     return follow_lines(one, guest, i, any_bit_512);
 }
 #endif
 
-/* A comparison of a leaf table's page with its shadow. */
-typedef struct comparison {
-    const uint64_t *entries;
-    bool same;
-} comparison;
-
-/* Compares them, a block of lines at a time; `any` is one of the above. */
-static inline __attribute__((always_inline)) bool lines_are_same(const uint64_t *guest, const uint64_t *entries,
-                                                                 any_bit any)
-{
-    enum { BLOCK = 8 * LINE };
-    for (uint32_t block = 0; block < XD_ENTRIES; block += BLOCK) {
-        line difference = {0};
-        for (uint32_t i = block; i < block + BLOCK; i += LINE) {
-            line value = *(const line *)&guest[i];
-            __atomic_signal_fence(__ATOMIC_SEQ_CST); /* as in follow_lines */
-            difference |= (value & (XD_LEAF_BITS & -(value & XD_PRESENT))) ^ *(const line *)&entries[i];
-        }
-        if (any(&difference))
-            return false;
-    }
-    return true;
-}
-
-static bool lines_are_same_128(const uint64_t *guest, const uint64_t *entries)
-{
-    return lines_are_same(guest, entries, any_bit_128);
-}
-
-#if defined(__x86_64__)
-static __attribute__((target("avx2"))) bool lines_are_same_256(const uint64_t *guest, const uint64_t *entries)
-{
-    return lines_are_same(guest, entries, any_bit_128);
-}
-
-static __attribute__((target("avx512f"))) bool lines_are_same_512(const uint64_t *guest, const uint64_t *entries)
-{
-    return lines_are_same(guest, entries, any_bit_512);
-}
-#endif
-
-static bool (*best_lines_are_same)(const uint64_t *guest, const uint64_t *entries);
-static uint32_t (*best_follow_lines)(const change *one, const uint64_t *guest, uint32_t i);
+static uint32_t (*best_follow_lines)(change *one, const uint64_t *guest, uint32_t i);
 
 int xd_leaf_vectors(uint32_t bits)
 {
 #if defined(__x86_64__)
     if (bits == 512 && __builtin_cpu_supports("avx512f")) {
         best_follow_lines = follow_lines_512;
-        best_lines_are_same = lines_are_same_512;
         return 0;
     }
     if (bits == 256 && __builtin_cpu_supports("avx2")) {
         best_follow_lines = follow_lines_256;
-        best_lines_are_same = lines_are_same_256;
         return 0;
     }
 #endif
     if (bits != 128)
         return -ENOTSUP;
     best_follow_lines = follow_lines_128;
-    best_lines_are_same = lines_are_same_128;
     return 0;
 }
 
@@ -223,8 +203,11 @@ static void follow(const void *page, void *more)
             memset(&one->entries[i], 0, LINE * sizeof(*one->entries));
         for (uint32_t end = i + LINE - i % LINE; i < end && i <= one->last; i++) {
             uint64_t entry = __atomic_load_n(&guest[i], __ATOMIC_RELAXED);
-            if (one->check || if_ram(entry) != one->entries[i])
-                set_entry(one->shadow, &one->entries[i], entry, &one->pending, one->need);
+            if (!one->check && if_ram(entry) == one->entries[i])
+                continue;
+            uint64_t before = one->entries[i];
+            set_entry(one->shadow, &one->entries[i], entry, &one->pending, one->need);
+            one->changed |= one->entries[i] != before;
         }
     }
 }
@@ -257,9 +240,12 @@ static int read_entries(const xd_shadow *shadow, uint64_t gfn, uint32_t first, u
     return xd_frames_read_page(shadow->frames, gfn, entries);
 }
 
-/* xd_leaf_update, from `copy` of the guest's page if that is there. */
+/*
+ * xd_leaf_update, from `copy` of the guest's page if that is there. *changed: whether the table says something else now,
+ * as far as the result is 0 or -EAGAIN.
+ */
 static int update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, const uint64_t *copy,
-                  xd_need *need)
+                  xd_need *need, bool *changed)
 {
     xd_table *table = &shadow->tables[number];
     bool whole = first == 0 && last == XD_ENTRIES - 1;
@@ -279,7 +265,8 @@ static int update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t l
                   .last = last,
                   .pending = table->pending,
                   .check = blank || (whole && table->epoch != shadow->epoch),
-                  .blank = blank};
+                  .blank = blank,
+                  .changed = blank};
     need->lacking = 0;
     int error;
     if (in_place) {
@@ -294,6 +281,7 @@ static int update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t l
         if (!error)
             follow(guest, &one);
     }
+    *changed = one.changed;
     if (error == -EAGAIN) {
         xd_need_frame(need, table->gfn);
         xd_set_unread(shadow, table);
@@ -316,12 +304,16 @@ static int update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t l
 
 int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, xd_need *need)
 {
-    return update(shadow, number, first, last, NULL, need);
+    bool changed;
+    return update(shadow, number, first, last, NULL, need, &changed);
 }
 
-int xd_leaf_update_from(xd_shadow *shadow, uint32_t number, const uint64_t *page, xd_need *need)
+int xd_leaf_sync(xd_shadow *shadow, uint32_t number, const uint64_t *page, xd_need *need, int *changed)
 {
-    return update(shadow, number, 0, XD_ENTRIES - 1, page, need);
+    bool differs;
+    int error = update(shadow, number, 0, XD_ENTRIES - 1, page, need, &differs);
+    *changed = error || differs;
+    return error;
 }
 
 uint32_t xd_leaf_update_many(xd_shadow *shadow, uint32_t *numbers, uint32_t count, xd_need *need)
@@ -336,26 +328,4 @@ uint32_t xd_leaf_update_many(xd_shadow *shadow, uint32_t *numbers, uint32_t coun
             numbers[left++] = number;
     }
     return left;
-}
-
-/* The work of xd_frames_on_page. */
-static void compare(const void *page, void *more)
-{
-    comparison *one = more;
-    if (!best_lines_are_same)
-        choose_vectors();
-    one->same = best_lines_are_same(page, one->entries);
-}
-
-/*
- * What a leaf table with nothing pending says was checked in its epoch, and stays true of entries that are as they were.
- */
-int xd_leaf_is_same(const xd_shadow *shadow, uint32_t number)
-{
-    const xd_table *table = &shadow->tables[number];
-    if (table->kind & XD_KIND_64K || table->pending || table->epoch != shadow->epoch ||
-        table->flags & (XD_TABLE_BLANK | XD_TABLE_UNREAD))
-        return 0;
-    comparison one = {.entries = xd_page(shadow, number)};
-    return !xd_frames_on_page(shadow->frames, table->gfn, compare, &one) && one.same;
 }

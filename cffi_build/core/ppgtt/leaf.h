@@ -18,19 +18,17 @@
  *
  * Returns 0; -EAGAIN if frames are listed in `need` (need.h), and the table is unread until an update of all entries
  * returns 0; or -ENOENT or -EFAULT if the table's page is gone, and the table maps nothing now. An update of all 512
- * entries that returns 0 makes the table one of this epoch. Called by guest_store.c and unsync.c.
+ * entries that returns 0 makes the table one of this epoch. Called by guest_store.c.
  */
 int xd_leaf_update(xd_shadow *shadow, uint32_t number, uint32_t first, uint32_t last, xd_need *need);
 /*
- * Updates all entries of leaf table `number` from `page`, a copy of its guest page. Returns 0, or -EAGAIN with
- * frames in `need`, as xd_leaf_update. Called by unsync.c.
+ * Updates all entries of leaf table `number` in one pass that compares and writes: from `page`, a copy of its guest
+ * page, or if that is NULL from the page itself. What is as it was is not written.
+ *
+ * *changed: 1 if the table says something else now, or if only another update tells; else 0. need: see need.h. Returns
+ * as xd_leaf_update. Called by unsync.c.
  */
-int xd_leaf_update_from(xd_shadow *shadow, uint32_t number, const uint64_t *page, xd_need *need);
-/*
- * Returns 1 if the guest's page of leaf table `number` says what the shadow says, so that an update would change
- * nothing; 0 if not, or if only an update tells. Each entry is read by one load of 8 bytes. Called by unsync.c.
- */
-int xd_leaf_is_same(const xd_shadow *shadow, uint32_t number);
+int xd_leaf_sync(xd_shadow *shadow, uint32_t number, const uint64_t *page, xd_need *need, int *changed);
 /*
  * Updates all entries of `count` leaf tables. A number that is none of a leaf table by now is skipped.
  *

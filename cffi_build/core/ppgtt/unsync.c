@@ -4,7 +4,7 @@
 #include "table.h"
 
 #include <errno.h>
-#include <string.h>
+#include <stddef.h>
 
 /* Lists a table in `settled` if it is settled, with every other table of its frame. */
 static void list_if_settled(const xd_shadow *shadow, uint32_t number, xd_retype *settled)
@@ -24,29 +24,15 @@ static void list_if_settled(const xd_shadow *shadow, uint32_t number, xd_retype 
     settled->gfns[settled->count++] = gfn;
 }
 
-/* Updates an unsynced table, from `page` if that is there. *changed: whether its shadow says something else now. */
-static int update(xd_shadow *shadow, uint32_t number, const uint64_t *page, xd_need *need, bool *changed)
-{
-    uint64_t before[XD_ENTRIES];
-    memcpy(before, xd_page(shadow, number), sizeof(before));
-    int error = page ? xd_leaf_update_from(shadow, number, page, need)
-                     : xd_leaf_update(shadow, number, 0, XD_ENTRIES - 1, need);
-    *changed = error || memcmp(before, xd_page(shadow, number), sizeof(before));
-    return error;
-}
-
 /* Reads one leaf table. Returns as xd_leaf_update. */
 static int sync_one(xd_shadow *shadow, uint32_t number, const uint64_t *page, xd_need *need, xd_retype *settled)
 {
     xd_table *table = &shadow->tables[number];
+    int changed;
+    int error = xd_leaf_sync(shadow, number, page, need, &changed);
     if (!(table->flags & XD_TABLE_UNSYNCED))
-        return page ? xd_leaf_update_from(shadow, number, page, need)
-                    : xd_leaf_update(shadow, number, 0, XD_ENTRIES - 1, need);
+        return error;
     shadow->counters->syncs++;
-    bool changed = false;
-    int error = 0;
-    if (page || !xd_leaf_is_same(shadow, number))
-        error = update(shadow, number, page, need, &changed);
     if (changed) {
         table->life.unchanged = 0;
         table->flags |= XD_TABLE_CHANGED;
