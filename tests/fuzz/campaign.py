@@ -297,6 +297,7 @@ class Round:
                         instance.loop._look()
                         while instance.loop.busy:
                             instance.loop.take_turns()
+                            self.lib.hostile_take(slots, SLOTS, posted)
                     wrong = self.lib.hostile_answered(slots, SLOTS, posted)
                     judge(wrong < 0, f"slot {wrong}, posted in state {posted[max(wrong, 0)]}, is not answered")
                     instance.server.port.events.drain()

@@ -387,6 +387,17 @@ void hostile_scribble(hostile_guest *g, hostile_slot *slots, uint32_t count, uin
     }
 }
 
+void hostile_take(hostile_slot *slots, uint32_t count, uint8_t *posted)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t state = __atomic_load_n(&slots[i].bits, __ATOMIC_ACQUIRE) & 0x0f;
+        if (state == RESP_READY || (state == INPROCESS && posted[i] == INPROCESS)) {
+            __atomic_store_n(&slots[i].bits, NONE, __ATOMIC_RELEASE);
+            posted[i] = NONE;
+        }
+    }
+}
+
 int hostile_answered(hostile_slot *slots, uint32_t count, const uint8_t *posted)
 {
     int wrong = -1;

@@ -70,6 +70,13 @@ uint32_t hostile_fill(hostile_guest *guest, hostile_slot *slots, uint32_t count,
 void hostile_scribble(hostile_guest *guest, hostile_slot *slots, uint32_t count, uint64_t seed);
 
 /*
+ * What Xen does while jobs go on: take the answers. Who protects a page waits for the stores over its beginning, so jobs
+ * might not end otherwise. Slots that were posted as INPROCESS become free as well, since nobody has begun them and
+ * nobody ends them. `posted` follows.
+ */
+void hostile_take(hostile_slot *slots, uint32_t count, uint8_t *posted);
+
+/*
  * Compare the states with what hostile_fill posted: READY must have become RESP_READY, and nothing else may have
  * changed. All become NONE. Returns the first slot that is wrong, or -1.
  */
