@@ -6,7 +6,15 @@ from shared import GENERATED, HERE, WARNINGS, declarations, from_environment, he
 
 CORE = HERE / "core"
 #: Folders of the sources; a header is included by its name alone.
-FOLDERS = (CORE / "base", CORE / "ioreq", CORE / "ppgtt", CORE / "serve", CORE / "trace", CORE / "traps")
+FOLDERS = (
+    CORE / "base",
+    CORE / "ioreq",
+    CORE / "ppgtt",
+    CORE / "serve",
+    CORE / "trace",
+    CORE / "traps",
+    CORE / "vgpu",
+)
 #: In the order in which they build on each other. True: its functions that begin with a pointer belong to the thread
 #: which serves the guest (``owned.py``).
 HEADERS = {
@@ -31,6 +39,18 @@ HEADERS = {
     "audit.h": True,
     "page_lines.h": False,
     "protected_bits.h": False,
+    "commands.h": False,
+    "gpu_memory.h": True,
+    "blit_surface.h": False,
+    "blit_command.h": False,
+    "blit_raster.h": False,
+    "blit.h": True,
+    "gpu.h": False,
+    "interrupts.h": True,
+    "execlists.h": True,
+    "context_image.h": False,
+    "streamer.h": True,
+    "hot.h": True,
     "quick.h": False,
     "burst.h": True,
     "eventfd_channels.h": False,

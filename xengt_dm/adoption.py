@@ -35,6 +35,8 @@ from xengt_dm.vgpu.registers import BAR0_SIZE
 #: large because a test that kills daemons at random instants also hits some of them during their start.
 MOST_ADOPTIONS: Final = 20
 GENERATIONS: Final = (8, 9)
+#: How many models of the device there are, xengt_dm.gpu.MODELS.
+MODELS: Final = 2
 #: How long a successor waits until the vCPUs have taken its predecessor's answers. A paused vCPU takes none.
 TAKEN_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.001
@@ -99,6 +101,8 @@ def _protected_by(state: State, server: int) -> list[int]:
         raise DataError(f"{life.adoptions} successors in a row died with it before they served")
     if life.generation not in GENERATIONS:
         raise DataError(f"a device of generation {life.generation}")
+    if life.model >= MODELS:
+        raise DataError(f"a device of kind {life.model}")
     if life.bar0 % BAR0_SIZE or life.bar0 >= _ADDRESS_LIMIT:
         raise DataError(f"a device with BAR0 at {life.bar0:#x}")
     if RangesRegion(state.ranges).read() is None:

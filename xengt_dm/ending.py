@@ -38,6 +38,7 @@ def stop(server: IoreqServer, loop: ServeLoop, traps: WriteTraps, engine: Engine
         traps.claim_released()
 
     attempt = BestEffort()
+    attempt(loop.halt_device)
     attempt(engine.abandon)  # work that is in progress ends early; its stores to guest memory are performed
     attempt(traps.refuse_new)
     attempt(unprotect)  # each frame when no store to it is in flight, for at most a second

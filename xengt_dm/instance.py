@@ -15,16 +15,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import trio
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.adoption import Found, adopt, adopt_without_state, find_state
-from xengt_dm.config.keys import KEYS
-from xengt_dm.config.merge import Config
 from xengt_dm.ending import leave, stop
-from xengt_dm.errors import DomainGoneError
+from xengt_dm.errors import BusyError, DomainGoneError
+from xengt_dm.gpu import Gpu, make_gpu
 from xengt_dm.hypervisor.port import DomainPort, WriteTrap
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
@@ -36,9 +35,8 @@ from xengt_dm.ioreq.ranges import Range, RangeKind, RangeRecord, RangesRegion
 from xengt_dm.ioreq.server import IdRecord, IoreqServer, NoIdRecord, attach, left_server
 from xengt_dm.ioreq.slots import Slots
 from xengt_dm.ppgtt.engine import Engine, Sync
-from xengt_dm.ppgtt.guest_frames import CHUNK_FRAMES
 from xengt_dm.ppgtt.space import LiveSpaces
-from xengt_dm.state.buffer import State
+from xengt_dm.settings import Settings
 from xengt_dm.state.layout import Capacities
 from xengt_dm.state.life import Life
 from xengt_dm.state.store import PrivateStore, StateStore
@@ -47,17 +45,8 @@ from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.protected import ProtectedBitmap, ProtectedRecord
 from xengt_dm.traps.ranges import RangeTraps
 from xengt_dm.traps.write_traps import WriteTraps
-from xengt_dm.units import PAGE_SIZE
-from xengt_dm.vgpu.device import Vgpu
-from xengt_dm.vgpu.registers import BAR0_SIZE, NO_GRAPHICS_MEMORY, GraphicsMemory
+from xengt_dm.vgpu.registers import BAR0_SIZE
 from xengt_dm.vgpu.state import DeviceState
-
-DEFAULT_BAR0 = int(KEYS["device.bar0_gpa"].default)
-DEFAULT_MAX_TABLES = int(KEYS["shadow.max_tables"].default)
-DEFAULT_MAX_SPACES = int(KEYS["shadow.max_spaces"].default)
-#: A chunk is the 2 MiB of guest memory that are mapped together (xengt_dm/ppgtt/guest_frames.py).
-CHUNK_MIB: Final = CHUNK_FRAMES * PAGE_SIZE >> 20
-DEFAULT_MAX_MAPPED_CHUNKS = int(KEYS["shadow.max_mapped_mib"].default) // CHUNK_MIB
 
 MOST_REBUILDS: Final = 5
 _NANOSECOND: Final = 1e-9
@@ -70,55 +59,6 @@ WRITE_TRAPS: Final[Mapping[WriteTrap, TrapsMaker]] = {
 }
 
 
-class Settings(NamedTuple):
-    """The settings of one device model. ``bar0`` is a gpa, a multiple of BAR0's size, outside the domain's RAM.
-
-    ``max_tables``: the quota of shadow tables. ``max_spaces``: how many address spaces may be live at once.
-    ``max_mapped_chunks``: how many chunks of guest memory may be mapped at once.
-    """
-
-    bar0: int = DEFAULT_BAR0
-    generation: int = 8
-    sync: Sync = Sync.STRICT
-    max_tables: int = DEFAULT_MAX_TABLES
-    max_spaces: int = DEFAULT_MAX_SPACES
-    max_mapped_chunks: int = DEFAULT_MAX_MAPPED_CHUNKS
-    graphics: GraphicsMemory = NO_GRAPHICS_MEMORY
-
-    @classmethod
-    def from_config(cls, config: Config) -> Settings:
-        """Returns the settings that a configuration has."""
-        return cls(
-            bar0=config.integer("device.bar0_gpa"),
-            generation=config.integer("device.generation"),
-            sync=Sync(config.string("shadow.mode")),
-            max_tables=config.integer("shadow.max_tables"),
-            max_spaces=config.integer("shadow.max_spaces"),
-            max_mapped_chunks=config.integer("shadow.max_mapped_mib") // CHUNK_MIB,
-            graphics=GraphicsMemory(
-                config.integer("device.low_gm_mib"),
-                config.integer("device.high_gm_mib"),
-                config.integer("device.fences"),
-            ),
-        )
-
-    def continued(self, state: State) -> Settings:
-        """Returns these settings, but with the values in ``state`` that the guest or an operator relies on."""
-        life = state.life
-        return self._replace(
-            bar0=life.bar0,
-            generation=life.generation,
-            sync=Sync.RELAXED if life.relaxed else Sync.STRICT,
-            max_spaces=state.layout.capacities.spaces,
-        )
-
-    def record(self, state: State) -> None:
-        """Writes these settings to ``state``."""
-        life = state.life
-        life.bar0, life.generation, life.relaxed = self.bar0, self.generation, self.sync is Sync.RELAXED
-        life.max_tables, life.max_mapped_chunks = self.max_tables, self.max_mapped_chunks
-
-
 class Instance:
     """A device model that serves. ``found``: its state, and whether a predecessor left it."""
 
@@ -128,9 +68,8 @@ class Instance:
         server: IoreqServer,
         traps: WriteTraps,
         engine: Engine,
-        device: Vgpu,
+        gpu: Gpu,
         bus: Bus,
-        bar0: Bar,
         loop: ServeLoop,
         stats: StatsPage,
         found: Found,
@@ -139,9 +78,10 @@ class Instance:
         self.server: Final = server
         self.traps: Final = traps
         self.engine: Final = engine
-        self.device: Final = device
+        self.gpu: Final = gpu
+        self.device: Final = gpu.device
+        self.bar0: Final = gpu.bars[0]
         self.bus: Final = bus
-        self.bar0: Final = bar0
         self.loop: Final = loop
         self.stats: Final = stats
         self.found: Final = found
@@ -173,12 +113,16 @@ class Instance:
         The serve loop must be running, because a frame that a vCPU is storing to is unprotected only when the store is
         over. Returns False if that takes longer than :data:`ROUNDS_SECONDS`. Then some frames stay protected and the
         claim is kept, since its release in the middle of a store may crash the guest (:mod:`xengt_dm.traps.state`);
-        another call continues. Does nothing if the instance is quiesced. Raises CallError.
+        another call continues. Does nothing if the instance is quiesced. Raises CallError, and BusyError while an
+        engine executes; then nothing has changed.
         """
         async with self._one_at_a_time:
+            if not self.engine.quiesced and self.gpu.engines is not None and self.gpu.engines.busy:
+                raise BusyError("an engine of the GPU executes; when the guest uses it no more, quiesce again")
             return self.quiesced or await self._quiesce()
 
     async def _quiesce(self) -> bool:
+        self.loop.halt_device()  # what is submitted from here on waits
         self.life.quiesced = True  # first, so that a successor completes the quiesce
         await self.loop.run(self.engine.quiesce())
         await self.loop.run(self.traps.unprotect_adopted())
@@ -207,6 +151,8 @@ class Instance:
             refused = counters.unprotectable_entries
             await self.loop.run(self.engine.resume())
             if counters.protected_pages or counters.unprotectable_entries == refused:
+                if self.gpu.engines is not None:
+                    self.gpu.engines.proceed()
                 return True
             await self._quiesce()
             return False
@@ -315,15 +261,15 @@ def open_instance(
                 server.abandon()
                 raise
             try:
-                bars = {instance.bar0: settings.bar0}
+                bars, fixed, quiesced = instance.gpu.addresses, instance.gpu.fixed_ranges, instance.engine.quiesced
                 if found.kept:
-                    adopt(server, instance.traps, bars, found.protected, quiesced=instance.engine.quiesced)
+                    adopt(server, instance.traps, bars, found.protected, quiesced=quiesced, fixed=fixed)
                 elif server.adopted:
-                    adopt_without_state(server, instance.traps, bars, left_ranges())
+                    adopt_without_state(server, instance.traps, bars, left_ranges(), fixed)
                     state.is_of(server.id)
                 else:
                     state.is_of(server.id)
-                    start(server, bars)
+                    start(server, bars, fixed)
                 instance.tell_stats()
                 yield instance
             finally:
@@ -355,20 +301,24 @@ def _wire(
         spaces=LiveSpaces(settings.max_spaces, state.spaces, journal.changes_of(state.layout["spaces"].offset)),
         quiesced=state.life.quiesced,
     )
-    device = Vgpu(
-        engine,
-        DeviceState(state.device),
-        generation=settings.generation,
-        vgt_id=port.domid + 1,
-        graphics=settings.graphics,
-    )
-    if not found.kept:
-        device.reset()
     bus = Bus(engine.stores, stats.counters, journal)
-    bar0 = Bar(bus, device, BAR0_SIZE, server, device.registers)
-    quick = Quick(bus, engine.stores, stats.counters)
-    loop = ServeLoop(server, bus, journal, traps, stats.pointer, quick)
-    return Instance(settings, server, traps, engine, device, bus, bar0, loop, stats, found)
+    gpu = make_gpu(
+        settings.model,
+        DeviceState(state.device),
+        engine,
+        bus,
+        server,
+        generation=settings.generation,
+        graphics=settings.graphics,
+        bar0=settings.bar0,
+        fresh=not found.kept,
+    )
+    core = ffi.NULL if gpu.engines is None else gpu.engines.pointer
+    quick = Quick(bus, engine.stores, stats.counters, core)
+    loop = ServeLoop(server, bus, journal, traps, stats.pointer, quick, gpu.engines)
+    if engine.quiesced:
+        loop.halt_device()
+    return Instance(settings, server, traps, engine, gpu, bus, loop, stats, found)
 
 
 def start(server: IoreqServer, bars: Mapping[Bar, int], fixed: Collection[Range] = ()) -> None:

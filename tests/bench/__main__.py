@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.bench import (
     adoption,
+    blits,
     build,
     crowd,
     memory,
@@ -40,6 +41,7 @@ BENCHES: dict[str, Callable[[bool], Iterator[Figure]]] = {
     "start": start.run,
     "crowd": crowd.run,
     "operator": operator.run,
+    "blits": blits.run,
 }
 
 

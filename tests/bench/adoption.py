@@ -22,7 +22,7 @@ from tests.support.sim import Console, SimProcess, environment
 from tests.support.tables import ENTRIES, FRAME, address, pte
 from tests.support.zygote import Waiter, Zygote
 from xengt_dm.control.client import ask
-from xengt_dm.instance import DEFAULT_BAR0
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.vgpu import registers as reg
 
 MILLI = 1e3

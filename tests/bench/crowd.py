@@ -13,7 +13,8 @@ import trio
 from tests.bench.measure import MICRO, Figure
 from tests.bench.stores import RAM_FRAMES, _make_tables, _serve, _stores
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import Settings, open_instance
+from xengt_dm.instance import open_instance
+from xengt_dm.settings import Settings
 
 GUESTS = 16
 

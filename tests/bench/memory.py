@@ -17,8 +17,9 @@ from tests.bench.measure import Figure
 from tests.bench.world import Guest
 from tests.support.tables import ENTRIES, FRAME, pte
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import Settings, open_instance
+from xengt_dm.instance import open_instance
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.settings import Settings
 from xengt_dm.steps import complete
 
 TARGET = 4400.0

@@ -24,8 +24,9 @@ from tests.bench.measure import MICRO, Figure
 from tests.support.tables import ENTRIES, FRAME, pte
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
-from xengt_dm.instance import Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.settings import Settings
 from xengt_dm.vgpu.device import announcement
 
 BAR0 = Settings().bar0

@@ -23,6 +23,13 @@ void touch_pages(uint64_t *words, uint64_t count, uint64_t step, uint64_t bits)
         words[i * step] ^= bits;
 }
 
+/* Copies `count` pages of a guest's memory, each to a frame of its own. */
+void copy_pages(char *memory, const uint32_t *to, const uint32_t *from, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        memcpy(memory + (uint64_t)to[i] * PAGE, memory + (uint64_t)from[i] * PAGE, PAGE);
+}
+
 /* struct ioreq, xen/include/public/hvm/ioreq.h; the state is in the low four bits of byte 30. */
 struct ioreq {
     uint64_t addr, data;

@@ -15,6 +15,7 @@ FFI = cffi.FFI()
 FFI.cdef("""
 uint64_t sync_pages(char *copies, const char *pages, uint64_t count);
 void touch_pages(uint64_t *words, uint64_t count, uint64_t step, uint64_t bits);
+void copy_pages(char *memory, const uint32_t *to, const uint32_t *from, uint64_t count);
 void serve_stores(void *slot, char *memory, uint64_t stores, int (*notify)(void *, int), void *events, int port);
 """)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tests.bench.measure import Figure, best, wall
 from tests.support.tables import FRAME, pte
-from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.settings import DEFAULT_MAX_TABLES
 from xengt_dm.sim.replay import replay
 from xengt_dm.trace.events import Dump, Event, Header, Mmio, Store
 from xengt_dm.trace.read import read_trace

@@ -21,8 +21,9 @@ from tests.support.device_model import DeviceModel
 from tests.support.tables import FRAME, pte
 from xengt_dm._embedded import ffi, lib
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.settings import Settings
 from xengt_dm.steps import complete
 from xengt_dm.units import CData
 

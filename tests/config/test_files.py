@@ -87,7 +87,7 @@ def test_historical_names_are_aliases(tmp_path: Path) -> None:
             "[device]\nbar0_gpa = 0xf0000001",
             f"F:2: device.bar0_gpa: 0xf0000001 is not allowed; it must be {KEYS['device.bar0_gpa'].range}",
         ),
-        ("device = 3", "F:1: device: there is no such key; did you mean device.fences?"),
+        ("device = 3", "F:1: device: there is no such key; did you mean device.kind?"),
         ("[shadow.mode]\nx = 1", 'F:1: shadow.mode: a table is no string; it must be "strict" or "relaxed"'),
         (
             "[[shadow]]\nmode = 'strict'",
@@ -230,6 +230,21 @@ def test_values_that_do_not_go_together(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"--set: device.high_gm_mib: 3969 is too much; with device.low_gm_mib 65 ({path}:1) it may be 3968 at most"
     )
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "good"), [(16, 1008, True), (16, 1009, False), (512, 512, True), (513, 0, False), (0, 1008, True)]
+)
+def test_graphics_memory_of_a_skylake(tmp_path: Path, low: int, high: int, good: bool) -> None:
+    """1 GiB in all, for which there are entries; the part that can be mapped takes a power of two of it."""
+    words = [f"device.low_gm_mib={low}", f"device.high_gm_mib={high}", "device.kind=skylake"]
+    assignments = [read_setting(each) for each in words]
+    assert load(tmp_path, None, assignments[:2]).string("device.kind") == "ppgtt"
+    if good:
+        assert load(tmp_path, None, assignments).integer("device.high_gm_mib") == high
+    else:
+        with pytest.raises(ConfigError, match="is too much"):
+            load(tmp_path, None, assignments)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from xengt_dm.config import example
 from xengt_dm.config.files import Assignment, read_file
 from xengt_dm.config.keys import KEYS, SECTIONS
 from xengt_dm.config.merge import Config
-from xengt_dm.instance import Settings
 from xengt_dm.log.log import LEVELS
 from xengt_dm.log.ratelimit import BURST, SECONDS_EACH
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.settings import Settings
 from xengt_dm.vgpu import registers as reg
-from xengt_dm.vgpu.device import Vgpu
+from xengt_dm.vgpu.device import Model, Vgpu
 from xengt_dm.vgpu.state import SIZE, DeviceState
 
 INSTALLED = Path(__file__).resolve().parents[2] / "etc" / "xengt-dm.toml"
@@ -44,6 +44,16 @@ def test_choices_are_what_the_code_knows() -> None:
     assert set(KEYS["shadow.mode"].choices) == {sync.value for sync in Sync}
     assert set(KEYS["log.level"].choices) == set(LEVELS)
     assert (KEYS["log.burst"].default, KEYS["log.interval_ms"].default) == (BURST, SECONDS_EACH * 1000)
+
+
+def test_a_skylake_is_of_generation_9() -> None:
+    """Whatever is configured; the other kind is as it is configured."""
+    kind, generation = KEYS["device.kind"], KEYS["device.generation"]
+    for name, expected in (("skylake", 9), ("ppgtt", 8)):
+        config = Config([Assignment(kind, name, "here"), Assignment(generation, 8, "here")])
+        settings = Settings.from_config(config)
+        assert (settings.model, settings.generation) == (Model(name), expected)
+    assert {model.value for model in Model} == set(kind.choices)
 
 
 def test_settings_without_a_configuration_are_the_defaults() -> None:

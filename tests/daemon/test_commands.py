@@ -24,8 +24,9 @@ from xengt_dm.control.protocol import ErrorCode, RefusedError, reply_pieces
 from xengt_dm.daemon.recording import Recording
 from xengt_dm.errors import UsageError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import Settings, open_instance
+from xengt_dm.instance import open_instance
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.settings import Settings
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.vgpu import registers as reg
 

@@ -19,9 +19,10 @@ from tests.support.faults import wait_until_blocked
 from tests.support.tables import FRAME
 from xengt_dm.control.client import ask
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import DEFAULT_BAR0, Settings, open_instance
+from xengt_dm.instance import open_instance
 from xengt_dm.run_dir.directory import open_directory
 from xengt_dm.run_dir.server_id import ServerIdFile
+from xengt_dm.settings import DEFAULT_BAR0, Settings
 from xengt_dm.vgpu.registers import BAR0_SIZE
 
 MODES = ("strict", "relaxed")

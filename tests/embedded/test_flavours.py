@@ -16,8 +16,8 @@ from xengt_dm.cli import main
 from xengt_dm.errors import ExitCode
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, why_unusable
 from xengt_dm.hypervisor.embedded.shadow_paging import Paging
-from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.settings import DEFAULT_MAX_TABLES
 from xengt_dm.sim.demo import demo
 from xengt_dm.sim.replay import Outcome, replay
 from xengt_dm.trace.read import read_trace

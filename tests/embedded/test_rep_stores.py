@@ -12,12 +12,13 @@ from xengt_dm.control.report import audit_spaces
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, why_unusable
 from xengt_dm.hypervisor.embedded.shadow_paging import Paging
-from xengt_dm.instance import DEFAULT_BAR0, Settings, open_instance
+from xengt_dm.instance import open_instance
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.settings import DEFAULT_BAR0, Settings
 from xengt_dm.steps import complete
 from xengt_dm.units import PAGE_SIZE
 from xengt_dm.vgpu import registers as reg
-from xengt_dm.vgpu.registers.gt import TLB_INVALIDATE, TLB_INVALIDATES
+from xengt_dm.vgpu.registers.tlb import TLB_BIT, TLB_INVALIDATE
 
 FRAMES = 64
 ROOT, POINTERS, DIRECTORY, LEAF, OTHER, SOURCE = 2, 3, 4, 5, 6, 30
@@ -55,7 +56,7 @@ def test_the_guest_lives(flavour: str, paging: Paging, case: str, sync: Sync) ->
     later = [(LEAF_AT + 800, 21 * PAGE_SIZE | TABLE), (OTHER * PAGE_SIZE + 800, 22 * PAGE_SIZE | TABLE)]
 
     def submit(cpu: Vcpu) -> None:
-        cpu.mmio_write(DEFAULT_BAR0 + TLB_INVALIDATES["RTCR"], 4, TLB_INVALIDATE)
+        cpu.mmio_write(DEFAULT_BAR0 + TLB_INVALIDATE[0], 4, TLB_BIT)
 
     def program(cpu: Vcpu) -> None:
         for table in (ROOT, POINTERS, DIRECTORY):

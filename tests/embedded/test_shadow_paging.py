@@ -13,7 +13,8 @@ from xengt_dm.errors import ExitCode, HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS, P2mType, members
 from xengt_dm.hypervisor.embedded.shadow_paging import HAP_TYPES, Paging, can_have, shadow_look
-from xengt_dm.instance import Settings, open_instance
+from xengt_dm.instance import open_instance
+from xengt_dm.settings import Settings
 
 EVERY_FLAVOUR = pytest.mark.parametrize("flavour", FLAVOURS)
 CLAIM = [name for name, flavour in FLAVOURS.items() if flavour.claim]

@@ -37,8 +37,9 @@ from xengt_dm._embedded import ffi as embedded_ffi
 from xengt_dm._embedded import lib as embedded
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.hypervisor.embedded.errors import DomainCrashedError
-from xengt_dm.instance import Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.settings import Settings
 from xengt_dm.steps import Steps
 
 #: Frames at the end of the domain that never were the guest's.

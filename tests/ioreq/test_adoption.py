@@ -17,8 +17,9 @@ from tests.support.tables import FRAME
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
 from xengt_dm.hypervisor.embedded.p2m import P2mType
-from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ioreq.ranges import NoRangeRecord, Range, RangeKind
+from xengt_dm.settings import DEFAULT_BAR0, Settings
 from xengt_dm.traps.guard_ranges import GuardRanges, guard_range, search_ram
 from xengt_dm.vgpu.registers import BAR0_SIZE
 

@@ -18,10 +18,11 @@ from tests.support.tables import FRAME, pte
 from tests.support.whole_engine import WholeEngine
 from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
-from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.devices import Kind, RangeError
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.settings import DEFAULT_BAR0, Settings
 from xengt_dm.steps import complete
 from xengt_dm.vgpu.registers import BAR0_SIZE
 

@@ -16,9 +16,10 @@ from tests.support.tables import FRAME, pte
 from xengt_dm._core import ffi, lib
 from xengt_dm._embedded import lib as embedded
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.settings import DEFAULT_BAR0, Settings
 from xengt_dm.stats.counters import read_counters
 from xengt_dm.steps import complete
 from xengt_dm.vgpu import registers as reg

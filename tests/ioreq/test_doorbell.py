@@ -11,9 +11,10 @@ import pytest
 import trio
 
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ioreq.burst import NEVER, NOW
 from xengt_dm.ioreq.doorbell import Doorbell
+from xengt_dm.settings import DEFAULT_BAR0, Settings
 
 #: A test that has not ended by then fails: what should have rung did not.
 SECONDS = 60

@@ -13,12 +13,13 @@ from tests.support.records import IdRecord, RangeRecord
 from xengt_dm._core import ffi
 from xengt_dm.adoption import adopt_without_state
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
-from xengt_dm.instance import Settings, open_instance
+from xengt_dm.instance import open_instance
 from xengt_dm.ioreq.bar import Bar
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.ranges import Range, RangeKind
 from xengt_dm.ioreq.server import attach, left_server
+from xengt_dm.settings import Settings
 from xengt_dm.traps.claim import ClaimTraps
 from xengt_dm.traps.guard_ranges import guard_range
 from xengt_dm.vgpu.registers import BAR0_SIZE

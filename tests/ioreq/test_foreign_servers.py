@@ -9,9 +9,10 @@ import pytest
 
 from tests.support.device_model import DeviceModel
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import DEFAULT_BAR0, Settings, open_instance
+from xengt_dm.instance import open_instance
 from xengt_dm.ioreq import foreign
 from xengt_dm.run_dir.server_id import ServerIdFile
+from xengt_dm.settings import DEFAULT_BAR0, Settings
 from xengt_dm.vgpu.registers import BAR0_SIZE
 
 DEVICE = (0x1000000, 0x1000FFF)

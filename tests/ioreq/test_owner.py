@@ -17,8 +17,9 @@ from xengt_dm._embedded import lib as embedded
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort
 from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort
 from xengt_dm.hypervisor.port import ChannelCalls
-from xengt_dm.instance import Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.settings import Settings
 from xengt_dm.steps import complete
 from xengt_dm.units import CData
 

@@ -108,14 +108,18 @@ RULES = {
     "ending": Rule(
         f"hypervisor.best_effort ioreq ppgtt.engine traps {COMMON}", "", why="the orders in which an instance ends"
     ),
+    "gpu": Rule(f"ioreq ppgtt.engine vgpu {COMMON}", "", effects=False, why="wires the rooms of the device"),
+    "settings": Rule(
+        f"config gpu ppgtt.engine ppgtt.guest_frames state.buffer vgpu {COMMON}", "", why="figures, and who chose them"
+    ),
     "instance": Rule(
-        f"{ANY_HYPERVISOR} adoption config ending ioreq ppgtt state stats.page traps vgpu _core {COMMON}",
+        f"{ANY_HYPERVISOR} adoption ending gpu ioreq ppgtt settings state stats.page traps vgpu _core {COMMON}",
         "trio",
         why="wires the rooms",
     ),
     "daemon": Rule(
-        "config control hypervisor.port instance ioreq.bus ioreq.loop log ppgtt.engine run_dir service state.file "
-        f"stats trace vgpu {COMMON}",
+        "config control gpu hypervisor.port instance ioreq.bus ioreq.loop log ppgtt.engine run_dir service settings "
+        f"state.file stats trace vgpu {COMMON}",
         "structlog trio",
         why="a process around an instance",
     ),

@@ -27,7 +27,7 @@ class Part(enum.Enum):
 
 
 #: Every scenario of tests/lab, in this order on every Xen.
-SCENARIOS = ("smoke", "stop", "relaxed", "adopt", "poll", "bounds", "conformance", "service", "life", "kill")
+SCENARIOS = ("smoke", "stop", "relaxed", "adopt", "poll", "pci", "bounds", "conformance", "service", "life", "kill")
 XENS = ("4.17", "4.20")
 #: The Xen on which scenarios run unless they are named, or the size is full: those that take several minutes each; and
 #: bounds, which fails on 4.20: a slice of quiesce takes 8 million instructions there, of 6 that are allowed.

@@ -19,7 +19,7 @@ from xengt_dm._core import lib as core
 from xengt_dm._embedded import lib
 from xengt_dm.cli import main
 from xengt_dm.errors import ExitCode
-from xengt_dm.instance import DEFAULT_BAR0
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.vgpu import registers as reg
 
 

@@ -13,7 +13,7 @@ from tests.support.sim import Console, Daemon, SimProcess
 from tests.support.sim_space import DATA, L1, SCRATCH, build, told
 from tests.support.tables import FRAME, address, pte
 from xengt_dm.errors import ExitCode
-from xengt_dm.instance import DEFAULT_BAR0
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.vgpu import registers as reg
 
 #: What vCPU 0 stores to: a leaf table, or plain registers.

@@ -28,7 +28,8 @@ from tests.support.sim_space import (
 from tests.support.tables import FRAME, address, pte
 from xengt_dm.cli import main
 from xengt_dm.errors import ExitCode
-from xengt_dm.instance import DEFAULT_BAR0, MOST_REBUILDS
+from xengt_dm.instance import MOST_REBUILDS
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.state.layout import Layout, size_of
 from xengt_dm.vgpu import registers as reg
 

@@ -36,8 +36,8 @@ from xengt_dm.control.client import ask
 from xengt_dm.control.protocol import SOCKET_NAME, request_line
 from xengt_dm.control.socket import connect
 from xengt_dm.errors import ExitCode
-from xengt_dm.instance import DEFAULT_BAR0
 from xengt_dm.service.backoff import FAILURE_SECONDS
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.stats.page import copy_page
 from xengt_dm.vgpu import registers as reg
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from tests.storm.world import CLEARED, MASKED, PLAIN_FRAMES
 from tests.support.sim import Console
 from tests.support.tables import FRAME, address, pte
-from xengt_dm.instance import DEFAULT_BAR0
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.vgpu import registers as reg
 
 #: Frames of the domain.

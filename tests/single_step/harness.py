@@ -25,7 +25,7 @@ from tests.support.zygote import Waiter, Zygote
 from xengt_dm.control.protocol import SOCKET_NAME, request_line
 from xengt_dm.control.socket import connect
 from xengt_dm.errors import ExitCode
-from xengt_dm.instance import DEFAULT_BAR0
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.sim.process import console_path
 from xengt_dm.vgpu import registers as reg
 

@@ -141,7 +141,7 @@ def test_the_words_of_life() -> None:
         changed = {i // 8 for i, byte in enumerate(buffer) if byte != before[i]}
         assert len(changed) == 1
         setattr(life, name, 0)
-    assert len(names) == 13
+    assert len(names) == 14
     assert buffer == before
 
 

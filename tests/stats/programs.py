@@ -10,9 +10,9 @@ from tests.support.machine import DATA, L1, L2, L4, Machine, build, machine
 from tests.support.machine import announce as announce_space
 from tests.support.tables import address, pte
 from xengt_dm.hypervisor.embedded import Vcpu
-from xengt_dm.instance import DEFAULT_BAR0, Settings
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.run_dir.directory import open_directory
+from xengt_dm.settings import DEFAULT_BAR0, Settings
 from xengt_dm.vgpu import registers as reg
 
 #: One more leaf table.

@@ -11,7 +11,7 @@ from tests.storm.spaces import Announcements, Space
 from tests.storm.world import CLEARED, CLEARED_BITS, MASKED, PLAIN_FRAMES
 from tests.support.tables import ENTRIES, FRAME, address, pte
 from xengt_dm.hypervisor.embedded import Vcpu
-from xengt_dm.instance import DEFAULT_BAR0
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.vgpu import registers as reg
 
 _CREATES = {4: reg.Notification.PPGTT_L4_CREATE, 3: reg.Notification.PPGTT_L3_CREATE}

@@ -33,7 +33,7 @@ from tests.storm.world import (
 from tests.support.tables import FRAME, address, pte
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.hypervisor.embedded.errors import GuestFaultError, VcpuStoppedError
-from xengt_dm.instance import DEFAULT_BAR0
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.sim.console import ACTIONS
 from xengt_dm.vgpu import registers as reg
 

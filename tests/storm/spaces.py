@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.support.tables import FRAME
 from xengt_dm.hypervisor.embedded import Vcpu
-from xengt_dm.instance import DEFAULT_BAR0
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.vgpu import registers as reg
 
 

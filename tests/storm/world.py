@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.support.tables import FRAME
-from xengt_dm.instance import DEFAULT_BAR0
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.vgpu.registers.register import Register
 
 VCPUS: Final = 2

@@ -23,7 +23,8 @@ from tests.support.serving import serve_all
 from tests.support.tables import FRAME, address, pte
 from xengt_dm.control import report
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
-from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
+from xengt_dm.settings import DEFAULT_BAR0, Settings
 from xengt_dm.vgpu import registers as reg
 
 #: Frames of the tables of an L4 space, root first, and of a page that it maps.

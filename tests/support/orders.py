@@ -15,9 +15,10 @@ from tests.support.whole_engine import WholeEngine
 from xengt_dm._core import lib
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.port import WriteTrap
-from xengt_dm.instance import WRITE_TRAPS, Instance, Settings, TrapsMaker, open_instance
+from xengt_dm.instance import WRITE_TRAPS, Instance, TrapsMaker, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.settings import Settings
 from xengt_dm.steps import complete
 
 PATIENCE = 20.0

@@ -11,8 +11,9 @@ import trio
 from xengt_dm.control import report
 from xengt_dm.daemon.recording import LAST_DUMP, Recording, open_trace_file
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.settings import Settings
 from xengt_dm.sim.demo import RAM_FRAMES, Guest
 from xengt_dm.sim.replay import BAR0, Player, replay
 from xengt_dm.steps import complete

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.oracle import Trace, compare, expected, save
-from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.settings import DEFAULT_MAX_TABLES
 from xengt_dm.sim.replay import Player, replay
 from xengt_dm.trace.events import Dump, Event
 from xengt_dm.trace.read import read_trace

@@ -18,7 +18,7 @@ import errno
 import random
 import threading
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from tests.support.faults import Point, wait_for_phase
 from xengt_dm._core import ffi as core_ffi
@@ -31,6 +31,16 @@ from xengt_dm.units import CData
 
 #: A store: gpa and data, 1 to 64 bytes.
 Store = tuple[int, bytes]
+
+
+class Out(NamedTuple):
+    """An ``out`` of 1, 2 or 4 bytes to a port."""
+
+    port: int
+    size: int
+    value: int
+
+
 #: One that runs longer than this between two points hangs.
 PATIENCE: Final = 20.0
 #: Points that a vCPU leaves before a pause of the domain can end: it is inside Xen there.
@@ -48,8 +58,8 @@ class Schedule:
         #: Whose turns there were, a word each: what two runs of one seed have in common.
         self.turns: list[str] = []
 
-    def start(self, programs: Mapping[int, Iterable[Store]]) -> None:
-        """Have each of these vCPUs stand before the first of its stores."""
+    def start(self, programs: Mapping[int, Iterable[Store | Out]]) -> None:
+        """Have each of these vCPUs stand before the first of its instructions."""
         for index, stores in programs.items():
             finished = self._running[index] = threading.Event()
             lib.xd_emb_step(self._domain.handle, index)
@@ -109,13 +119,17 @@ class Schedule:
         return Point(place >> 8) if place & 0xFF == lib.XD_PHASE_HELD else None
 
 
-def _program(stores: list[Store], finished: threading.Event):  # type: ignore[no-untyped-def]
+def _program(instructions: list[Store | Out], finished: threading.Event):  # type: ignore[no-untyped-def]
     """One batch, so that the vCPU never stands still but where a schedule knows of it."""
-    buffers = [ffi.from_buffer(data) for _, data in stores]
-    operations = [
-        {"kind": lib.XD_OP_STORE, "gpa": gpa, "bytes": int(ffi.cast("uintptr_t", buffer)), "size": len(buffer)}
-        for (gpa, _), buffer in zip(stores, buffers, strict=True)
-    ]
+    buffers, operations = [], []
+    for each in instructions:
+        if isinstance(each, Out):
+            operations.append({"kind": lib.XD_OP_OUT, "gpa": each.port, "size": each.size, "value": each.value})
+            continue
+        gpa, data = each
+        buffers.append(buffer := ffi.from_buffer(data))
+        address = int(ffi.cast("uintptr_t", buffer))
+        operations.append({"kind": lib.XD_OP_STORE, "gpa": gpa, "bytes": address, "size": len(data)})
 
     def program(vcpu: Vcpu) -> None:
         try:

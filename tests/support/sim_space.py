@@ -15,7 +15,7 @@ from tests.support.sim import Console, SimProcess
 from tests.support.tables import FRAME, address, pte
 from xengt_dm.cli import main
 from xengt_dm.errors import ExitCode
-from xengt_dm.instance import DEFAULT_BAR0
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.state.buffer import State
 from xengt_dm.vgpu import registers as reg
 

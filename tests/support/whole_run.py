@@ -19,9 +19,10 @@ from xengt_dm._embedded import lib
 from xengt_dm.errors import CallError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, EmbeddedPort, Vcpu
 from xengt_dm.hypervisor.embedded.port import EmbeddedEventPort
-from xengt_dm.instance import Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.settings import Settings
 from xengt_dm.steps import complete, finish
 from xengt_dm.units import CData
 from xengt_dm.vgpu import registers as reg

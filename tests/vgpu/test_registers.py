@@ -6,36 +6,52 @@ import itertools
 
 import pytest
 
-from xengt_dm.vgpu.device import ON_READ, ON_WRITE
+from xengt_dm.vgpu.behaviours import ON_READ, ON_WRITE
 from xengt_dm.vgpu.mmio import Mmio
-from xengt_dm.vgpu.registers import BAR0_SIZE, REGISTERS, Register
+from xengt_dm.vgpu.registers import BAR0_SIZE, REGISTERS, Register, skylake
 from xengt_dm.vgpu.state import UNASSIGNED
 
-BY_OFFSET = sorted(REGISTERS, key=lambda row: row.offset)
+TABLES = {"ppgtt": REGISTERS, "skylake": skylake.REGISTERS}
 
 
-@pytest.mark.parametrize("row", REGISTERS, ids=lambda row: row.name)
-def test_a_row(row: Register) -> None:
-    assert row.source.strip()
-    assert row.size in (1, 2, 4, 8)
-    assert row.offset % row.size == 0
-    assert row.end <= UNASSIGNED.start
-    assert row.on_read in ("", *ON_READ)
-    assert row.on_write in ("", *ON_WRITE)
-    assert not row.writable & row.write_one_to_clear
+@pytest.fixture(params=TABLES)
+def rows(request: pytest.FixtureRequest) -> tuple[Register, ...]:
+    return TABLES[request.param]
 
 
-def test_rows_do_not_overlap() -> None:
-    assert all(row.end <= after.offset for row, after in itertools.pairwise(BY_OFFSET))
+def test_each_row(rows: tuple[Register, ...]) -> None:
+    for row in rows:
+        assert row.source.strip(), row.name
+        assert row.size in (1, 2, 4, 8), row.name
+        assert row.offset % row.size == 0, row.name
+        assert row.end <= UNASSIGNED.start, row.name
+        assert row.on_read in ("", *ON_READ), row.name
+        assert row.on_write in ("", *ON_WRITE), row.name
+        assert not row.writable & row.write_one_to_clear, row.name
+        assert row.block, row.name
+        for field in row.fields:
+            assert 8 * row.size > field.high >= field.low >= 0, f"{row.name}.{field.name}"
 
 
-def test_names_are_unique() -> None:
-    assert len({row.name for row in REGISTERS}) == len(REGISTERS)
+def test_rows_do_not_overlap(rows: tuple[Register, ...]) -> None:
+    by_offset = sorted(rows, key=lambda row: row.offset)
+    assert all(row.end <= after.offset for row, after in itertools.pairwise(by_offset))
+
+
+def test_names_are_unique(rows: tuple[Register, ...]) -> None:
+    assert len({row.name for row in rows}) == len(rows)
+
+
+def test_fields_of_a_register_have_names_of_their_own_and_share_no_bit(rows: tuple[Register, ...]) -> None:
+    for row in rows:
+        assert len({field.name for field in row.fields}) == len(row.fields), row.name
+        bits = [bit for field in row.fields for bit in range(field.low, field.high + 1)]
+        assert len(bits) == len(set(bits)), row.name
 
 
 def test_every_behaviour_is_used() -> None:
-    assert {row.on_read for row in REGISTERS} - {""} == set(ON_READ)
-    assert {row.on_write for row in REGISTERS} - {""} == set(ON_WRITE)
+    assert {row.on_read for row in skylake.REGISTERS} - {""} == set(ON_READ)
+    assert {row.on_write for row in skylake.REGISTERS} - {""} == set(ON_WRITE)
 
 
 GOOD = Register("one", 0x10, 4, "a test")

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import click
 
 from xengt_dm.config.files import Assignment, read_setting
-from xengt_dm.config.merge import DEFAULT_DIRECTORY, domain_file, domain_files
-from xengt_dm.errors import DomainGoneError, HostError, UsageError
+from xengt_dm.config.merge import DEFAULT_DIRECTORY, Config, domain_file, domain_files
+from xengt_dm.errors import ConfigError, DomainGoneError, HostError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,6 +74,25 @@ def name_of(directory: Path, domid: int, name: str | None) -> str | None:
             if error.errno != ENOENT:
                 raise
             raise DomainGoneError("xenstore read", domid, ENOENT, "there is no such domain") from error
+
+
+def check_type(config: Config, domid: int) -> None:
+    """Raises ConfigError if the configured device is none for a domain of this type.
+
+    Facts: a skylake that sends no messages drives an interrupt line. Xen asserts that the domain has an I/O APIC then
+    (vioapic.c, vpic.c), and a PVH guest has none: a debug build of Xen would crash. So a PVH guest gets no skylake.
+    """
+    if config.string("device.kind") != "skylake":
+        return
+    from xengt_dm.service import domains
+    from xengt_dm.xenstore import XenStore
+
+    with XenStore() as store:
+        if domains.type_of(store, domid) == "pvh":
+            raise ConfigError(
+                f"device.kind: domain {domid} is a PVH guest, which has no PCI bus; a skylake needs an HVM guest, with "
+                'type = "hvm" in its xl file'
+            )
 
 
 def uuid_of(domid: int) -> str | None:

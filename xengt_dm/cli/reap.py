@@ -158,9 +158,10 @@ def give_back(port: DomainPort, directory: Path) -> Iterator[str]:
 
     Raises CallError, BusyError if the daemon is not dead, and OSError.
     """
-    from xengt_dm.instance import Settings, open_instance
+    from xengt_dm.instance import open_instance
     from xengt_dm.ioreq.ranges import RangeKind
     from xengt_dm.run_dir.ranges import RangesFile
+    from xengt_dm.settings import Settings
     from xengt_dm.state.file import open_state
 
     record, older = ServerIdFile(directory, checked=True), RangesFile(directory)

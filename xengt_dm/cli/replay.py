@@ -21,8 +21,8 @@ from xengt_dm.cli.types import Integer
 from xengt_dm.control.json_stream import LazyList, json_pieces
 from xengt_dm.errors import ExitCode, UsageError
 from xengt_dm.hypervisor.embedded.p2m import FLAVOURS
-from xengt_dm.instance import DEFAULT_MAX_TABLES
 from xengt_dm.ppgtt.engine import Sync
+from xengt_dm.settings import DEFAULT_MAX_TABLES
 from xengt_dm.sim.replay import replay
 from xengt_dm.trace.read import read_trace
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from xengt_dm.cli.options import check_name, config_dir_option, name_of, set_option, settings_of, uuid_of
+from xengt_dm.cli.options import check_name, check_type, config_dir_option, name_of, set_option, settings_of, uuid_of
 from xengt_dm.cli.run_dir import run_dir_option
 from xengt_dm.cli.types import Domid
 from xengt_dm.config.files import Assignment
@@ -118,6 +118,8 @@ def command(
         log.configure(domid=domid, level=config.string("log.level"))
         log.set_limits(config.integer("log.burst"), config.integer("log.interval_ms") / 1000)
         limits.check(config)
+        if sim is None:
+            check_type(config, domid)
         running = Running(config, lambda: load(config_dir, name, options))
         limit = config.integer("domain.frame_limit") or None
         port: DomainPort

@@ -89,38 +89,51 @@ SECTIONS: Final = {
 
 _ROWS: Final = (
     Key(
+        name="device.kind",
+        kind=Kind.STRING,
+        default="ppgtt",
+        choices=("ppgtt", "skylake"),
+        doc="What the guest sees. ppgtt: BAR0 at a fixed address, with page tables that are shadowed and no GPU that "
+        "uses them. skylake: the PCI function 00:02.0, an Intel Skylake GT2 (8086:1912) without a display. It needs an "
+        "HVM guest, and the instance must run before the guest's firmware looks for devices.",
+    ),
+    Key(
         name="device.bar0_gpa",
         kind=Kind.ADDRESS,
         default=0xF0000000,
         high=(1 << 52) - BAR0_SIZE,
         multiple=BAR0_SIZE,
         doc="Guest physical address of BAR0, which is 16 MiB of registers. It must be outside the domain's RAM. The "
-        "default is in the MMIO hole below 4 GiB, which PVH guests have, too.",
+        "default is in the MMIO hole below 4 GiB, which PVH guests have, too. A guest that sees a PCI function decides "
+        "itself where BAR0 is.",
     ),
     Key(
         name="device.generation",
         kind=Kind.INTEGER,
         default=8,
         choices=(8, 9),
-        doc="The Intel graphics generation whose page-table formats apply. Generation 9 adds 64 KiB pages.",
+        doc="The Intel graphics generation whose page-table formats apply. Generation 9 adds 64 KiB pages. A skylake "
+        "is of generation 9.",
     ),
     Key(
         name="device.low_gm_mib",
         kind=Kind.INTEGER,
-        default=0,
+        default=16,
         high=2048,
         aliases=("vgt_low_gm_sz",),
         doc="The guest is told that it may map this many MiB of graphics memory through the aperture. No memory is "
-        "allocated for it.",
+        "allocated for it: each access of the guest to the aperture is a request. With 0, nothing can be mapped so, "
+        "and a driver that captures the state of a hung GPU does not read it byte by byte through the aperture.",
     ),
     Key(
         name="device.high_gm_mib",
         kind=Kind.INTEGER,
-        default=0,
+        default=16,
         high=4095,
         aliases=("vgt_high_gm_sz",),
         doc="The guest is told that it has this many MiB of graphics memory beyond the aperture. No memory is "
-        "allocated for it.",
+        "allocated for it. Linux 6.1 stores to 256 entries of the GGTT for each MiB of both parts when its driver "
+        "loads.",
     ),
     Key(
         name="device.fences",

@@ -22,6 +22,8 @@ NAME_MAX: Final = 255
 
 #: Entries of 8 bytes in the upper half of BAR0, each for 4 KiB of graphics memory.
 _GRAPHICS_MEMORY_MIB: Final = 4096
+#: A skylake has 2 MiB of entries (GMCH_CTRL in xengt_dm/vgpu/pci.py).
+_SKYLAKE_MIB: Final = 1024
 
 
 class Config:
@@ -65,11 +67,17 @@ class Config:
         low, high = self.settings.get("device.low_gm_mib"), self.settings.get("device.high_gm_mib")
         if not low or not high:
             return
+        kind = self.settings.get("device.kind")
+        limit = _SKYLAKE_MIB if kind and kind.value == "skylake" else _GRAPHICS_MEMORY_MIB
         memory = GraphicsMemory(int(low.value), int(high.value))
-        if memory.high_base_mib + memory.high_mib > _GRAPHICS_MEMORY_MIB:
+        if memory.high_base_mib >= limit:
+            raise ConfigError(
+                f"{low.origin}: {low.key.name}: {memory.low_mib} is too much; it may be {limit // 2} at most"
+            )
+        if memory.high_base_mib + memory.high_mib > limit:
             raise ConfigError(
                 f"{high.origin}: {high.key.name}: {memory.high_mib} is too much; with {low.key.name} {memory.low_mib} "
-                f"({low.origin}) it may be {_GRAPHICS_MEMORY_MIB - memory.high_base_mib} at most"
+                f"({low.origin}) it may be {limit - memory.high_base_mib} at most"
             )
 
 

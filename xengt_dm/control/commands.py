@@ -26,18 +26,23 @@ import trio
 
 from xengt_dm import __version__
 from xengt_dm.config.keys import KEYS, Key
-from xengt_dm.control import report
+from xengt_dm.control import registers, report
 from xengt_dm.control.json_stream import LazyList, LazyObject
 from xengt_dm.control.protocol import DESCRIPTOR, ErrorCode, Passed, RefusedError
-from xengt_dm.daemon.recording import Bounds, Recording, TraceFile, open_trace_file
-from xengt_dm.errors import DataError, HostError, UsageError
+from xengt_dm.daemon.recording import Bounds, Recording, TraceFile, check_recordable, open_trace_file
+from xengt_dm.errors import BusyError, DataError, HostError, UsageError
 from xengt_dm.instance import Instance
 from xengt_dm.log.log import get_logger
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.ppgtt.space import Space
 from xengt_dm.stats.counters import read_counters
 from xengt_dm.units import PAGE_SIZE
+from xengt_dm.vgpu.commands import ENGINES
+from xengt_dm.vgpu.decode import DEFAULT, Limits
+from xengt_dm.vgpu.engine_view import EngineView
 
+#: Dwords that one request may have decoded, of each engine.
+MOST_DECODED: Final = 1 << 20
 #: GPU addresses have 48 bits.
 VA_LIMIT: Final = 1 << 48
 
@@ -150,6 +155,26 @@ def _protected(target: Target, arguments: Arguments) -> object:
     return LazyObject(iter([("tables", LazyList(report.protected(target.engine)))]))
 
 
+def _decode(target: Target, arguments: Arguments) -> object:
+    engine, dwords = arguments.get("engine"), arguments.get("dwords", DEFAULT.dwords)
+    if engine is not None and engine not in ENGINES:
+        raise UsageError(f'"engine" is one of {", ".join(ENGINES)}')
+    if type(dwords) is not int or not 0 < dwords <= MOST_DECODED:
+        raise UsageError(f'"dwords" is an integer from 1 to {MOST_DECODED}')
+    gpu = target.instance.device.registers.gpu
+    if not gpu:
+        raise DataError("the domain's device has no engines")
+    views = [EngineView(gpu, number) for number, name in enumerate(ENGINES) if engine in (None, name)]
+    return LazyObject(report.decoded(views, _flag(arguments, "whole"), Limits(dwords)))
+
+
+def _registers(target: Target, arguments: Arguments) -> object:
+    pattern = arguments.get("pattern")
+    if not isinstance(pattern, str | None):
+        raise UsageError('"pattern" is a part of the name of a register, or an offset')
+    return LazyList(registers.listing(target.instance.gpu, pattern))
+
+
 def _flag(arguments: Arguments, name: str) -> bool:
     value = arguments.get(name, False)
     if not isinstance(value, bool):
@@ -220,6 +245,7 @@ async def _record(target: Target, arguments: Arguments) -> object:
     if name is not None:
         if not isinstance(name, str) or not name or "\0" in name:
             raise UsageError('"file" is the name of a file')
+        check_recordable(target.instance.gpu)
         if recording.name is not None:
             raise DataError(f"recording to {recording.name} already; stop that first")
         file = TraceFile(passed.take(), name) if isinstance(passed, Passed) else open_trace_file(name)
@@ -240,7 +266,11 @@ def _bound(arguments: Arguments, name: str, key: Key, default: int) -> int:
 
 async def _quiesce(target: Target, arguments: Arguments) -> object:
     done = target.instance.quiesced
-    if not await target.instance.quiesce():
+    try:
+        quiesced = await target.instance.quiesce()
+    except BusyError as error:
+        raise RefusedError(ErrorCode.BUSY, str(error)) from error
+    if not quiesced:
         raise RefusedError(
             ErrorCode.HOST,
             "some pages stay protected, because a vCPU is storing to them and does not get on; if the domain is "
@@ -291,7 +321,9 @@ COMMANDS: Final = (
     Command("walk", ("va", "mode", "root", "sync"), _walk, needs_shadows=True),
     Command("dump", ("sync",), _dump, needs_shadows=True),
     Command("audit", ("sync",), _audit, needs_shadows=True),
+    Command("decode", ("engine", "whole", "dwords"), _decode),
     Command("protected", (), _protected, needs_shadows=True),
+    Command("registers", ("pattern",), _registers),
     Command("mode", ("mode",), _mode),
     Command("record", ("file", "stop", "max_mib", "max_minutes", DESCRIPTOR), _record),
     Command("quiesce", (), _quiesce),

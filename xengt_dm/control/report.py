@@ -11,15 +11,19 @@ audits. A dump of a trace is "as if just submitted", so :func:`dump_spaces` and 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
-from xengt_dm.control.json_stream import LazyList, Pause
+from xengt_dm.control.json_stream import LazyList, LazyObject, Pause
 from xengt_dm.ppgtt.engine import Engine
 from xengt_dm.ppgtt.read import Audit
 from xengt_dm.ppgtt.space import Space, sort_key
 from xengt_dm.stats.counters import read_counters
 from xengt_dm.steps import Slices, Steps, complete
+from xengt_dm.vgpu.decode import Limits
+from xengt_dm.vgpu.engine_view import EngineView
+from xengt_dm.vgpu.listing import Section, values
+from xengt_dm.vgpu.register_names import register_names
 
 #: Runs that one dump on the control socket lists, over all spaces; what no longer fits is truncated. About 90 MiB.
 DUMP_RUNS: Final = 1 << 21
@@ -165,3 +169,15 @@ def _described(space: Space, mappings: Sequence[Sequence[int]] | None) -> dict[s
     if mappings is None:
         return {**_name(space), "mappings": None, "truncated": True}
     return {**_name(space), "mappings": mappings}
+
+
+def decoded(views: Sequence[EngineView], whole: bool, limits: Limits) -> Members:
+    """What these engines execute: the members of the answer, command by command."""
+    names = register_names()
+    sections = (section for view in views for section in view.sections(whole, limits))
+    yield "sections", LazyList(_section(section, names) for section in sections)
+
+
+def _section(section: Section, names: Mapping[int, str]) -> LazyObject:
+    commands = LazyList(values(item, names) for item in section.items)
+    return LazyObject(iter([("title", section.title), ("marks", section.named_marks), ("commands", commands)]))

@@ -19,11 +19,11 @@ from xengt_dm.config.keys import KEYS, show
 from xengt_dm.control import commands
 from xengt_dm.control.server import serve_control
 from xengt_dm.daemon.pace import Pace
-from xengt_dm.daemon.recording import Bounds, Recording, TraceFile
+from xengt_dm.daemon.recording import Bounds, Recording, TraceFile, check_recordable
 from xengt_dm.daemon.reload import Running, reload_on_signal
 from xengt_dm.errors import DomainGoneError, ExitCode
 from xengt_dm.hypervisor.port import DomainPort
-from xengt_dm.instance import Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.log.guest_events import GuestLog
 from xengt_dm.log.log import get_logger
 from xengt_dm.run_dir.directory import open_directory
@@ -33,6 +33,7 @@ from xengt_dm.run_dir.server_id import ServerIdFile
 from xengt_dm.service.backoff import SETTLED_SECONDS, delay
 from xengt_dm.service.notify import Notifier
 from xengt_dm.service.watchdog import Progress, feed_watchdog
+from xengt_dm.settings import Settings
 from xengt_dm.state.file import open_state
 from xengt_dm.stats.table import log_events
 
@@ -202,6 +203,7 @@ def run(
         written.callback(recording.close)  # waits for the file, after the instance has stopped
         try:
             if record_to is not None:
+                check_recordable(instance.gpu)
                 recording.start(record_to, Bounds.from_config(running.config))
             trio.run(_run, instance, directory / "control.sock", running, recording, notifier)
         finally:

@@ -21,6 +21,7 @@ from xengt_dm.config.keys import KEYS
 from xengt_dm.config.merge import Config
 from xengt_dm.daemon.outcome import LostOutcome, NoNote, Note, Outcome
 from xengt_dm.errors import CallError, DataError, UsageError
+from xengt_dm.gpu import Gpu
 from xengt_dm.ioreq.bus import Bus
 from xengt_dm.ioreq.loop import ServeLoop
 from xengt_dm.log.log import get_logger
@@ -79,6 +80,12 @@ class _Current(NamedTuple):
     writer: BackgroundWriter
     recorder: Recorder
     ends_at: float
+
+
+def check_recordable(gpu: Gpu) -> None:
+    """Raises DataError for a device of which a trace says too little to replay it: one with engines."""
+    if gpu.config is not None:
+        raise DataError("the device is a skylake; what it does cannot be replayed, so it is not recorded")
 
 
 class Recording:

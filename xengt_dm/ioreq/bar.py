@@ -1,7 +1,7 @@
 """A base address register (BAR): the range that it has on the bus and at the ioreq server, and how the range moves.
 
-Today BAR0 gets its range when the instance starts and keeps it. Only tests call :meth:`Bar.move` and
-:meth:`Bar.unmap` so far; the PCI function will, when the guest writes to its BAR.
+Without a PCI function, BAR0 gets its range when the instance starts and keeps it. With one, :class:`Bars` moves each
+BAR when the guest writes to it or to the command register.
 
 How a range moves
 -----------------
@@ -22,17 +22,21 @@ What we do, between two requests, in the serving thread:
 Cost: three hypercalls and one pause of the domain for each move. An access to the old address that begins after the
 move reaches no device, as on hardware.
 
-The caller must keep BARs away from RAM. Xen sends no request for an access to plain RAM, but a store to a
-write-protected frame there would go to a register.
+A guest may put a BAR over its own RAM. Xen sends no request for an access to plain RAM, but a store to a
+write-protected frame there goes to a register, so neither the guest's memory nor the shadow changes. A guard range of
+such a frame is a part of the BAR's range, and its removal leaves a hole in the BAR. This harms no other guest, and the
+daemon goes on.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
+from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.best_effort import retry_once
 from xengt_dm.ioreq.bus import Bus
-from xengt_dm.ioreq.devices import BusDevice, Kind
+from xengt_dm.ioreq.devices import BusDevice, Kind, RangeError
 from xengt_dm.ioreq.ranges import Range, RangeKind
 from xengt_dm.ioreq.server import IoreqServer
 from xengt_dm.units import CData
@@ -99,3 +103,27 @@ class Bar:
             late = self._server.slots.waiting_in(old.first, old.last)
         finally:
             self._bus.remove(Kind.MEMORY, address, late)
+
+
+class Bars:
+    """The BARs of a PCI function by their numbers, placed as the guest says."""
+
+    def __init__(self, bars: Mapping[int, Bar]) -> None:
+        self._bars: Final = bars
+
+    def place(self, number: int, address: int | None) -> None:
+        """Moves a BAR to ``address``, or unmaps it if that is None.
+
+        The guest chooses the address. If another device is there, or if the hypervisor gives us no range there, the BAR
+        is nowhere. Raises CallError if the old range cannot be removed.
+        """
+        bar = self._bars[number]
+        if address is None:
+            bar.unmap()
+            return
+        try:
+            bar.move(address)
+        except (RangeError, HostError):
+            if bar.address == address:  # it is there, and the old range is what failed
+                raise
+            bar.unmap()

@@ -165,6 +165,10 @@ class Bus:
         route = self._memory.follow(result, request.addr, size, request.data & (1 << 8 * size) - 1)
         return _STORED[route] if isinstance(route, int) else _stored(route)
 
+    def finish_write(self, request: Request, rest: Steps[None]) -> Steps[Answer]:
+        """The answer to a write to a device that C began, with ``rest`` left of it."""
+        return self._written(rest, request.vcpu, 0)
+
     def handle(self, request: Request, progress: Progress = _NONE) -> Answer | Steps[Answer]:
         """Do what the request asks. Returns the answer, or steps that end with it if that takes longer."""
         counters = self._counters

@@ -12,6 +12,7 @@ that take long run by :meth:`ServeLoop.run`, which looks at the slots in the sam
 from __future__ import annotations
 
 import itertools
+import math
 import select
 import time
 from collections import deque
@@ -23,7 +24,7 @@ import trio
 from xengt_dm._core import lib
 from xengt_dm.errors import DomainGoneError, HostError
 from xengt_dm.hypervisor.best_effort import BestEffort
-from xengt_dm.ioreq.burst import NOW, Burst, Handed
+from xengt_dm.ioreq.burst import NEVER, NOW, Burst, Handed
 from xengt_dm.ioreq.bus import REFUSED, Answer, Bus
 from xengt_dm.ioreq.doorbell import Doorbell
 from xengt_dm.ioreq.journal import Journal
@@ -37,6 +38,7 @@ from xengt_dm.units import CData
 _T = TypeVar("_T")
 
 _NOT_TRIED: int = lib.XD_NOT_TRIED
+_SUBMITTED: int = lib.XD_SUBMITTED
 
 #: How often :meth:`ServeLoop.service` looks for more.
 ROUNDS = 64
@@ -66,6 +68,42 @@ class Deferring(Protocol):
         """Try again to unprotect these. Returns False if a deferred unprotect is left."""
 
 
+class DeviceWork(Protocol):
+    """What a device does besides answering, as :class:`xengt_dm.vgpu.engines.CoreEngines`."""
+
+    def due(self) -> int:
+        """When it wants to run, a time of ``xd_now``: NOW, or NEVER."""
+
+    def run(self) -> None:
+        """A slice of it, if it is due."""
+
+    def halt(self) -> None:
+        """It does nothing any more; the end is near."""
+
+    def follow_up(self) -> bool:
+        """Do what C asks for, such as an interrupt. Returns whether it asked for anything."""
+
+    def submitted(self, engine: int) -> Steps[None]:
+        """What is left of a register write that C began, which has submitted a list to this engine."""
+
+
+class NoWork:
+    """:class:`DeviceWork` of a device that does nothing by itself."""
+
+    def due(self) -> int:
+        return NEVER
+
+    def run(self) -> None: ...
+
+    def halt(self) -> None: ...
+
+    def follow_up(self) -> bool:
+        return False
+
+    def submitted(self, engine: int) -> Steps[None]:
+        yield from ()
+
+
 class ServeLoop:
     """Serves the requests of one server. ``stats`` is the ``xd_stats *`` that counts what it does.
 
@@ -83,6 +121,7 @@ class ServeLoop:
         traps: Deferring,
         stats: CData,
         quick: Quick | None = None,
+        work: DeviceWork | None = None,
     ) -> None:
         self._server = server
         self._slots = server.slots
@@ -91,6 +130,7 @@ class ServeLoop:
         self._journal = journal
         self._traps = traps
         self._stats = stats
+        self._work: DeviceWork = NoWork() if work is None else work
         #: What C serves by itself; None: nothing.
         self.quick = quick
         self.burst = Burst(server.slots, server.channels, quick, stats)
@@ -129,24 +169,31 @@ class ServeLoop:
                     if self._jobs:
                         self.take_turns()
                     else:
-                        self._serve_bursts(doorbell)
+                        self._serve_bursts(doorbell, min(doorbell.deadline(), self._work.due()))
+                    self._work.run()
             finally:
                 self.burst.unmask()
 
     async def _let_others_run(self, doorbell: Doorbell) -> None:
         if doorbell.fd is None and not self._jobs:
-            await trio.lowlevel.wait_readable(self._channels.events.fd)
+            due = self._work.due()
+            seconds = math.inf if due == NEVER else max(due - lib.xd_now(), 0) / 1e9
+            with trio.move_on_after(seconds):
+                await trio.lowlevel.wait_readable(self._channels.events.fd)
         else:
             await trio.lowlevel.checkpoint()
 
-    def _serve_bursts(self, doorbell: Doorbell) -> None:
-        """Serve bursts until another task of trio's has something to do, or until a request becomes a job.
+    def _serve_bursts(self, doorbell: Doorbell, until: int) -> None:
+        """Serve bursts until ``until``, until another task of trio's has something to do, or a request becomes a job.
 
         Ends also after :data:`TURN_NANOSECONDS` in which each burst ended with a request for Python, since these may
         never look at the doorbell.
         """
-        until, turn = doorbell.deadline(), None
-        while handed := self.burst.run(until):
+        turn = None
+        while True:
+            handed = self.burst.run(until)
+            if not self._work.follow_up() and not handed:
+                return
             self._answer_handed(handed)
             self._retry_deferred()
             now = lib.xd_now()
@@ -205,6 +252,7 @@ class ServeLoop:
             served = self.burst.served
             handed = self.burst.run(NOW)
             handed_over += len(handed)
+            self._work.follow_up()
             self._answer_handed(handed)
             self._retry_deferred()
             if not handed and self.burst.served == served:
@@ -221,7 +269,13 @@ class ServeLoop:
         """Handle what C left."""
         bus = self._bus
         for request, tried in handed:
-            self._do(request.vcpu, bus.handle(request) if tried == _NOT_TRIED else bus.follow(request, tried))
+            if tried == _NOT_TRIED:
+                outcome = bus.handle(request)
+            elif tried >= _SUBMITTED:
+                outcome = bus.finish_write(request, self._work.submitted(tried - _SUBMITTED))
+            else:
+                outcome = bus.follow(request, tried)
+            self._do(request.vcpu, outcome)
 
     def _do(self, vcpu: int, outcome: Answer | Steps[Answer]) -> None:
         """Answer a request, or make it a job."""
@@ -245,6 +299,7 @@ class ServeLoop:
         """Serve what waits in the slots now. The event that tells of it stays for :meth:`service`."""
         if self._channels.bound:
             self._answer_handed(self.burst.look())
+            self._work.follow_up()
 
     def _answer_one(self, vcpu: int, answer: Answer) -> None:
         self._slots.answer(vcpu, answer)
@@ -255,6 +310,10 @@ class ServeLoop:
             self._traps.unprotect_deferred()
 
     # Without an event loop
+
+    def halt_device(self) -> None:
+        """The device does nothing by itself any more."""
+        self._work.halt()
 
     def leave(self) -> None:
         """Leave the requests that are begun to a successor, which does not count that as an attempt."""

@@ -20,13 +20,14 @@ class Stores(Protocol):
 class Quick:
     """What C serves of the requests for ``bus`` and ``stores``. ``counters`` is an ``xd_counters *``."""
 
-    def __init__(self, bus: Bus, stores: Stores, counters: CData) -> None:
+    def __init__(self, bus: Bus, stores: Stores, counters: CData, gpu: CData = ffi.NULL) -> None:
+        """``gpu``: the ``xd_gpu *`` of the guest, or NULL."""
         self._bus = bus
         #: False: Python serves everything.
         self.on = True
         self.shadow = stores.pointer
         self.pointer: CData = ffi.new(
-            "xd_quick *", {"shadow": self.shadow, "counters": counters, "ranges": bus.devices.pointer}
+            "xd_quick *", {"shadow": self.shadow, "counters": counters, "ranges": bus.devices.pointer, "gpu": gpu}
         )
 
     def update(self) -> None:

@@ -189,6 +189,37 @@ class Engine:
         """
         return self._syncer.sync(space)
 
+    def use(self, mode: Mode, roots: tuple[int, ...]) -> Steps[Space]:
+        """As :meth:`submit`; returns the space. One that is not live has a shadow until :meth:`release`."""
+        space = self._spaces.get(roots)
+        if space is not None and space.mode is mode:
+            rest = self.submit(mode, roots)
+            if rest is not None:
+                yield from rest
+            return space
+        if self._observer is not None:
+            self._observer.submitted(mode, roots)
+        space = Space(mode, space_key(mode, roots))
+        try:
+            yield from self._syncer.sync_counted(space)
+        except BaseException:  # closed, perhaps: no slices any more
+            complete(self._tree.unshadow(space))
+            raise
+        return space
+
+    def release(self, space: Space) -> Steps[None]:
+        """Nobody executes with a space any more that :meth:`use` returned."""
+        if not space.live:
+            yield from self._tree.unshadow(space)
+
+    def query_chunks(self, chunks: list[int]) -> Steps[None]:
+        """Find out which frames of these chunks are RAM; as :meth:`.guest_frames.GuestFrames.query_all`."""
+        yield from self.frames.query_all(chunks)
+
+    def follow_gpu_store(self, result: int, gpa: int, size: int, value: int) -> Steps[None]:
+        """As :meth:`.stores.TableStores.follow_gpu_store`."""
+        yield from self.stores.follow_gpu_store(result, gpa, size, value)
+
     def gpu_store(self, mode: Mode, roots: tuple[int, ...], va: int, value: int) -> Steps[bool]:
         """Submit, then store 8 bytes at ``va``, 8-byte aligned, where the shadow says.
 
@@ -329,6 +360,15 @@ class Engine:
     def leave(self) -> None:
         """Unmap guest memory. Frames stay protected, for the successor that the region of the live spaces is for."""
         self.frames.close()
+
+    def end_all_spaces(self) -> Steps[None]:
+        """The guest's driver is gone without a word: no space that it announced is live afterwards."""
+        for space in list(self._spaces):
+            if space.refs:
+                self._spaces.end(space)
+                self.counters.spaces = len(self._spaces)
+                yield from self._tree.unshadow(space)
+                yield
 
     def forget_all_spaces(self) -> Steps[None]:
         """Forget every space in this process; afterwards no frame is protected or unsynced."""

@@ -88,6 +88,11 @@ class Space:
         self.numbers: CData = ffi.new("uint32_t[4]")
 
     @property
+    def live(self) -> bool:
+        """Whether the guest has announced it."""
+        return self.entry is not None
+
+    @property
     def shadowed(self) -> bool:
         """Whether any root has a shadow table."""
         return any(self.numbers[i] for i in range(self.count))
@@ -175,6 +180,14 @@ class LiveSpaces:
         if not count:
             self._free.append(space.entry)
             self._remove(space)
+
+    def end(self, space: Space) -> None:
+        """Whoever announced a live space is gone. To be done again does no harm, so no journal has it."""
+        assert space.entry is not None
+        self._words[space.entry * _WORDS + _REFERENCES] = 0
+        space.refs = 0
+        self._free.append(space.entry)
+        self._remove(space)
 
     def forget(self, space: Space) -> None:
         """This process is done with a live space. The region keeps it for a successor."""

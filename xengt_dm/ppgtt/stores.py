@@ -102,6 +102,12 @@ class TableStores:
             result = lib.xd_guest_store(self.pointer, gpa, value, 8, self._need)
         return LEAF_STORE if result == _LATE else self._follow(result, gpa, 8, value, change)
 
+    def follow_gpu_store(self, result: int, gpa: int, size: int, value: int) -> Steps[None]:
+        """What is left of a store of the GPU after xd_guest_store, which returned ``result``."""
+        rest = self._follow(result, gpa, size, value, Change())
+        if not isinstance(rest, int):
+            yield from rest
+
     def pause_stores(self, postponed: Postponed) -> None:
         """Other requests are about to be served before the directories in ``postponed`` are updated."""
         for gfn in postponed:

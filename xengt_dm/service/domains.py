@@ -42,6 +42,11 @@ def uuid_of(store: Reader, domid: int) -> str | None:
     return match[1] if match else None
 
 
+def type_of(store: Reader, domid: int) -> str | None:
+    """Returns the type that libxl gave a domain, such as ``pvh``; None if xenstore has none. Raises HostError."""
+    return _read(store, f"/libxl/{domid}/type")
+
+
 def _read(store: Reader, path: str) -> str | None:
     try:
         return store.read(path)

@@ -25,9 +25,10 @@ from xengt_dm.control import report
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.shadow_paging import Paging
 from xengt_dm.hypervisor.embedded.vcpu import Vcpu
-from xengt_dm.instance import DEFAULT_BAR0, Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ppgtt.engine import Engine, Sync
 from xengt_dm.service.threads import run_abandonable
+from xengt_dm.settings import DEFAULT_BAR0, Settings
 from xengt_dm.sim.ending import Ending, ending_in_order
 from xengt_dm.stats.counters import read_counters
 from xengt_dm.steps import complete

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from xengt_dm.errors import UsageError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
 from xengt_dm.hypervisor.embedded.errors import VcpuStoppedError
-from xengt_dm.instance import DEFAULT_BAR0
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.sim.demo import AddressSpace, GuestFault, Pages, Scratch
 from xengt_dm.units import PAGE_SIZE
 from xengt_dm.vgpu import registers as reg

@@ -19,9 +19,10 @@ from xengt_dm._embedded import ffi, lib
 from xengt_dm.control import report
 from xengt_dm.errors import DataError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import Instance, Settings, open_instance
+from xengt_dm.instance import Instance, open_instance
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
+from xengt_dm.settings import Settings
 from xengt_dm.sim.ending import Ending, ending_in_order
 from xengt_dm.stats.counters import read_counters
 from xengt_dm.steps import complete, finish

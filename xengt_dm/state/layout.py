@@ -89,7 +89,7 @@ ROWS: Final = (
     Row("spaces", lambda of: _pages(of.spaces * SPACE_ENTRY), "the live address spaces"),
     Row("protected", lambda of: _pages(-(-of.frames // 8)), "one bit for each frame that may be protected"),
     # The device, from here to the end. The three from "registers" on are BAR0, byte for byte.
-    Row("pci_config", lambda _: PAGE_SIZE, "room for the configuration space of the PCI function"),
+    Row("pci_config", lambda _: PAGE_SIZE, "configuration space of the PCI function, then flags of the device"),
     Row("engines", lambda _: 4 * PAGE_SIZE, "room for a page for each of four engines"),
     Row("registers", lambda _: 2 << 20, "the registers of BAR0"),
     Row("unassigned", lambda _: 6 << 20, "never touched: no register is there", reserved=False),

@@ -63,6 +63,8 @@ class Life:
     deaths = _Word(11)
     #: When a daemon left its domain to a successor, in nanoseconds of CLOCK_MONOTONIC, until one serves; else 0.
     left_at = _Word(12)
+    #: Which device it is, see :data:`xengt_dm.gpu.MODELS`.
+    model = _Word(13)
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory

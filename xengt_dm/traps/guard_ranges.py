@@ -13,10 +13,11 @@ Each change is made under the set's lock.
 What follows: ranges can be claimed and removed one frame at a time. Xen's merging and splitting never leaves another
 frame without its range, not even for a moment. The number of ranges that Xen has can be computed here.
 
-What we do: count as Xen does, leave one range for BAR0 and one for the merge, and refuse what would exceed the limit.
+What we do: count as Xen does, leave a range for each of two BARs, one for a BAR that moves, and one for the merge, and
+refuse what would exceed the limit.
 Removing a frame from the middle of a merged range adds a range, so it is refused as well when there is no room.
 
-Cost: 254 frames that are scattered have room, and many more that are neighbours.
+Cost: 252 frames that are scattered have room, and many more that are neighbours.
 
 What a predecessor left
 -----------------------
@@ -49,8 +50,8 @@ from xengt_dm.units import PAGE_SIZE
 
 #: MAX_NR_IO_RANGES, xen/common/ioreq.c; up to 4.14 in xen/include/asm-x86/hvm/domain.h.
 MAX_NR_IO_RANGES: Final = 256
-#: Ranges for frames: without BAR0's, and without the one that a merge needs for a moment.
-MOST: Final = MAX_NR_IO_RANGES - 2
+#: Ranges for frames: without those of BARs, and without what a merge and the move of a BAR need for a moment.
+MOST: Final = MAX_NR_IO_RANGES - 4
 #: Frames that are mapped in one go to find out which of them are RAM.
 _CHUNK: Final = 512
 

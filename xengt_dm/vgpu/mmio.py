@@ -63,20 +63,21 @@ class Mmio:
         """``hole``: the offsets of no memory; its bounds are multiples of 8."""
         self._hole_start: Final = hole.start
         self._hole_end: Final = hole.stop
-        self._rows: Final = tuple(sorted(rows, key=lambda row: row.offset))
-        for row in self._rows:
+        #: By offset.
+        self.rows: Final = tuple(sorted(rows, key=lambda row: row.offset))
+        for row in self.rows:
             if problem := _problem(row, memory.nbytes, hole, on_read, on_write):
                 raise ValueError(f"register {row.name} at {row.offset:#x}: {problem}")
-        for row, after in zip(self._rows, self._rows[1:], strict=False):
+        for row, after in zip(self.rows, self.rows[1:], strict=False):
             if row.end > after.offset:
                 raise ValueError(f"registers {row.name} and {after.name} overlap")
-        if len({row.name for row in self._rows}) < len(self._rows):
+        if len({row.name for row in self.rows}) < len(self.rows):
             raise ValueError("two registers have one name")
         self._memory: Final = memory
         #: By size, for aligned accesses. They have the byte order of the host, which is little-endian as the guest is.
         self._views: Final = {1: memory.cast("B"), 2: memory.cast("H"), 4: memory.cast("I"), 8: memory.cast("Q")}
-        self._reads: Final = _table(row for row in self._rows if row.on_read)
-        self._writes: Final = _table(row for row in self._rows if not _is_plain(row))
+        self._reads: Final = _table(row for row in self.rows if row.on_read)
+        self._writes: Final = _table(row for row in self.rows if not _is_plain(row))
         #: The registers for C.
         self.plain: Final = PlainRegisters(memory, self._reads, self._writes, hole)
 
@@ -85,9 +86,18 @@ class Mmio:
 
         ``host_values`` has the values that rows name. Raises KeyError if one is missing.
         """
-        for row in self._rows:
+        for row in self.rows:
             value = host_values[row.reset] if isinstance(row.reset, str) else row.reset
             self.store(row.offset, row.size, value)
+
+    def image(self, host_values: Mapping[str, int], end: int) -> memoryview:
+        """Returns what the memory below ``end`` is after a reset of zeros."""
+        image = bytearray(end)
+        for row in self.rows:
+            if row.end <= end:
+                value = host_values[row.reset] if isinstance(row.reset, str) else row.reset
+                image[row.offset : row.end] = value.to_bytes(row.size, "little")
+        return memoryview(bytes(image))
 
     def refreshes(self, offset: int, size: int) -> Sequence[Register]:
         """The registers whose values must be brought up to date before this read."""
@@ -113,6 +123,10 @@ class Mmio:
             self._memory[offset : offset + size] = value.to_bytes(size, "little")
         else:
             self._views[size][offset // size] = value
+
+    def fill(self, offset: int, data: memoryview) -> None:
+        """Store all of ``data``, whatever the rows say. It must not touch the hole."""
+        self._memory[offset : offset + data.nbytes] = data
 
     def _outside_hole(self, offset: int, size: int) -> range:
         """The offsets of an access that touches the hole, without those in it. The hole is larger than an access."""
@@ -180,7 +194,7 @@ def _touched(table: _Table, offset: int, size: int) -> Sequence[Register]:
     """The rows that share a byte with the access, in order of their offsets."""
     end = offset + size
     found = [row for dword in range(offset >> 2, (end - 1 >> 2) + 1) for row in table.get(dword, ())]
-    return [row for row in dict.fromkeys(found) if row.offset < end and offset < row.end]
+    return [row for row in {row.offset: row for row in found}.values() if row.offset < end and offset < row.end]
 
 
 def _problem(row: Register, limit: int, hole: range, on_read: Container[str], on_write: Container[str]) -> str | None:

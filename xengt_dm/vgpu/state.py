@@ -20,6 +20,10 @@ assert DEVICE["ggtt"].end == BAR0.end
 UNASSIGNED: Final = range(DEVICE["unassigned"].offset - BAR0.offset, DEVICE["unassigned"].end - BAR0.offset)
 
 
+#: Behind the 256 bytes of configuration space.
+_FLAGS: Final = 512
+
+
 class DeviceState:
     """The device's memory, in parts. Zeros are a device that was never reset."""
 
@@ -27,4 +31,16 @@ class DeviceState:
         """``memory``: at least :data:`SIZE` writable bytes."""
         if memory.readonly or memory.nbytes < SIZE:
             raise ValueError(f"a device state needs {SIZE} writable bytes")
+        self.memory = memory
         self.bar0 = BAR0.of(memory)
+        self.pci_config = DEVICE["pci_config"].of(memory)
+        self._flags = self.pci_config[_FLAGS:]
+
+    @property
+    def probed(self) -> bool:
+        """Whether a driver has looked for the device, and announced nothing since."""
+        return bool(self._flags[0])
+
+    @probed.setter
+    def probed(self, probed: bool) -> None:
+        self._flags[0] = probed

@@ -19,23 +19,27 @@
 int xd_guard_install(void);
 
 /*
- * Copies `size` bytes from foreign memory, in pieces of no particular width. Returns 0 or -EFAULT. Called by frames.c
- * and state/file.py.
+ * Copies `size` bytes from foreign memory, in pieces of no particular width. Returns 0 or -EFAULT. Called by
+ * state/file.py, frames.c and gpu_memory.c.
  */
 int xd_read(void *to, const void *from, uint64_t size);
 
-/* Copies `size` bytes to foreign memory, in pieces of no particular width. Returns 0 or -EFAULT. Called by tests. */
+/*
+ * Copies `size` bytes to foreign memory, in pieces of no particular width. Returns 0 or -EFAULT. Called by gpu_memory.c
+ * and tests.
+ */
 int xd_write(void *to, const void *from, uint64_t size);
 
 /*
- * Stores the low `size` bytes of `value` to foreign memory: 1, 2, 4 or 8 aligned bytes in one machine access, any other
- * number up to 8 in several. Returns 0, -EFAULT, or -EINVAL for a size above 8. Called by frames.c.
+ * Stores the low `size` bytes of `value` to foreign memory: 1, 2, 4 or 8 aligned bytes in one machine access, any
+ * other number up to 8 in several. Returns 0, -EFAULT, or -EINVAL for a size above 8. Called by frames.c and
+ * gpu_memory.c.
  */
 int xd_store(void *to, uint64_t value, uint32_t size);
 
 /*
  * Loads `size` bytes of foreign memory into *value, zero-extended; sizes and accesses as in xd_store. Returns 0,
- * -EFAULT, or -EINVAL for a size above 8. Called by frames.c.
+ * -EFAULT, or -EINVAL for a size above 8. Called by frames.c and gpu_memory.c.
  */
 int xd_load(const void *from, uint32_t size, uint64_t *value);
 
@@ -48,7 +52,7 @@ int xd_read_words(uint64_t *to, const uint64_t *from, uint64_t count);
 /*
  * Calls `work(address, more)`, which may touch the `size` bytes at `address`. Returns 0; or -EFAULT, and then `work`
  * was left in the middle, so it must hold nothing that needs to be given back. It must not use another accessor. Called
- * by frames.c and protected_bits.c.
+ * by frames.c, gpu_memory.c and protected_bits.c.
  */
 int xd_guarded(const void *address, uint64_t size, void (*work)(const void *address, void *more), void *more);
 

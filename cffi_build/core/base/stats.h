@@ -73,7 +73,7 @@ typedef struct xd_counters {
 
 /*
  * Returns the time. Called by instance.py, ioreq/doorbell.py, ioreq/loop.py, ppgtt/syncing.py, stats/page.py,
- * stats/reader.py, burst.c, slots.c, shadow.c and sync.c; any thread may.
+ * stats/reader.py, vgpu/device.py, vgpu/engines.py, burst.c, slots.c, shadow.c, gpu.c and sync.c; any thread may.
  */
 uint64_t xd_now(void);
 

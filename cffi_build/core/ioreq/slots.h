@@ -18,7 +18,8 @@
 /*
  * A request copied out of its slot. From then on nobody looks at the slot's fields again, only at its state.
  *
- * outcome: XD_NOT_TRIED; or the request is a store that was tried already, and this is what xd_guest_store returned.
+ * outcome: XD_NOT_TRIED; XD_SUBMITTED plus the number of an engine: the request has submitted a list to it, and is to be
+ * answered when the engine has gone on (hot.h); or the request is a store that was tried already, and this is what xd_guest_store returned.
  */
 typedef struct xd_taken {
     xd_ioreq req;
@@ -26,7 +27,7 @@ typedef struct xd_taken {
     int32_t outcome;
 } xd_taken;
 
-enum { XD_NOT_TRIED = 100 };
+enum { XD_NOT_TRIED = 100, XD_SUBMITTED = 101 };
 
 /* Which requests to take: those that are READY, those that are INPROCESS since somebody began to serve them, or both. */
 enum { XD_TAKE_READY = 0, XD_TAKE_ALL = 1, XD_TAKE_BEGUN = 2 };

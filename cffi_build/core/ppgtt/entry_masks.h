@@ -23,13 +23,16 @@
     (XD_ADDRESS_2M | XD_PRESENT | XD_HUGE | XD_WRITABLE | XD_MASK(XD_BIT_PWT) | XD_MASK(XD_BIT_PCD) |                  \
      XD_MASK(XD_BIT_PAT_HUGE))
 
-/* Returns the frame that an entry names: its 4 KiB page, or its table. Called by C files of this folder. */
+/*
+ * Returns the frame that an entry names: its 4 KiB page, or its table. Called by gpu_memory.c and C files of this
+ * folder.
+ */
 static inline uint64_t xd_frame(uint64_t entry)
 {
     return (entry & XD_ADDRESS_4K) >> XD_FRAME_SHIFT;
 }
 
-/* Returns the first frame of the 2 MiB page that an entry names. Called by audit.c and directory.c. */
+/* Returns the first frame of the 2 MiB page that an entry names. Called by audit.c, directory.c and gpu_memory.c. */
 static inline uint64_t xd_frame_2m(uint64_t entry)
 {
     return (entry & XD_ADDRESS_2M) >> XD_FRAME_SHIFT;

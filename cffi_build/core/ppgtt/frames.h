@@ -75,8 +75,8 @@ void xd_frames_invalidate(xd_frames *frames);
 void xd_frames_invalidate_holes(xd_frames *frames);
 
 /*
- * Returns XD_FRAME_RAM, XD_FRAME_HOLE or XD_FRAME_UNKNOWN, in constant time. Called by ppgtt/guest_frames.py and C
- * files of this folder.
+ * Returns XD_FRAME_RAM, XD_FRAME_HOLE or XD_FRAME_UNKNOWN, in constant time. Called by ppgtt/guest_frames.py,
+ * gpu_memory.c and C files of this folder.
  */
 int xd_frames_state(const xd_frames *frames, uint64_t gfn);
 /*

@@ -25,7 +25,8 @@ enum {
  *
  * A store is performed once: between a query and what follows it, other vCPUs may store to the same place.
  *
- * Called by ppgtt/stores.py and quick.c, in the thread that serves the guest, before the request is answered.
+ * Called by ppgtt/stores.py, quick.c and gpu_memory.c, in the thread that serves the guest, before the request is
+ * answered.
  */
 int xd_guest_store(xd_shadow *shadow, uint64_t gpa, uint64_t value, uint32_t size, xd_need *need);
 

@@ -19,7 +19,10 @@ typedef struct xd_need {
 
 /* Lists a chunk in `need`, unless it was the last one listed. Called by need.c. */
 void xd_need_chunk(xd_need *need, uint64_t chunk);
-/* Lists the chunk of frame `gfn` in `need`, unless it was the last one listed. Called by C files of this folder. */
+/*
+ * Lists the chunk of frame `gfn` in `need`, unless it was the last one listed. Called by gpu_memory.c and C files of
+ * this folder.
+ */
 void xd_need_frame(xd_need *need, uint64_t gfn);
 
 /*

@@ -125,12 +125,12 @@ void xd_shadow_free(xd_shadow *shadow);
 
 /*
  * Returns the frame's table of the highest level; next_of_frame leads to the others. 0 if it has none. Called by
- * ppgtt/leaves.py, ppgtt/stores.py, ppgtt/tree.py and C files of this folder.
+ * ppgtt/leaves.py, ppgtt/stores.py, ppgtt/tree.py, gpu_memory.c and C files of this folder.
  */
 uint32_t xd_first_of_frame(const xd_shadow *shadow, uint64_t gfn);
 /*
- * Returns the frame's table of this kind, or 0. Called by ppgtt/check.py, ppgtt/stores.py, ppgtt/tree.py and
- * directory.c.
+ * Returns the frame's table of this kind, or 0. Called by ppgtt/check.py, ppgtt/stores.py, ppgtt/tree.py, directory.c
+ * and streamer.c.
  */
 uint32_t xd_find(const xd_shadow *shadow, uint64_t gfn, uint32_t kind);
 /*
@@ -176,7 +176,7 @@ void xd_new_epoch(xd_shadow *shadow);
 
 /*
  * Marks all tables of a frame as unread: their guest table changed, and they are updated later. Called by
- * ppgtt/stores.py, ppgtt/tree.py and guest_store.c.
+ * ppgtt/stores.py, ppgtt/tree.py, cs.c and guest_store.c.
  */
 void xd_set_frame_unread(xd_shadow *shadow, uint64_t gfn);
 

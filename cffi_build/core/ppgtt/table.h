@@ -13,25 +13,30 @@
 
 #include <stdbool.h>
 
-/* Returns the table's level: 4 (root of a 48-bit space) to 1 (leaf). Called by C files of this folder. */
+/*
+ * Returns the table's level: 4 (root of a 48-bit space) to 1 (leaf). Called by gpu_memory.c and C files of this folder.
+ */
 static inline unsigned xd_level(const xd_table *table)
 {
     return table->kind & XD_LEVEL_MASK;
 }
 
-/* Returns the table's XD_ENTRIES shadow entries. Called by C files of this folder. */
+/* Returns the table's XD_ENTRIES shadow entries. Called by gpu_memory.c and C files of this folder. */
 static inline uint64_t *xd_page(const xd_shadow *shadow, uint32_t number)
 {
     return shadow->pages + (uint64_t)number * XD_ENTRIES;
 }
 
-/* Returns whether a shadow entry of a directory points to another shadow table. Called by C files of this folder. */
+/*
+ * Returns whether a shadow entry of a directory points to another shadow table. Called by gpu_memory.c and C files of
+ * this folder.
+ */
 static inline bool xd_is_link(uint64_t entry)
 {
     return (entry & (XD_PRESENT | XD_HUGE)) == XD_PRESENT;
 }
 
-/* Returns the number of the table that a link points to. Called by C files of this folder. */
+/* Returns the number of the table that a link points to. Called by gpu_memory.c and C files of this folder. */
 static inline uint32_t xd_child(uint64_t entry)
 {
     return (uint32_t)(entry >> XD_FRAME_SHIFT);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <sys/epoll.h>
 
 _Static_assert(sizeof(((xd_burst *)0)->handed) / sizeof(xd_taken) == XD_SLOTS_PER_PAGE, "every vCPU has one request");
@@ -63,9 +64,16 @@ static uint32_t look(xd_burst *burst)
     return found;
 }
 
+static bool wants_attention(const xd_burst *burst)
+{
+    const xd_gpu *gpu = burst->quick ? burst->quick->gpu : NULL;
+    uint32_t urgent = XD_ATTENTION_INTERRUPT | XD_ATTENTION_RUN;
+    return gpu && gpu->attention & (gpu->level_triggered ? urgent | XD_ATTENTION_LINE_DOWN : urgent);
+}
+
 static bool must_end(const xd_burst *burst)
 {
-    return burst->nr_handed || burst->error;
+    return burst->nr_handed || burst->error || wants_attention(burst);
 }
 
 /* Waits until `until` for an event or the doorbell; 0: looks for them. Returns EVENT, DOORBELL, both, or 0. */
@@ -243,6 +251,8 @@ int xd_burst_own(const xd_burst *burst)
         xd_shadow *shadow = burst->quick->shadow;
         parts[count++] = (xd_part){(uint64_t)(uintptr_t)shadow, sizeof(*shadow)};
         parts[count++] = (xd_part){(uint64_t)(uintptr_t)shadow->frames, sizeof(*shadow->frames)};
+        if (burst->quick->gpu)
+            parts[count++] = (xd_part){(uint64_t)(uintptr_t)burst->quick->gpu, sizeof(*burst->quick->gpu)};
     }
     return xd_owner_begin(parts, count);
 }

@@ -43,7 +43,7 @@ typedef struct xd_channels {
 enum {
     XD_BURST_TIME = 0,     /* it is the time that the caller named */
     XD_BURST_DOORBELL = 1, /* the doorbell rang, or a signal came */
-    XD_BURST_HANDED = 2,   /* requests are left to Python: `handed` */
+    XD_BURST_HANDED = 2,   /* requests are left to Python: `handed`; or the GPU wants attention */
     XD_BURST_ERROR = 3     /* a call on the channels failed: `error` and `failed`; `handed` is good, too */
 };
 /* xd_burst.failed */

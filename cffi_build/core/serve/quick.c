@@ -2,6 +2,7 @@
 
 #include "access.h"
 #include "guest_store.h"
+#include "hot.h"
 
 #include <stdbool.h>
 
@@ -22,10 +23,20 @@ static bool is_special(const xd_registers *registers, const uint32_t *bits, uint
     return false;
 }
 
-static int access_registers(xd_quick *quick, const xd_registers *registers, const xd_ioreq *req, uint64_t offset,
+static int access_registers(xd_quick *quick, const xd_registers *registers, xd_taken *taken, uint64_t offset,
                             uint64_t *data)
 {
+    const xd_ioreq *req = &taken->req;
     bool reads = req->bits & XD_BIT_READ;
+    if (registers->gpu) {
+        int hot = reads ? xd_hot_read(registers->gpu, offset, req->size, data)
+                        : xd_hot_write(registers->gpu, offset, req->size, low_bytes(req->data, req->size));
+        quick->counters->mmio_traps += hot != XD_HOT_OTHER;
+        if (hot >= XD_HOT_RUNS)
+            taken->outcome = XD_SUBMITTED + (hot - XD_HOT_RUNS);
+        if (hot != XD_HOT_OTHER)
+            return hot >= XD_HOT_RUNS ? LEFT_TO_PYTHON : reads ? XD_ROUTE_REGISTER_READ : XD_ROUTE_REGISTER_WRITE;
+    }
     uint64_t end = offset + req->size;
     bool in_hole = offset >= registers->hole_start && end <= registers->hole_end;
     if (!in_hole && end > registers->hole_start && offset < registers->hole_end)
@@ -69,7 +80,7 @@ int xd_quick_serve(xd_quick *quick, xd_taken *taken, uint64_t *data)
         const xd_range *range = &quick->ranges->ranges[i];
         uint64_t offset = req->addr - range->first;
         if (offset < range->size && offset + size <= range->size)
-            return range->registers ? access_registers(quick, range->registers, req, offset, data) : LEFT_TO_PYTHON;
+            return range->registers ? access_registers(quick, range->registers, taken, offset, data) : LEFT_TO_PYTHON;
     }
     return store_to_memory(quick, taken);
 }

@@ -1,6 +1,7 @@
 #ifndef XD_QUICK_H
 #define XD_QUICK_H
 #include <stdint.h>
+#include "gpu.h"
 #include "need.h"
 #include "shadow.h"
 #include "slots.h"
@@ -21,7 +22,7 @@
  * The registers of a BAR. Offsets `hole_start`..`hole_end`-1 read as zero, and what is written there is dropped.
  *
  * reads, writes: a bit for each dword below `dwords`: who reads, or writes, a byte of it needs Python. All other dwords are
- * plain: they read as they were written.
+ * plain: they read as they were written. gpu: whose registers they are, which serves some of them itself (hot.h); NULL: none.
  */
 typedef struct xd_registers {
     char *memory;
@@ -29,6 +30,7 @@ typedef struct xd_registers {
     uint64_t dwords;
     const uint32_t *reads;
     const uint32_t *writes;
+    xd_gpu *gpu;
 } xd_registers;
 
 /* A range of guest physical addresses that is a device's. registers: NULL if Python serves the device. */
@@ -49,6 +51,7 @@ typedef struct xd_quick {
     xd_shadow *shadow;
     xd_counters *counters;
     const xd_ranges *ranges;
+    xd_gpu *gpu;     /* a burst ends when it wants attention; NULL: there is none */
     uint32_t serves; /* 1: accesses by guest physical address are served; 0: nothing is */
     uint32_t padding;
     xd_need need;

@@ -1,14 +1,15 @@
 """The registers of the virtual GPU, as rows of data: a module for each block of the device.
 
-``REGISTERS`` has all rows. docs/development.md says how to add one.
+``REGISTERS`` has the rows of a device that consists of its page tables, ``skylake.REGISTERS`` those of a whole GPU.
+docs/development.md says how to add one.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from xengt_dm.vgpu.registers import gt, pvinfo
-from xengt_dm.vgpu.registers.gt import GAMW_64K_FIELD, GAMW_ECO_DEV_RW_IA
+from xengt_dm.vgpu.registers import page_sizes, pvinfo, tlb
+from xengt_dm.vgpu.registers.page_sizes import GAMW_64K_FIELD, GAMW_ECO_DEV_RW_IA
 from xengt_dm.vgpu.registers.pvinfo import (
     G2V_NOTIFY,
     NO_GRAPHICS_MEMORY,
@@ -40,4 +41,5 @@ __all__ = [
 #: Bytes of BAR0 of a generation 8 or 9 device: registers in the lowest 2 MiB, the GGTT's entries in the upper half.
 BAR0_SIZE: Final = 16 << 20
 
-REGISTERS: Final[tuple[Register, ...]] = (*pvinfo.REGISTERS, *gt.REGISTERS)
+#: Those of a whole GPU are many, so whoever needs none of them does not import :mod:`xengt_dm.vgpu.registers.skylake`.
+REGISTERS: Final[tuple[Register, ...]] = (*pvinfo.REGISTERS, *page_sizes.REGISTERS, *tlb.REGISTERS)

@@ -41,10 +41,15 @@ class Notification(enum.IntEnum):
     EXECLIST_CONTEXT_DESTROY = 7
 
 
+#: No driver has been seen with a smaller one.
+LEAST_APERTURE_MIB: Final = 16
+
+
 class GraphicsMemory(NamedTuple):
     """What the guest is told of its share of graphics memory, MiB: none by default.
 
-    There is no aperture behind it: a driver that asks finds a GGTT whose entries read as stored.
+    ``low_mib``: the part that it may map through the aperture, from address 0 on; ``high_mib``: the part that only the
+    GPU reaches, behind the aperture. A driver uses nothing else of the GGTT (gt/intel_gtt.c intel_vgt_balloon).
     """
 
     low_mib: int = 0
@@ -52,9 +57,14 @@ class GraphicsMemory(NamedTuple):
     fences: int = 0
 
     @property
+    def aperture_mib(self) -> int:
+        """The size of a BAR for the low part: a power of two, and not too small for a driver."""
+        return max(1 << (self.low_mib - 1).bit_length() if self.low_mib else 0, LEAST_APERTURE_MIB)
+
+    @property
     def high_base_mib(self) -> int:
-        """Where the hidden part begins: where a BAR for the low part ends, whose size is a power of two."""
-        return 1 << (self.low_mib - 1).bit_length() if self.low_mib else 0
+        """Where the hidden part begins: where a BAR for the low part ends."""
+        return self.aperture_mib if self.low_mib or self.high_mib else 0
 
 
 NO_GRAPHICS_MEMORY: Final = GraphicsMemory()
@@ -68,16 +78,18 @@ def _row(
     reset: int | str = 0,
     read_only: bool = False,
     on_write: str = "",
+    on_read: str = "",
     whole: bool = False,
 ) -> Register:
     source = f"i915_pvinfo.h, vgt_if.{name}"
-    row = Register(name, PVINFO + offset, size, source, reset, on_write=on_write, whole=whole)
+    row = Register(name, PVINFO + offset, size, source, reset, on_read=on_read, on_write=on_write, whole=whole)
+    row = row._replace(block="pvinfo")
     return row._replace(writable=0) if read_only else row
 
 
 #: The rest of the page is zero at first and reads as stored.
 REGISTERS: Final = (
-    _row("magic", 0x00, 8, reset=PVINFO_MAGIC, read_only=True),
+    _row("magic", 0x00, 8, reset=PVINFO_MAGIC, read_only=True, on_read="probe"),
     _row("version_major", 0x08, 2, reset=1, read_only=True),
     _row("version_minor", 0x0A, 2, read_only=True),
     _row("vgt_id", 0x0C, reset="vgt_id", read_only=True),

@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 #: Every bit of a register of any size.
 ALL_BITS: Final = (1 << 64) - 1
+#: What ``Register.context`` and ``Register.served`` may be, besides nothing.
+IMAGE: Final = "image"
+EXTRA: Final = "extra"
+CORE: Final = "core"
+_NO_VALUES: Final[Mapping[int, str]] = MappingProxyType({})
+
+
+class Field(NamedTuple):
+    """Bits ``high``..``low`` of a register, for people. ``values``: what some of their values mean."""
+
+    name: str
+    high: int
+    low: int
+    values: Mapping[int, str] = _NO_VALUES
+
+    def of(self, value: int) -> int:
+        """Returns the field in a register's value."""
+        return value >> self.low & (1 << self.high - self.low + 1) - 1
+
+
+def fields(text: str, **values: Mapping[int, str]) -> tuple[Field, ...]:
+    """Returns the fields of ``"NAME:BIT NAME:HIGH-LOW ..."``; ``values``: of fields, by their names."""
+    found = []
+    for each in text.split():
+        name, _, bits = each.partition(":")
+        high, _, low = bits.partition("-")
+        found.append(Field(name, int(high), int(low or high), values.get(name, _NO_VALUES)))
+    return tuple(found)
 
 
 class Register(NamedTuple):
@@ -33,6 +63,17 @@ class Register(NamedTuple):
         Name of the behaviour that follows a write.
     whole
         ``on_write`` follows only a write that covers every byte of the register.
+    block
+        What it belongs to: an engine, such as ``"rcs0"``, or a part of the device, such as ``"gt"``.
+    fields
+        What its bits mean, for people. They may leave bits out.
+    context
+        Where a context keeps its own value: ``IMAGE``, in the list that the driver writes into a context image;
+        ``EXTRA``, in the image behind that list; ``""``: contexts share the register.
+    user
+        A batch without privilege may write it.
+    served
+        ``CORE``: C does what is special about it (``cffi_build/core/vgpu/``); the row's other fields say the rest.
     """
 
     name: str
@@ -46,6 +87,11 @@ class Register(NamedTuple):
     on_read: str = ""
     on_write: str = ""
     whole: bool = False
+    block: str = ""
+    fields: tuple[Field, ...] = ()
+    context: str = ""
+    user: bool = False
+    served: str = ""
 
     @property
     def end(self) -> int:
