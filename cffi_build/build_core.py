@@ -51,6 +51,7 @@ HEADERS = {
     "context_image.h": False,
     "streamer.h": True,
     "hot.h": True,
+    "aperture.h": True,
     "quick.h": False,
     "burst.h": True,
     "eventfd_channels.h": False,

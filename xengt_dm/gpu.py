@@ -14,7 +14,6 @@ from xengt_dm.ppgtt.engine import Engine
 from xengt_dm.vgpu.core import GpuCore
 from xengt_dm.vgpu.device import Model, Vgpu
 from xengt_dm.vgpu.engines import CoreEngines
-from xengt_dm.vgpu.fences import Fences
 from xengt_dm.vgpu.ggtt import Aperture
 from xengt_dm.vgpu.pci import CONFIG_SIZE, SBDF, ConfigSpace, Function, InterruptSource
 from xengt_dm.vgpu.registers import BAR0_SIZE, GraphicsMemory
@@ -96,9 +95,10 @@ def make_gpu(
     device = device_with(engines)
     if fresh:
         core.reset()
+    memory = Aperture(core, spaces, state.bar0, graphics.fences)
     bars = {
         0: Bar(bus, device, BAR0_SIZE, server, device.registers),
-        2: Bar(bus, Aperture(core, spaces, Fences(state.bar0, graphics.fences)), aperture, server),
+        2: Bar(bus, memory, aperture, server, memory.registers),
     }
     bus.insert(Kind.PCI_CONFIG, SBDF << 32, CONFIG_SIZE, Function(config, Bars(bars), interrupts))
     return Gpu(device, bars, bar0, config, interrupts, engines)

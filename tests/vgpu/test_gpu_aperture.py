@@ -11,8 +11,7 @@ from tests.support.tables import FRAME
 from tests.vgpu.test_gpu_tables import check
 from xengt_dm.sim.driver import FIRST_ADDRESS
 from xengt_dm.steps import finish
-from xengt_dm.vgpu.fences import FIRST, Fences
-from xengt_dm.vgpu.ggtt import Aperture
+from xengt_dm.vgpu.ggtt import FENCES, Aperture
 from xengt_dm.vgpu.state import BAR0
 
 
@@ -21,8 +20,7 @@ class Window:
 
     def __init__(self) -> None:
         self.bench = GpuBench()
-        fences = Fences(BAR0.of(self.bench.state), 4)
-        self.aperture = Aperture(self.bench.gpu, self.bench.tables.steps, fences)
+        self.aperture = Aperture(self.bench.gpu, self.bench.tables.steps, BAR0.of(self.bench.state), 4)
 
     def bind(self, count: int) -> tuple[int, list[int]]:
         """Bind fresh frames, which do not follow each other in memory."""
@@ -32,7 +30,7 @@ class Window:
 
     def fence(self, number: int, first: int, pages: int, pitch: int, *, y_tiled: bool = False) -> None:
         value = (first + (pages - 1) * FRAME) << 32 | pitch // 128 - 1 << 32 | first | y_tiled << 1 | 1
-        self.bench.mmio_write(FIRST + 8 * number, 8, value)
+        self.bench.mmio_write(FENCES + 8 * number, 8, value)
 
     def write(self, offset: int, size: int, value: int) -> None:
         finish(self.aperture.write(offset, size, value))

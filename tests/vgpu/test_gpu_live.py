@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.support.pci_probe import hvmloader
-from tests.support.skylake import BAR0, PLACES, SKYLAKE, Ports
+from tests.support.skylake import BAR0, BAR2, PLACES, SKYLAKE, Ports
 from xengt_dm.control import report
 from xengt_dm.errors import BusyError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain, Vcpu
@@ -171,6 +171,41 @@ def test_what_is_submitted_is_executed_in_a_burst() -> None:
         assert len(domain.msis) == 50
         counts = instance.gpu.engines.pointer.counts  # type: ignore[union-attr]
         assert (counts.lists, counts.contexts, counts.events) == (50, 50, 100)
+
+
+def test_the_aperture_is_served_in_a_burst() -> None:
+    bound: list[int] = []
+
+    def bind(vcpu: Vcpu) -> None:
+        guest = Guest(vcpu)
+        pages = [guest.take(), guest.take()]
+        for number, gfn in enumerate(pages):
+            guest.driver.bind_at(number * PAGE_SIZE, gfn * PAGE_SIZE | 1)
+        bound.extend([BAR2, *(gfn * PAGE_SIZE for gfn in pages)])
+        vcpu.store(bound[0], 4, 1)
+
+    def plain(vcpu: Vcpu) -> None:
+        at, first, second = bound
+        for i in range(0, PAGE_SIZE, 7):
+            vcpu.store(first + i, 1, i & 0xFF)
+            assert vcpu.load(at + i, 1) == i & 0xFF
+            value, offset = 0x0123456789ABCDEF ^ i, i // 8 * 8
+            vcpu.store(at + PAGE_SIZE + offset, 8, value)
+            assert vcpu.load(second + offset, 8) == vcpu.load(at + PAGE_SIZE + offset, 8) == value
+        assert vcpu.load(BAR2 + (8 << 20), 8) == 0
+
+    def apart(vcpu: Vcpu) -> None:
+        at, first, _ = bound
+        vcpu.store(at + 12, 8, 0x1122334455667788)
+        assert vcpu.load(first + 12, 8) == 0x1122334455667788
+
+    with running() as run:
+        _, instance = run(bind)
+        handed = [int(instance.stats.pointer.handed_requests)]
+        for program in (plain, apart):
+            run(program)
+            handed.append(int(instance.stats.pointer.handed_requests))
+        assert handed == [handed[0], handed[0], handed[0] + 1]
 
 
 def test_a_quiesce_waits_for_the_engines() -> None:

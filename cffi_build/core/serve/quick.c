@@ -23,11 +23,27 @@ static bool is_special(const xd_registers *registers, const uint32_t *bits, uint
     return false;
 }
 
+static int access_aperture(xd_quick *quick, const xd_aperture *aperture, const xd_ioreq *req, uint64_t offset,
+                           uint64_t *data)
+{
+    bool reads = req->bits & XD_BIT_READ;
+    if (xd_aperture_splits(offset, req->size))
+        return LEFT_TO_PYTHON;
+    int result = reads ? xd_aperture_read(aperture, offset, req->size, data)
+                       : xd_aperture_write(aperture, offset, req->size, low_bytes(req->data, req->size));
+    if (result != XD_GM_DONE)
+        return LEFT_TO_PYTHON;
+    quick->counters->mmio_traps++;
+    return reads ? XD_ROUTE_REGISTER_READ : XD_ROUTE_REGISTER_WRITE;
+}
+
 static int access_registers(xd_quick *quick, const xd_registers *registers, xd_taken *taken, uint64_t offset,
                             uint64_t *data)
 {
     const xd_ioreq *req = &taken->req;
     bool reads = req->bits & XD_BIT_READ;
+    if (registers->aperture)
+        return access_aperture(quick, registers->aperture, req, offset, data);
     if (registers->gpu) {
         int hot = reads ? xd_hot_read(registers->gpu, offset, req->size, data)
                         : xd_hot_write(registers->gpu, offset, req->size, low_bytes(req->data, req->size));

@@ -1,6 +1,7 @@
 #ifndef XD_QUICK_H
 #define XD_QUICK_H
 #include <stdint.h>
+#include "aperture.h"
 #include "gpu.h"
 #include "need.h"
 #include "shadow.h"
@@ -23,6 +24,7 @@
  *
  * reads, writes: a bit for each dword below `dwords`: who reads, or writes, a byte of it needs Python. All other dwords are
  * plain: they read as they were written. gpu: whose registers they are, which serves some of them itself (hot.h); NULL: none.
+ * aperture: the BAR has no registers, but is this one; else NULL.
  */
 typedef struct xd_registers {
     char *memory;
@@ -31,6 +33,7 @@ typedef struct xd_registers {
     const uint32_t *reads;
     const uint32_t *writes;
     xd_gpu *gpu;
+    const xd_aperture *aperture;
 } xd_registers;
 
 /* A range of guest physical addresses that is a device's. registers: NULL if Python serves the device. */
