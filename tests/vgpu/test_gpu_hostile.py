@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.gpu_bench import VA, Batches, GpuBench
 from tests.support.tables import FRAME
+from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim import mi
 from xengt_dm.sim.driver import BASES, GGTT
 from xengt_dm.vgpu.commands import COMMANDS
@@ -28,7 +29,7 @@ class Hostile:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.bench = GpuBench(FRAMES)
+        self.bench = GpuBench(FRAMES, sync=Sync.RELAXED if seed % 2 else Sync.STRICT)
         self.batches = [Batches(engine, self.bench) for engine in (0, 1)]
         for gfn in GONE:
             self.bench.guest.remove(gfn)

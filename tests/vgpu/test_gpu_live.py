@@ -67,10 +67,12 @@ class Guest:
 
 
 @contextmanager
-def running(sync: Sync = Sync.STRICT, vcpus: int = 2) -> Iterator[Callable[..., tuple[EmbeddedDomain, Instance]]]:
+def running(
+    sync: Sync = Sync.STRICT, vcpus: int = 2, flavour: str = "4.17", rep_stores: bool = False
+) -> Iterator[Callable[..., tuple[EmbeddedDomain, Instance]]]:
     """Yields a function that runs programs on vCPUs to their ends, served as a daemon serves."""
     with (
-        EmbeddedDomain(FRAMES, vcpus, "4.17") as domain,
+        EmbeddedDomain(FRAMES, vcpus, flavour, rep_stores=rep_stores) as domain,
         open_instance(domain.port(), SKYLAKE._replace(sync=sync)) as instance,
     ):
 
@@ -148,6 +150,57 @@ def test_a_spinner_of_one_vcpu_leaves_the_other_vcpu_alone() -> None:
     with running() as run:
         run(program, busy)
         assert seen == list(range(20))
+
+
+@pytest.mark.parametrize("flavour", ["4.17", "4.20"])
+def test_tables_that_a_vcpu_stores_to_while_an_engine_has_them_synced(flavour: str) -> None:
+    """A batch invalidates the TLB again and again, so tables settle and are unsynced in turns of the engine, and not
+    while a vCPU waits for its submission. Each store is an instruction that Xen may emulate twice."""
+    pages, rounds = 48, 13  # an odd number: in the end the order is the other way round
+    shared: dict[str, AddressSpace] = {}
+    found: list[int] = []
+
+    def driver(vcpu: Vcpu) -> None:
+        guest = Guest(vcpu)
+        space, batch, gate = guest.space()
+        frames = [guest.take() for _ in range(pages)]
+        for i in range(pages):
+            space.map(VA + (8 + i) * PAGE_SIZE, frames[i])
+        vcpu.store(gate, 4, 0xFFFFFFFF)
+        flushes = [dword for _ in range(20) for dword in mi.pipe_control(mi.TLB_INVALIDATE)]
+        store = mi.store(VA + 8 * PAGE_SIZE, 1)
+        guest.write(batch, flushes, store, mi.end_if_not_above(VA + PAGE_SIZE, 5), mi.batch_start(VA))
+        context = guest.driver.context(RCS0, space.root)
+        context.emit(mi.batch_start(VA))
+        guest.driver.submit(context)
+        shared["space"] = space
+        while "done" not in shared:
+            guest.driver.interrupt()
+        vcpu.store(gate, 4, 0)
+        guest.wait(RCS0)
+        stores = [mi.store(VA + (8 + i) * PAGE_SIZE, 0x500 + i) for i in range(pages)]
+        guest.write(batch, *stores, mi.BATCH_END)
+        context.emit(mi.batch_start(VA))
+        guest.driver.submit(context)
+        guest.wait(RCS0)
+        found.extend(vcpu.load(frames[pages - 1 - i] * PAGE_SIZE, 4) for i in range(pages))
+
+    def mapper(vcpu: Vcpu) -> None:
+        while "space" not in shared:
+            vcpu.load(PAGE_SIZE, 4)
+        first = shared["space"].entry_of(VA + 8 * PAGE_SIZE)
+        entries = [vcpu.load(first + 8 * i, 8) for i in range(pages)]
+        try:
+            for _ in range(rounds):
+                entries.reverse()
+                for i, entry in enumerate(entries):
+                    vcpu.store(first + 8 * i, 8, entry)
+        finally:
+            shared["done"] = shared["space"]
+
+    with running(Sync.RELAXED, flavour=flavour, rep_stores=True) as run:
+        run(driver, mapper)
+        assert found == [0x500 + i for i in range(pages)]
 
 
 def test_what_is_submitted_is_executed_in_a_burst() -> None:

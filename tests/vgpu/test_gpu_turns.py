@@ -7,6 +7,7 @@ import pytest
 from tests.support.gpu_bench import VA, Batches, GpuBench
 from tests.support.tables import FRAME
 from xengt_dm._core import lib
+from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.sim import context as image
 from xengt_dm.sim import mi
 from xengt_dm.sim.driver import BASES, BCS0, EIR, ELSP, EMR, MI_MODE, RCS0, STOP_RING, VCS0, VECS0
@@ -193,6 +194,24 @@ def ping(which: int, rounds: int) -> list[list[int]]:
     for i in range(rounds):
         commands += [mi.semaphore_wait(MORE, 2 * i + which - 1, 4), mi.store(MORE, 2 * i + which)]
     return commands
+
+
+@pytest.mark.parametrize("sync", Sync)
+def test_a_batch_that_asks_for_help_without_end_leaves_turns_to_others(sync: Sync) -> None:
+    """Each of its rounds has the space synced, and stores to a directory."""
+    bench = GpuBench(sync=sync)
+    one, two = Batches(bench=bench), Batches(VCS0, bench)
+    one.space.map(VA + 16 * FRAME, one.space._tables[3, VA >> 30])
+    store = mi.store_qwords(VA + 16 * FRAME + 8 * 100, 0)
+    invalidate = mi.pipe_control(mi.TLB_INVALIDATE)
+    one.user(store, invalidate, mi.store(DATA, 1), invalidate, store, mi.batch_start(VA), settle=False)
+    for i in range(20):
+        bench.engines.run()
+        two.user(mi.store(DATA, i), settle=False)
+        assert two.value() == i
+        assert bench.engines.due() <= bench.now
+    bench.driver.write(0x941C, 1 << 1)
+    bench.settle()
 
 
 def test_a_command_that_nobody_can_decode_stops_the_engine() -> None:

@@ -46,6 +46,8 @@ class CoreEngines:
         self._runs: list[Steps[int] | None] = [None] * len(ENGINES)
         #: By engine: when it wants to run; NEVER while it has nothing to do.
         self._times = [NEVER if self.is_idle(engine) else _NOW for engine in range(len(ENGINES))]
+        #: By engine: how many runs have ended.
+        self._ends = [0] * len(ENGINES)
         #: The engine that has its turn next.
         self._turn = 0
 
@@ -124,12 +126,10 @@ class CoreEngines:
         The others keep their turns meanwhile, since it may wait for what one of them is about to do.
         """
         self._times[engine] = _NOW
-        runs = 0
-        while self._times[engine] == _NOW and runs < INSIDE_RUNS:
+        last = self._ends[engine] + INSIDE_RUNS
+        while self._times[engine] == _NOW and self._ends[engine] < last:
             self._advance(engine)
-            if self._runs[engine] is None:
-                runs += 1
-            else:
+            if self._runs[engine] is not None:
                 self.run()
             yield
 
@@ -153,6 +153,7 @@ class CoreEngines:
         self.follow_up()
 
     def _ended(self, engine: int, reason: int) -> None:
+        self._ends[engine] += 1
         if reason == lib.XD_CS_BUDGET:
             self._times[engine] = _NOW
         elif reason == lib.XD_CS_BLOCKED:

@@ -47,9 +47,7 @@ class Aperture:
             for i in range(size):
                 yield from self.write(offset + i, 1, value >> 8 * i & 0xFF)
             return
-        while (
-            result := lib.xd_aperture_write_table(self._aperture, offset, size, value)
-        ) == lib.XD_GM_AGAIN:
+        while (result := lib.xd_aperture_write_table(self._aperture, offset, size, value)) == lib.XD_GM_AGAIN:
             yield from self._tables.query_chunks(self._needed())
         if result == lib.XD_GM_DIRECTORY:
             table = self._memory.table

@@ -15,6 +15,9 @@ from xengt_dm.steps import Steps
 from xengt_dm.units import CData
 from xengt_dm.vgpu.core import SLICE_BUDGET, GpuCore
 
+#: How often C is helped in one run. A guest can have it ask again and again.
+MOST_HELPS: Final = 4
+_HELPED: Final = (lib.XD_CS_NEED, lib.XD_CS_SYNC, lib.XD_CS_DIRECTORY)
 _L4: Final = 4
 
 
@@ -49,20 +52,33 @@ class Streamer:
         return engine in self._held
 
     def run(self, engine: int) -> Steps[int]:
-        """Have an engine execute, for one budget. Returns why it stopped: XD_CS_IDLE, BUDGET, BLOCKED or ERROR."""
+        """Have an engine execute, for one budget. Returns why it stopped: XD_CS_IDLE, BUDGET, BLOCKED or ERROR.
+
+        A run in which C was helped :data:`MOST_HELPS` times ends as one whose budget is spent.
+        """
+        helps = 0
         while True:
             reason = int(lib.xd_cs_run(self._gpu, engine, SLICE_BUDGET))
-            if reason == lib.XD_CS_NEED:
-                yield from self._query()
-            elif reason == lib.XD_CS_SYNC:
-                yield from self._sync(engine)
-            elif reason == lib.XD_CS_DIRECTORY:
-                yield from self._follow(self._gpu.engines[engine])
-            else:
+            if reason not in _HELPED:
+                break
+            if helps:
+                yield
+            yield from self._help(engine, reason)
+            helps += 1
+            if helps == MOST_HELPS:
+                reason = lib.XD_CS_BUDGET
                 break
         if engine in self._held and lib.xd_execlists_idle(self._gpu, engine):
             yield from self._tables.release(self._held.pop(engine))
         return reason
+
+    def _help(self, engine: int, reason: int) -> Steps[None]:
+        if reason == lib.XD_CS_NEED:
+            yield from self._query()
+        elif reason == lib.XD_CS_SYNC:
+            yield from self._sync(engine)
+        else:
+            yield from self._follow(self._gpu.engines[engine])
 
     def _follow(self, engine: CData) -> Steps[None]:
         table = engine.table
