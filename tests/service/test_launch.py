@@ -170,6 +170,36 @@ def test_a_restart_after_the_domain_went_is_the_last(tmp_path: Path, monkeypatch
     assert caught.value.exit_code is ExitCode.NO_DOMAIN
 
 
+def test_the_name_is_known_even_if_there_is_no_file_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is added while the daemon runs then applies to its next reload."""
+
+    class Store:
+        fails = 0
+
+        def __init__(self) -> None:
+            if self.fails:
+                raise HostError("xenstore open", None, self.fails)
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def read(self, path: str) -> str:
+            assert path == f"/local/domain/{DOMID}/name"
+            return "guest"
+
+    monkeypatch.setattr("xengt_dm.xenstore.XenStore", Store)
+    assert name_of(tmp_path, DOMID, None) == "guest"
+    for number in (errno.ENOENT, errno.ECONNREFUSED, errno.ETIMEDOUT):
+        monkeypatch.setattr(Store, "fails", number)
+        assert name_of(tmp_path, DOMID, None) is None
+    (tmp_path / "domains").mkdir()
+    (tmp_path / "domains" / "other.toml").touch()
+    with pytest.raises(HostError, match="xenstore open"):
+        name_of(tmp_path, DOMID, None)
+
+
 @pytest.mark.parametrize("state", ["inactive", "failed", "activating", ""])
 def test_a_unit_that_was_skipped_is_no_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str) -> None:
     """`systemctl start` ends with 0 where a condition of the unit does not hold."""

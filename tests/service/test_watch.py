@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from errno import EACCES
+from errno import E2BIG, EACCES, EAGAIN, EINVAL
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +14,17 @@ from xengt_dm.errors import HostError
 from xengt_dm.service import instances
 from xengt_dm.service import watch as module
 from xengt_dm.service.watch import watch
+
+
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The watcher's errors from now on."""
+
+    def ignored(event: str, **fields: object) -> None: ...
+
+    said: list[str] = []
+    logger = SimpleNamespace(error=lambda event, **fields: said.append(f"{event} {fields['reason']}"), info=ignored)
+    monkeypatch.setattr(module, "get_logger", lambda: logger)
+    return said
 
 
 def test_domains_with_a_file_are_served(watched: WatchedHost) -> None:
@@ -73,9 +84,7 @@ def test_names_that_no_file_can_have(watched: WatchedHost) -> None:
 
 def test_a_directory_that_cannot_be_read_is_told_once(watched: WatchedHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at each look, which is every few seconds."""
-    said: list[str] = []
-    logger = SimpleNamespace(error=lambda event, **fields: said.append(f"{event} {fields['reason']}"), info=print)
-    monkeypatch.setattr(module, "get_logger", lambda: logger)
+    said = events(monkeypatch)
     domains = watched.config / "domains"
     domains.rmdir()
     for times in (1, 2):
@@ -184,6 +193,68 @@ def test_more_domains_than_a_directory_holds(watched: WatchedHost) -> None:
     assert watched.look() == ["start 10005"]
 
 
+# what cannot be read, and what is tried again
+
+
+@pytest.mark.parametrize("number", [E2BIG, EACCES, EAGAIN, EINVAL])
+def test_a_list_of_domains_that_is_refused_is_told_once(
+    watched: WatchedHost, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As a xenstored without DIRECTORY_PART refuses a long list: the watcher goes on, and does not connect again."""
+    said = events(monkeypatch)
+    watched.configure("win")
+    watched.names[3] = "win"
+    watched.fails += [HostError("xenstore directory", None, number)] * 2
+    assert [watched.look(), watched.look()] == [[], []]
+    assert said == [f"watch.unreadable {HostError('xenstore directory', None, number)}"]
+    assert watched.look() == ["start 3"]
+
+
+@pytest.mark.parametrize("what", ["launches", "run directories"])
+def test_a_directory_of_records_that_cannot_be_read_does_not_end_the_watcher(
+    watched: WatchedHost, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Domains are served all the same."""
+    said = events(monkeypatch)
+    watched.configure("win")
+    watched.names[3] = "win"
+    if what == "launches":
+        watched.launch.write_text("a file\n")
+    else:
+        watched.unlistable = True
+    assert watched.look() == ["start 3"]
+    assert watched.look() == []
+    assert len(said) == 1
+    assert "Not a directory" in said[0]
+
+
+def test_a_start_that_failed_is_tried_again_when_the_files_change(watched: WatchedHost) -> None:
+    """Whichever file was wrong; not if nothing changed, nor once the instance was started."""
+    watched.configure("win")
+    watched.names[3] = "win"
+    watched.broken = {3}
+    assert watched.look() == ["start 3"]
+    assert watched.look() == []
+    (watched.config / "domains" / "win.toml").write_text("# mended\n")
+    assert watched.look() == ["start 3"]
+    assert watched.look() == []
+    (watched.config / "xengt-dm.toml").write_text("# mended, too\n")
+    watched.broken.clear()
+    assert watched.look() == ["start 3"]
+    watched.serving.clear()  # an operator stopped it
+    (watched.config / "domains" / "win.toml").unlink()
+    assert watched.look() == []
+
+
+def test_names_that_are_exchanged(watched: WatchedHost) -> None:
+    """xl rename three times: the domain that has the name now is served."""
+    watched.configure("win")
+    watched.names |= {3: "win", 4: "other"}
+    assert watched.look() == ["start 3"]
+    watched.names |= {3: "other", 4: "win"}
+    assert watched.look() == ["start 4"]
+
+
 # reboots, and ids that come again
 
 UUID = "0f8a3c1e-0000-4000-8000-00000000000a"
@@ -260,3 +331,22 @@ def test_restart_of_a_guest_whose_old_domain_is_kept(watched: WatchedHost) -> No
     watched.names[7], watched.uuids[7] = "guest-1", OTHER
     watched.names[8], watched.uuids[8] = "guest", UUID
     assert watched.look() == ["start 8"]
+
+
+def test_a_guest_that_rebooted_while_nobody_watched(watched: WatchedHost) -> None:
+    """As at an upgrade of the package, which restarts the watcher. The record of the first launch is still there."""
+    launch(watched, 7, UUID)
+    del watched.names[7]
+    watched.names[8], watched.uuids[8] = "guest", UUID
+    watched.names[9], watched.uuids[9] = "another", OTHER
+    assert watched.look() == ["start 8"]
+    assert instances.launch_of(8, watched.launch) == (["--set", "shadow.mode=relaxed"], UUID)
+    assert watched.forgotten == [7]
+
+
+def test_a_guest_that_reboots_several_times_between_two_looks(watched: WatchedHost) -> None:
+    launch(watched, 7, UUID)
+    watched.look()
+    del watched.names[7]
+    watched.names[11], watched.uuids[11] = "guest", UUID
+    assert watched.look() == ["start 11"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable
-from errno import ENOENT
+from errno import ENOENT, ENOTDIR
 from pathlib import Path
 
 import trio
@@ -32,10 +33,17 @@ class WatchedHost:
         self.reads: list[str] = []
         self.holds: dict[int, threading.Event] = {}
         self.fails: list[HostError] = []
+        #: Whether the run directories cannot be listed.
+        self.unlistable = False
         self.launch = folder / "launch"
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
-        self.watcher = Watcher(self, self, folder, lambda: self.serving, self.forgotten.append, self.launch)
+        self.watcher = Watcher(self, self, folder, self._serving, self.forgotten.append, self.launch)
+
+    def _serving(self) -> set[int]:
+        if self.unlistable:
+            raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR))
+        return self.serving
 
     def configure(self, name: str) -> None:
         (self.config / "domains" / f"{name}.toml").touch()

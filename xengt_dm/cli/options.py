@@ -56,21 +56,29 @@ def check_name(directory: Path, name: str) -> Path:
 
 
 def name_of(directory: Path, domid: int, name: str | None) -> str | None:
-    """The name that chooses a domain's file: the one given, or, if there are files to choose from, what xenstore says.
+    """The name that chooses a domain's file: the one given, or what xenstore says.
 
-    Raises UsageError, ConfigError or HostError; DomainGoneError if there is no such domain.
+    While there is no file to choose, it may be None, if xenstore does not answer. A file that is added later applies to
+    the next reload. Raises UsageError, ConfigError or HostError; DomainGoneError if there is no such domain.
     """
     if name is not None:
         check_name(directory, name)
         return name
-    if not domain_files(directory):
-        return None
     from xengt_dm.xenstore import XenStore
 
-    with XenStore() as store:
+    has_files = bool(domain_files(directory))
+    try:
+        store = XenStore()
+    except HostError:
+        if has_files:
+            raise
+        return None
+    with store:
         try:
             return store.read(f"/local/domain/{domid}/name")
         except HostError as error:
+            if not has_files:
+                return None
             if error.errno != ENOENT:
                 raise
             raise DomainGoneError("xenstore read", domid, ENOENT, "there is no such domain") from error

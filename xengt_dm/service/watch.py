@@ -7,8 +7,8 @@ the old one and lets it run at once. A start can take a minute if it fails.
 What follows: a watcher that acts only at events, or only on a domain's first name, misses domains. One that acts in
 the order of the events lets the slow start of one instance delay all others.
 Decision: look at all domains at each event and every few seconds. A domain gets an instance once: as soon as its name
-has a file, or its uuid is that of a domain that :mod:`.toolstack` launched here and that is gone. Each domain's steps
-run in a task of their own.
+has a file, or its uuid is that of a domain that :mod:`.toolstack` launched here and that is gone. A start that failed is
+tried again when the configuration has changed. Each domain's steps run in a task of their own.
 Cost: xenstore is asked for the names of the domains without an instance every few seconds.
 
 An instance notices the end of its domain itself. The watcher ends an instance that hangs and cannot notice it.
@@ -23,17 +23,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import trio
 
-from xengt_dm.config.merge import domain_file, domain_files
+from xengt_dm.config.merge import domain_file, domain_files, host_file
 from xengt_dm.errors import HostError, XengtError
 from xengt_dm.log.log import get_logger
 from xengt_dm.printable import printable
 from xengt_dm.service import domains
 from xengt_dm.service.instances import LAUNCH, Launch, Starter, forget_others, launch_of, launched, remember_words
 from xengt_dm.service.threads import run_abandonable
+
+T = TypeVar("T")
 
 EVENTS: Final = ("@introduceDomain", "@releaseDomain")
 #: Between two looks if no event comes.
@@ -81,6 +83,10 @@ class _Domain:
     #: Whether an instance was started for it. Then none is started again, in case an operator has stopped it.
     served: bool = False
     launch: Launch | None = None
+    #: After a start that failed: the version of the configuration (:meth:`Watcher._version`) that it was tried with.
+    failed: tuple[object, ...] | None = None
+    #: The domain's file, if it has an instance because of it.
+    file: Path | None = None
 
 
 class Watcher:
@@ -105,8 +111,10 @@ class Watcher:
         self._forget = forget
         self._launch = launch
         self._domains: dict[int, _Domain] = {}
-        #: Why the directory of the configuration cannot be read, as it was logged.
-        self._unreadable: str | None = None
+        #: Whether there was a look at the domains already.
+        self._looked = False
+        #: What could not be read, and the reason that was logged.
+        self._unreadable: dict[str, str] = {}
         #: Domains that are gone, while what is left of them is being removed.
         self._ending: set[int] = set()
         #: By uuid, of domains that are gone: what they were launched with, and since when they are gone.
@@ -127,14 +135,18 @@ class Watcher:
     def _steps(self, after_event: bool) -> Iterator[Step]:
         now = time.monotonic()
         self._gone = {uuid: each for uuid, each in self._gone.items() if now - each[1] < REBOOT_SECONDS}
-        there = domains.domids(self.store)
-        left = self._serving() | set(launched(self._launch)) | self._domains.keys()
-        for domid in sorted(left.difference(there) - self._ending):
-            if domid in self._domains:
+        there = self._read("domains", lambda: domains.domids(self.store), None)
+        if there is None:
+            return
+        serving = self._read("run directories", self._serving, set())
+        kept = self._read("launches", lambda: launched(self._launch), [])
+        for domid in sorted((serving | set(kept) | self._domains.keys()).difference(there) - self._ending):
+            if domid in self._domains or not self._looked:
                 self._remember_gone(domid, now)
             self._ending.add(domid)
-            yield Step(domid, partial(self._end, domid, domid in self._serving()))
-        files = self._has_files()
+            yield Step(domid, partial(self._end, domid, domid in serving))
+        self._looked = True
+        files = bool(self._read("files", lambda: domain_files(self._config), []))
         for domid in there:
             try:
                 step = self._look_at(domid, files, after_event, now)
@@ -159,12 +171,12 @@ class Watcher:
         launch = launch_of(domid, self._launch)
         if launch is not None and launch.uuid in (None, domain.uuid):
             domain.launch = launch
-        if domain.served:
+        if domain.served and domain.failed in (None, self._version(domain.file)):
             return None
         why = self._why(domid, domain, files)
         if why is None:
             return None
-        domain.served = True
+        domain.served, domain.failed = True, None
         return Step(domid, partial(self._start, domid, domain, why))
 
     def _why(self, domid: int, domain: _Domain, files: bool) -> dict[str, str] | None:
@@ -176,23 +188,38 @@ class Watcher:
         path = None if name is None else domain_file(self._config, name)
         if name is None or path is None or not os.path.exists(path):
             return None
+        domain.file = path
         return {"name": printable(name), "file": printable(str(path))}
 
-    def _has_files(self) -> bool:
+    def _version(self, file: Path | None) -> tuple[object, ...]:
+        """Returns a value that differs when the host's file or the domain's file has changed."""
+        return tuple(_version_of(path) for path in (host_file(self._config), file) if path is not None)
+
+    def _read(self, what: str, read: Callable[[], T], default: T) -> T:
+        """Returns what ``read`` returns; the default if that fails, which is logged once, not at each look.
+
+        Raises HostError if the store fails.
+        """
         try:
-            found = bool(domain_files(self._config))
-        except XengtError as error:
-            if self._unreadable != str(error):  # not at each look
-                self._unreadable = str(error)
-                get_logger().error("watch.unreadable", reason=self._unreadable)
-            return False
-        self._unreadable = None
-        return found
+            value = read()
+        except (XengtError, OSError) as error:
+            if isinstance(error, HostError) and error.errno in domains.CONNECTION_ERRORS:
+                raise
+            if self._unreadable.get(what) != str(error):
+                self._unreadable[what] = str(error)
+                get_logger().error("watch.unreadable", reason=str(error))
+            return default
+        self._unreadable.pop(what, None)
+        return value
 
     def _remember_gone(self, domid: int, now: float) -> None:
-        """Keeps what a domain was launched with; that may be recorded only since the last look at it."""
-        domain = self._domains.pop(domid)
+        """Keeps what a domain was launched with.
+
+        That may be recorded only since the last look at it. A domain that is not known went while nobody watched, and
+        its guest may have rebooted by now.
+        """
         launch = launch_of(domid, self._launch)
+        domain = self._domains.pop(domid, None) or _Domain(launch.uuid if launch else None)
         if launch is not None and launch.uuid == domain.uuid:
             domain.launch = launch
         if domain.launch is not None and domain.uuid is not None:
@@ -200,6 +227,7 @@ class Watcher:
 
     def _start(self, domid: int, domain: _Domain, why: dict[str, str]) -> None:
         get_logger().info("watch.starting", about=domid, **why)
+        version = self._version(domain.file)
 
         def start(domid: int) -> None:
             forget_others(domid, domain.uuid, self._launch)
@@ -207,7 +235,8 @@ class Watcher:
                 remember_words(domid, domain.launch.words, self._launch, domain.uuid)
             self._starter.start(domid)
 
-        self._try(domid, start)
+        if not self._try(domid, start) and domain.file is not None:
+            domain.failed = version
 
     def _end(self, domid: int, serves: bool) -> None:
         """Leave nothing of a domain that is gone."""
@@ -217,14 +246,25 @@ class Watcher:
         self._try(domid, self._forget)
         self._ending.discard(domid)
 
-    def _try(self, domid: int, step: Callable[[int], None]) -> None:
+    def _try(self, domid: int, step: Callable[[int], None]) -> bool:
+        """Returns whether the step succeeded. Logs a failure."""
         try:
             step(domid)
         except (XengtError, OSError) as error:
             self._complain(domid, error)
+            return False
+        return True
 
     def _complain(self, domid: int, error: Exception) -> None:
         get_logger().error("watch.failed", about=domid, reason=str(error))
+
+
+def _version_of(path: Path) -> object:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return error.errno
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 async def watch(
