@@ -13,6 +13,7 @@ import pytest
 from xengt_dm.errors import ExitCode
 from xengt_dm.service.backoff import FINAL
 from xengt_dm.service.sandbox import READERS
+from xengt_dm.service.watch import STEPS_AT_MOST
 
 SYSTEMD = Path(__file__).resolve().parents[2] / "systemd"
 UNITS = sorted(path.name for path in SYSTEMD.glob("*.s*") if path.suffix in (".service", ".slice"))
@@ -121,3 +122,10 @@ def test_readers_of_stats_pages_are_the_exporter_alone() -> None:
     assert service("xengt-dm-exporter.service")["Group"] == READERS
     assert service("xengt-dm@.service")["Group"] == READERS
     assert re.search(rf"^u {READERS} ", (SYSTEMD / "xengt-dm.sysusers").read_text(), re.MULTILINE)
+
+
+def test_the_watcher_may_have_as_many_tasks_as_it_needs() -> None:
+    """Its main thread, and a thread and a program of systemd's for each step; some more for what a library does."""
+    limit = re.search(r"^TasksMax=(\d+)$", (SYSTEMD / "xengt-dm-watch.service").read_text(), re.M)
+    assert limit
+    assert int(limit[1]) >= 2 * STEPS_AT_MOST + 8

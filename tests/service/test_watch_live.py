@@ -7,6 +7,7 @@ from errno import ENOENT, EPROTO, ETIMEDOUT
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.watched import WatchedHost, until
 from xengt_dm.errors import HostError
@@ -61,6 +62,61 @@ def test_one_slow_start_holds_up_neither_readiness_nor_other_domains(watched: Wa
             nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+async def hang(watched: WatchedHost, clock: trio.testing.MockClock, count: int) -> None:
+    """Has instances of ``count`` domains start and hang, 16 more each time that the others took too long."""
+    for domid in range(100, 100 + count):
+        watched.configure(f"d{domid}")
+        watched.names[domid] = f"d{domid}"
+        watched.holds[domid] = threading.Event()
+    watched.fire()
+    for begun in range(16, count + 1, 16):
+        await until(lambda begun=begun: len(watched.said) == begun)  # type: ignore[misc]
+        if begun < count:
+            await trio.testing.wait_all_tasks_blocked()
+            clock.jump(module.SLOW_SECONDS)
+    await until(lambda: len(watched.said) == count)
+    watched.configure("good")
+    watched.names[999] = "good"
+    watched.fire()
+    await until(lambda: "/local/domain/999/name" in watched.reads)
+    await trio.testing.wait_all_tasks_blocked(0.05)
+
+
+@pytest.mark.parametrize(("count", "waits"), [(15, False), (16, True), (48, True), (50, False)])
+def test_starts_that_hang_make_room_for_others(watched: WatchedHost, count: int, waits: bool) -> None:
+    clock = trio.testing.MockClock()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch, watched, watched.watcher)
+            await hang(watched, clock, count)
+            if waits:
+                assert 999 not in watched.serving
+                clock.jump(module.SLOW_SECONDS)
+            await until(lambda: 999 in watched.serving)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=clock)
+
+
+def test_starts_that_hang_are_bounded(watched: WatchedHost) -> None:
+    """One more than the unit's TasksMax= has room for waits until another one ends."""
+    clock = trio.testing.MockClock()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(watch, watched, watched.watcher)
+            await hang(watched, clock, 64)
+            clock.jump(module.SLOW_SECONDS)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert len(watched.said) == 64
+            watched.holds[120].set()
+            await until(lambda: 999 in watched.serving)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main, clock=clock)
 
 
 def test_a_cancellation_does_not_wait_for_a_start(watched: WatchedHost) -> None:

@@ -7,8 +7,8 @@ the old one and lets it run at once. A start can take a minute if it fails.
 What follows: a watcher that acts only at events, or only on a domain's first name, misses domains. One that acts in
 the order of the events lets the slow start of one instance delay all others.
 Decision: look at all domains at each event and every few seconds. A domain gets an instance once: as soon as its name
-has a file, or its uuid is that of a domain that :mod:`.toolstack` launched here and that is gone. A start that failed is
-tried again when the configuration has changed. Each domain's steps run in a task of their own.
+has a file, or its uuid is that of a domain that :mod:`.toolstack` launched here and that is gone. A start that failed
+is tried again when the configuration has changed. Each domain's steps run in a task of their own.
 Cost: xenstore is asked for the names of the domains without an instance every few seconds.
 
 An instance notices the end of its domain itself. The watcher ends an instance that hangs and cannot notice it.
@@ -44,8 +44,11 @@ LOOK_SECONDS: Final = 5.0
 REBOOT_SECONDS: Final = 600.0
 #: Between two tries to reach a xenstore that was lost.
 RECONNECT_SECONDS: Final = 1.0
-#: Instances that are started or stopped at the same time.
+#: Instances that are started or stopped at the same time. Those that take longer than SLOW_SECONDS do not count.
 STEPS_AT_ONCE: Final = 16
+SLOW_SECONDS: Final = 3.0
+#: Steps in progress, with those that take long. Each needs a thread and a systemctl, with 1 MiB: the unit's TasksMax=.
+STEPS_AT_MOST: Final = 64
 
 
 class Store(Protocol):
@@ -325,11 +328,21 @@ async def _reconnected(reconnect: Callable[[], Store]) -> Store:
 
 
 class _Queues:
-    """The steps of each domain in order, those of different domains at the same time, in threads."""
+    """The steps of each domain in order, those of different domains at the same time, in threads.
+
+    Facts: an instance starts in a second or less, most of it CPU time. One that waits for something that does not come
+    uses no CPU time, and systemd ends it only after TimeoutStartSec=, a minute. A host whose guests all have such
+    instances may still have others that are well.
+    What we do: STEPS_AT_ONCE steps begin at the same time, so that the host is not flooded; a step that takes longer
+    than SLOW_SECONDS makes room for another one. STEPS_AT_MOST bounds the processes.
+    Cost: behind n instances that hang, another one waits SLOW_SECONDS for each STEPS_AT_ONCE of them, and from
+    STEPS_AT_MOST on until one of them is ended.
+    """
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
-        self._limiter = trio.CapacityLimiter(STEPS_AT_ONCE)
+        self._at_once = trio.Semaphore(STEPS_AT_ONCE)
+        self._limiter = trio.CapacityLimiter(STEPS_AT_MOST)
         self._waiting: dict[int, deque[Step]] = {}
 
     def add(self, step: Step) -> None:
@@ -342,5 +355,20 @@ class _Queues:
     async def _work(self, domid: int) -> None:
         steps = self._waiting[domid]
         while steps:
-            await run_abandonable(steps.popleft().do, limiter=self._limiter)
+            await self._do(steps.popleft())
         del self._waiting[domid]
+
+    async def _do(self, step: Step) -> None:
+        await self._at_once.acquire()
+        done = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._make_room, done)
+            try:
+                await run_abandonable(step.do, limiter=self._limiter)
+            finally:
+                done.set()
+
+    async def _make_room(self, done: trio.Event) -> None:
+        with trio.move_on_after(SLOW_SECONDS):
+            await done.wait()
+        self._at_once.release()
