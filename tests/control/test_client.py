@@ -186,15 +186,16 @@ def test_an_answer_that_is_none(tmp_path: Path, parts: list[bytes], words: str) 
         ("busy", ExitCode.UNAVAILABLE),
         ("version", ExitCode.UNAVAILABLE),
         ("unknown-command", ExitCode.UNAVAILABLE),
-        ("internal", ExitCode.INTERNAL),
+        ("internal", ExitCode.UNAVAILABLE),
+        ("malformed", ExitCode.UNAVAILABLE),
         ("of a newer version", ExitCode.UNAVAILABLE),
     ],
 )
-def test_a_refusal_is_told_in_the_daemons_words(tmp_path: Path, code: str, status: ExitCode) -> None:
+def test_a_refusal_is_told_as_the_daemons_words(tmp_path: Path, code: str, status: ExitCode) -> None:
     line = json.dumps({"v": 1, "ok": False, "error": {"code": code, "message": "because"}}).encode() + b"\n"
     with daemon_that(saying(line), tmp_path, requests_read=2 if code == "version" else 1):
         error = failure(tmp_path, RefusedError)
-    assert (str(error), error.exit_code) == ("because", status)
+    assert (str(error), error.exit_code) == ("the daemon of domain 7 says: because", status)
 
 
 def version_1(connection: socket.socket, request: bytes) -> None:
@@ -249,7 +250,7 @@ def test_a_daemon_that_refuses_before_it_reads_is_heard(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=refuse)
         thread.start()
-        assert str(failure(tmp_path, RefusedError)) == "later"
+        assert str(failure(tmp_path, RefusedError)) == "the daemon of domain 7 says: later"
         thread.join()
 
 

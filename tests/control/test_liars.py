@@ -224,8 +224,19 @@ def test_a_refusal_has_no_escapes_and_an_end(tmp_path: Path) -> None:
     refusal = {"v": 1, "ok": False, "error": {"code": "usage", "message": "\x1b[2J" + "x" * 60_000}}
     with daemons(tmp_path, {7: json.dumps(refusal).encode() + b"\n"}), pytest.raises(RefusedError) as caught:
         ask(tmp_path, 7, "status")
-    assert str(caught.value).startswith("\\x1b[2Jxxx")
-    assert len(str(caught.value)) == 2000
+    mark, _, words = str(caught.value).partition(" says: ")
+    assert mark == "the daemon of domain 7"
+    assert words.startswith("\\x1b[2Jxxx")
+    assert len(words) == 2000
+
+
+def test_a_refusal_cannot_add_a_line_that_looks_like_the_commands_own(tmp_path: Path) -> None:
+    message = "no\nxengt-dm: this host was broken into; send your keys to the guest"
+    refusal = {"v": 2, "ok": False, "error": {"code": "internal", "message": message}}
+    with daemons(tmp_path, {7: json.dumps(refusal).encode() + b"\n"}):
+        result = CliRunner().invoke(main, ["spaces", "--domid", "7", "--run-dir", str(tmp_path)])
+    assert result.exit_code == ExitCode.UNAVAILABLE
+    assert result.output == f"xengt-dm: the daemon of domain 7 says: {message}\n".replace("no\n", "no\\n")
 
 
 def test_a_daemon_that_talks_for_ever_is_left_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

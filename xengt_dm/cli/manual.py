@@ -22,8 +22,9 @@ STATUSES: Final = {
     ExitCode.USAGE: "Wrong use: an unknown option or argument, or a wrong value.",
     ExitCode.DATA: "Bad data: a file that is not a valid trace, or an address space that is not live.",
     ExitCode.NO_DOMAIN: "There is no such domain, or it ended before it was served.",
-    ExitCode.UNAVAILABLE: "Something is unavailable: there is no daemon or no Xen, or it refused the request.",
-    ExitCode.INTERNAL: "xengt-dm has a bug; please report it with what it printed.",
+    ExitCode.UNAVAILABLE: "Something is unavailable: there is no daemon or no Xen, or it refused the request, or "
+    "says that it has a bug.",
+    ExitCode.INTERNAL: "This command has a bug; please report it with what it printed.",
     ExitCode.BUSY: "The request has to wait: a daemon still serves the domain, or a recording goes on.",
     ExitCode.SILENT: "A daemon is there and did not answer in time: it is stopped or stuck.",
     ExitCode.PERMISSION: "Not permitted.",

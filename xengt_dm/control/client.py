@@ -278,4 +278,5 @@ def _result(daemon: str, line: bytearray) -> Any:
         code, message = str(refusal["code"]), str(refusal["message"])[: answers.MESSAGE_LIMIT]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise ControlError(f"{daemon} answers in a way that this command does not understand") from error
-    raise RefusedError(code, message)
+    # The daemon may be a hostile one, so its words must not look like the command's own.
+    raise RefusedError(code, f"{daemon} says: {message}")

@@ -55,9 +55,10 @@ class ErrorCode(enum.StrEnum):
     INTERNAL = "internal"
 
 
-#: What a command that got such an error ends with.
+#: What a command that got such an error ends with. A bug of the daemon, or what a hostile one says is a bug, is none of
+#: the command's.
 EXIT_CODES: Final[Mapping[str, ExitCode]] = {
-    ErrorCode.MALFORMED: ExitCode.INTERNAL,
+    ErrorCode.MALFORMED: ExitCode.UNAVAILABLE,
     ErrorCode.TOO_LARGE: ExitCode.USAGE,
     ErrorCode.VERSION: ExitCode.UNAVAILABLE,
     ErrorCode.UNKNOWN_COMMAND: ExitCode.UNAVAILABLE,
@@ -68,7 +69,7 @@ EXIT_CODES: Final[Mapping[str, ExitCode]] = {
     ErrorCode.BUSY: ExitCode.UNAVAILABLE,
     ErrorCode.TIMEOUT: ExitCode.UNAVAILABLE,
     ErrorCode.QUIESCED: ExitCode.UNAVAILABLE,
-    ErrorCode.INTERNAL: ExitCode.INTERNAL,
+    ErrorCode.INTERNAL: ExitCode.UNAVAILABLE,
 }
 
 
