@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import functools
 import io
-import json
 import os
 import re
 import socket
@@ -84,12 +83,6 @@ def test_a_log_that_is_full(tmp_path: Path) -> None:
     assert shell(command).returncode == 124
 
 
-def test_a_dump_that_is_full() -> None:
-    done = shell(f"{PROGRAM} replay {TRACE} --dump /dev/full")
-    assert done.returncode == ExitCode.DATA
-    assert "/dev/full: cannot be written: No space left on device" in done.stderr
-
-
 # numbers
 
 
@@ -117,50 +110,6 @@ def test_a_command_that_does_not_exist_is_told_a_near_one(word: str, near: str) 
 
 
 # files
-
-
-def test_minus_is_the_standard_stream(tmp_path: Path) -> None:
-    by_name = shell(f"cd {tmp_path} && {PROGRAM} replay {TRACE} --dump named.json")
-    piped = shell(f"cd {tmp_path} && {PROGRAM} replay - --dump - < {TRACE}")
-    assert (piped.returncode, piped.stderr) == (0, by_name.stdout)
-    assert json.loads(piped.stdout) == json.loads((tmp_path / "named.json").read_text())
-    assert [path.name for path in tmp_path.iterdir()] == ["named.json"]
-
-
-def test_a_replay_as_json(tmp_path: Path) -> None:
-    dump = tmp_path / "dump.json"
-    done = shell(f"{PROGRAM} replay {TRACE} --json --mode relaxed --dump {dump}")
-    assert (done.returncode, done.stderr) == (0, "")
-    told = json.loads(done.stdout)
-    dumped = json.loads(dump.read_text())
-    assert told == {
-        "mode": "relaxed",
-        "events": len(TRACE.read_text().splitlines()) - 1,
-        "dumps": len(dumped["dumps"]),
-        "counters": dumped["counters"],
-    }
-    done = shell(f"{PROGRAM} replay {TRACE} --json --dump -")
-    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
-    assert "both write to standard output" in done.stderr
-
-
-def test_a_dump_is_opened_before_the_work(tmp_path: Path) -> None:
-    """And told of first: the trace that would be read before is none."""
-    (tmp_path / "bad.jsonl").write_text("what?\n")
-    done = shell(f"{PROGRAM} replay {tmp_path}/bad.jsonl --dump {tmp_path}/none/dump.json")
-    assert done.returncode == ExitCode.DATA
-    assert "none/dump.json: cannot be written: No such file or directory" in done.stderr
-
-
-def test_work_that_fails_leaves_the_dump_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "bad.jsonl").write_text("what?\n")
-    (tmp_path / "old.json").write_text("old")
-    for name in ("old.json", "new.json"):
-        assert shell(f"{PROGRAM} replay {tmp_path}/bad.jsonl --dump {tmp_path}/{name}").returncode == ExitCode.DATA
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.jsonl", "old.json"]
-    assert (tmp_path / "old.json").read_text() == "old"
-    assert shell(f"{PROGRAM} replay {TRACE} --dump {tmp_path}/old.json").returncode == 0
-    assert "dumps" in json.loads((tmp_path / "old.json").read_text())
 
 
 @pytest.mark.parametrize("unit", [" ", "[", "9", '"', "\0"])
