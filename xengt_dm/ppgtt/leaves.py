@@ -177,11 +177,11 @@ class LeafTables:
         return not unsynced or self.protect(unsynced)
 
     def protect_all(self) -> Steps[None]:
-        """Protect and read every unsynced table, for strict mode; SLICE of them a slice."""
+        """Protect and read every unsynced table, for strict mode; :attr:`slice_size` of them a slice."""
         shadow, retype = self.pointer, self._retype
         left = shadow.unsynced_tables
         while left > 0 and shadow.unsynced_tables:
-            looks = min(left, SLICE)
+            looks = min(left, self.slice_size)
             lib.xd_resync_oldest(shadow, looks, retype)
             left -= looks
             if self._resync(retype, forced=True):
