@@ -32,15 +32,15 @@ _lock = threading.RLock()
 _running: set[str] = set()
 
 
-class Deferred(ModuleType):
+class LazyModule(ModuleType):
     """A module whose code has not run yet."""
 
     def __getattr__(self, name: str) -> Any:
         """Runs the code, then returns the attribute. Called only for an attribute that is not there."""
         with _lock:
-            if type(self) is Deferred and self.__name__ not in _running:
+            if type(self) is LazyModule and self.__name__ not in _running:
                 self._run()
-        if type(self) is Deferred:  # the code that runs asks, maybe by a module that it imports
+        if type(self) is LazyModule:  # the code that runs asks, maybe by a module that it imports
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         return getattr(self, name)
 
@@ -56,7 +56,7 @@ class Deferred(ModuleType):
             _running.discard(self.__name__)
 
 
-def defer(names: Iterable[str] = UNUSED) -> None:
+def import_lazily(names: Iterable[str] = UNUSED) -> None:
     """Have each of these modules run at its first use. One that is imported already, or does not exist, is left out."""
     for name in names:
         if name in sys.modules:
@@ -64,7 +64,7 @@ def defer(names: Iterable[str] = UNUSED) -> None:
         spec = importlib.util.find_spec(name)
         if spec is not None:
             module = importlib.util.module_from_spec(spec)
-            module.__class__ = Deferred
+            module.__class__ = LazyModule
             sys.modules[name] = module
 
 

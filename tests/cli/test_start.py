@@ -64,7 +64,7 @@ NEEDLESS = {
 #: What newer releases of trio load by ``ctypes.util``, to name their threads.
 BY_CTYPES = {"shutil", "tempfile"}
 #: Prints the modules whose code has run.
-_LIST = "print(*(name for name, module in [*sys.modules.items()] if type(module).__name__ != 'Deferred'))"
+_LIST = "print(*(name for name, module in [*sys.modules.items()] if type(module).__name__ != 'LazyModule'))"
 #: The command line in ``sys.argv``, with the list when the daemon says that it serves.
 _RUN = f"""
 import sys
@@ -128,10 +128,10 @@ def test_the_list_knows_the_names_of_this_program() -> None:
 
 _DEFERRING = """
 import json, sys
-from xengt_dm.deferred import UNUSED, Deferred, defer, importing
+from xengt_dm.lazy_imports import UNUSED, LazyModule, import_lazily, importing
 {before}
 with importing():
-    defer()
+    import_lazily()
     import structlog, trio
 kinds = {{name: type(sys.modules[name]).__name__ for name in UNUSED if name in sys.modules}}
 {after}
@@ -160,23 +160,23 @@ def _deferring(after: str, before: str = "") -> tuple[dict[str, str], object]:
         ("import asyncio.events; result = asyncio.events.AbstractEventLoop is asyncio.AbstractEventLoop", True),
         ("from asyncio import queues; result = queues.Queue is __import__('asyncio').Queue", True),
         ("import importlib, ssl; result = importlib.reload(ssl) is ssl", True),
-        ("import ssl; result = [type(ssl).__name__, hasattr(ssl, 'no')]", ["Deferred", False]),
+        ("import ssl; result = [type(ssl).__name__, hasattr(ssl, 'no')]", ["LazyModule", False]),
     ],
 )
-def test_a_deferred_module_is_what_it_would_be(after: str, result: object) -> None:
+def test_a_lazy_module_is_what_it_would_be(after: str, result: object) -> None:
     kinds, found = _deferring(after)
-    assert set(kinds.values()) == {"Deferred"}
+    assert set(kinds.values()) == {"LazyModule"}
     assert found == result
 
 
 def test_a_module_that_runs_already_is_left_alone() -> None:
     kinds, found = _deferring("result = ssl is sys.modules['ssl']", before="import ssl")
     assert kinds.pop("ssl") == "module"
-    assert set(kinds.values()) == {"Deferred"}
+    assert set(kinds.values()) == {"LazyModule"}
     assert found is True
 
 
-def test_a_deferred_module_runs_once_for_all_threads() -> None:
+def test_a_lazy_module_runs_once_for_all_threads() -> None:
     after = """
 import threading
 ran = []

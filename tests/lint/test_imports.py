@@ -54,7 +54,7 @@ COMMON = "errors printable steps units"
 #: What a room knows of the hypervisor that works with any.
 ANY_HYPERVISOR = "hypervisor.port hypervisor.best_effort"
 RULES = {
-    "deferred": Rule("", "", why="comes before every other import"),
+    "lazy_imports": Rule("", "", why="comes before every other import"),
     "errors": Rule("", "", why="everybody imports it"),
     "printable": Rule("", "", effects=False, why="everybody imports it"),
     "steps": Rule("", "", effects=False, why="everybody imports it"),
@@ -163,7 +163,7 @@ NOT_AT_START = (
 #: Modules that import by a name which the table cannot see, and why they may.
 DYNAMIC = {
     "cli": "a subcommand's module is imported when it is called; test_the_command_line_starts_with_little",
-    "deferred": "defers modules of the standard library and of dependencies; tests/cli/test_start.py",
+    "lazy_imports": "defers modules of the standard library and of dependencies; tests/cli/test_start.py",
     "cli.check.install": "looks whether the extension modules can be loaded",
 }
 #: What imports a module by its name, or runs code that may: a module, or a name in any module.

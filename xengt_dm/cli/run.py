@@ -16,8 +16,8 @@ from xengt_dm.config.files import Assignment
 from xengt_dm.config.keys import KEYS, Key, show
 from xengt_dm.config.merge import load
 from xengt_dm.config.values import WrongError, from_text
-from xengt_dm.deferred import defer, importing
 from xengt_dm.errors import ExitCode, UsageError
+from xengt_dm.lazy_imports import import_lazily, importing
 
 if TYPE_CHECKING:
     from xengt_dm.hypervisor.port import DomainPort
@@ -97,7 +97,7 @@ def command(
     """
     # Imported here: completion and help need none of it, and what a daemon imports counts (docs/performance.md).
     with importing():
-        defer()
+        import_lazily()
         from xengt_dm.daemon.main import run
         from xengt_dm.daemon.reload import Running
         from xengt_dm.log import log
