@@ -307,6 +307,7 @@ class Engine:
 
     @property
     def quiesced(self) -> bool:
+        """Whether the engine protects and shadows nothing, after :meth:`quiesce`."""
         return self._quiesced
 
     def quiesce(self) -> Steps[None]:

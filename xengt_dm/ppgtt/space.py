@@ -45,10 +45,12 @@ class Mode(enum.Enum):
 
     @property
     def root_level(self) -> int:
+        """The level of the tables that the roots are: 4, or 2 for the page directories of an l3 space."""
         return 4 if self is Mode.L4 else 2
 
     @property
     def root_count(self) -> int:
+        """How many roots a space of this mode has."""
         return 1 if self is Mode.L4 else 4
 
 

@@ -127,6 +127,7 @@ class Syncer:
             yield from rest
 
     def sync_counted(self, space: Space) -> Steps[Synced]:
+        """Sync a space as :meth:`sync_uncounted`, count it as a submission, and do what the end of one does."""
         self._counters.submissions += 1
         started = lib.xd_now()
         synced = yield from self.sync_uncounted(space)

@@ -30,6 +30,8 @@ from xengt_dm.traps.unprotect import (
     may_unsync,
     set_ram,
     straddled,
+    unprotect_adopted,
+    unprotect_all,
 )
 from xengt_dm.traps.write_traps import not_verified, refuse, report_busy, still_trapping
 from xengt_dm.units import CData
@@ -171,9 +173,7 @@ class ClaimTraps:
         self._frames.adopt(gfns)
 
     def unprotect_adopted(self) -> Steps[None]:
-        for batch in batches(self._frames.in_state(FrameState.ADOPTED)):
-            self._free(self._frames.defer(batch))
-            yield
+        return unprotect_adopted(self._frames, self._free)
 
     def guard_in_flight(self) -> None:
         """Gives guard ranges to RAM only: a frame of registers has its range already, or belongs to QEMU."""
@@ -198,10 +198,7 @@ class ClaimTraps:
         self._refusing = True
 
     def unprotect_all(self) -> Steps[bool]:
-        for batch in batches(self._frames.trapping()):
-            self._free(self._frames.still_trapping(batch))  # a store may have freed some since the list was made
-            yield
-        return not self._frames.trapping()
+        return unprotect_all(self._frames, self._free)
 
     def unprotect_by_force(self) -> None:
         try:

@@ -45,7 +45,16 @@ from xengt_dm.traps.guard_ranges import GuardRanges, droppable
 from xengt_dm.traps.protected import ProtectedRecord
 from xengt_dm.traps.retype import set_types
 from xengt_dm.traps.state import TRAPPING, Event, Frames, FrameState
-from xengt_dm.traps.unprotect import Barriers, batches, make_ram, may_become_ram, may_unsync, set_ram
+from xengt_dm.traps.unprotect import (
+    Barriers,
+    batches,
+    make_ram,
+    may_become_ram,
+    may_unsync,
+    set_ram,
+    unprotect_adopted,
+    unprotect_all,
+)
 from xengt_dm.traps.write_traps import not_verified, refuse, report_busy, still_trapping
 from xengt_dm.units import CData
 
@@ -221,9 +230,7 @@ class RangeTraps:
         self._frames.adopt(gfns)
 
     def unprotect_adopted(self) -> Steps[None]:
-        for batch in batches(self._frames.in_state(FrameState.ADOPTED)):
-            self._free(self._frames.defer(batch))
-            yield
+        return unprotect_adopted(self._frames, self._free)
 
     def guard_in_flight(self) -> None:
         """Does nothing: a frame that traps has its range."""
@@ -237,10 +244,7 @@ class RangeTraps:
         self._refusing = True
 
     def unprotect_all(self) -> Steps[bool]:
-        for batch in batches(self._frames.trapping()):
-            self._free(self._frames.still_trapping(batch))  # a store may have freed some since the list was made
-            yield
-        return not self._frames.trapping()
+        return unprotect_all(self._frames, self._free)
 
     def unprotect_by_force(self) -> None:
         try:

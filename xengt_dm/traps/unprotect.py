@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from xengt_dm._core import lib
 from xengt_dm.hypervisor.port import DomainPort, MemType
 from xengt_dm.ioreq.slots import Slots
+from xengt_dm.steps import Steps
 from xengt_dm.traps.guard_ranges import barrier
 from xengt_dm.traps.retype import set_types
 from xengt_dm.traps.state import Frames, FrameState
@@ -143,6 +144,24 @@ def straddled(
     if unsure and make_barrier is not None and make_barrier():
         return found | before(slots.last_stores().waiting).intersection(gfns)
     return found | unsure
+
+
+def unprotect_adopted(frames: Frames, free: Callable[[Sequence[int]], object]) -> Steps[None]:
+    """Unprotects the frames that a predecessor may have left protected. ``free`` unprotects a batch. Raises as it does.
+
+    One that must wait is unprotected later.
+    """
+    for batch in batches(frames.in_state(FrameState.ADOPTED)):
+        free(frames.defer(batch))
+        yield
+
+
+def unprotect_all(frames: Frames, free: Callable[[Sequence[int]], object]) -> Steps[bool]:
+    """Unprotects every frame that traps. Returns whether none is left. ``free``: as of :func:`unprotect_adopted`."""
+    for batch in batches(frames.trapping()):
+        free(frames.still_trapping(batch))  # a store may have freed some since the list was made
+        yield
+    return not frames.trapping()
 
 
 def batches(gfns: Sequence[int]) -> Iterator[Sequence[int]]:
