@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 import pytest
 
 from tests.support.trapping import Setting, stores
 from xengt_dm.ioreq.slots import LastStores
 from xengt_dm.steps import complete
-from xengt_dm.traps.unprotect import SUBMISSIONS_A_BARRIER
+from xengt_dm.traps.unprotect import BATCH, SUBMISSIONS_A_BARRIER
 
 
 @pytest.fixture
@@ -95,6 +97,58 @@ def test_a_store_that_began_before_the_type_changed_ends_under_the_old_one(claim
     assert claim.protect(6) == [0]
     assert claim.traps.unprotect_deferred()
     assert claim.domain.protected() == [6]
+
+
+def _instructions(call: Callable[[], object]) -> int:
+    """How many instructions Python executes for a call."""
+    count = 0
+
+    def step(frame: FrameType, event: str, argument: object) -> Callable[..., object]:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return step
+
+    before = sys.gettrace()
+    sys.settrace(step)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_a_retry_takes_no_longer_the_more_frames_are_protected(claim: Setting) -> None:
+    """It is made after each answer that Python gives, while the vCPUs wait."""
+    claim.protect(5)
+    claim.slots.unfinished = {5}
+    claim.unprotect(5)
+    few = _instructions(claim.traps.unprotect_deferred)
+    claim.slots.unfinished = set()
+    claim.protect(*range(100, 1100))
+    claim.slots.unfinished = {5}
+    assert 0 < few == _instructions(claim.traps.unprotect_deferred)
+
+
+def test_a_retry_takes_some_frames_and_each_has_its_turn(claim: Setting) -> None:
+    """So a frame whose store never ends keeps no other one trapping, however many they are."""
+    frames = range(100, 100 + 3 * BATCH)
+    claim.protect(*frames)
+    claim.slots.unfinished = set(frames)
+    claim.unprotect(*frames)
+    claim.slots.unfinished = {*range(100, 100 + BATCH + 1)}
+    left = []
+    for _ in range(6):
+        claim.taken()
+        assert not claim.traps.unprotect_deferred()
+        assert sum(call[0] == "plain" for call in claim.taken()) <= BATCH
+        left.append(claim.traps.deferred)
+    assert left[:3] == [3 * BATCH, 2 * BATCH + 1, BATCH + 1]
+    assert claim.domain.protected() == sorted(claim.slots.unfinished)
+    claim.slots.unfinished = set()
+    while not claim.traps.unprotect_deferred():
+        pass
+    assert claim.domain.protected() == []
 
 
 def test_in_the_end_everything_goes_whatever_is_under_way(claim: Setting) -> None:

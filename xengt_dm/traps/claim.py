@@ -22,6 +22,7 @@ from xengt_dm.traps.protected import ProtectedRecord
 from xengt_dm.traps.retype import set_types_in_place
 from xengt_dm.traps.state import TRAPPING, Event, Frames, FrameState
 from xengt_dm.traps.unprotect import (
+    BATCH,
     Barriers,
     batches,
     before,
@@ -161,8 +162,8 @@ class ClaimTraps:
 
     def unprotect_deferred(self) -> bool:
         self._barriers.submission()
-        self._free(self._frames.in_state(FrameState.DEFERRED), make_barrier=self._barriers.make_if_due)
-        return not self._frames.in_state(FrameState.DEFERRED)
+        self._free(self._frames.next_deferred(BATCH), make_barrier=self._barriers.make_if_due)
+        return not self.deferred
 
     # For a successor
 

@@ -60,6 +60,7 @@ What we do: see "R9" and "R10" in docs/relaxed.md, and :mod:`xengt_dm.traps.hold
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
@@ -142,6 +143,9 @@ class Frames:
         #: The frames that are ADOPTED, which are not in ``_states``. A successor adopts all of them before it answers
         #: anybody, and a set is made of a list twenty times as fast as the dictionaries are.
         self._adopted: set[int] = set()
+        #: The frames that are DEFERRED, which are in ``_states``, too. They are tried after each answer, which must not
+        #: take longer the more frames are protected.
+        self._deferred: dict[int, None] = {}
         #: How many frames are in each state, so that no search is made for a state that no frame is in. The elements of
         #: PLAIN and ADOPTED mean nothing.
         self._counts = [0] * len(FrameState)
@@ -180,7 +184,8 @@ class Frames:
 
     def apply(self, event: Event, gfns: Collection[int]) -> None:
         """Changes the state of each of these frames, to which the event happened."""
-        after, parts, counts, adopted = TRANSITIONS[event], self._states, self._counts, self._adopted
+        after, parts, counts = TRANSITIONS[event], self._states, self._counts
+        adopted, deferred = self._adopted, self._deferred
         for gfn in gfns:
             states = parts[gfn % _PARTS]
             before = states.get(gfn, FrameState.PLAIN)
@@ -191,6 +196,10 @@ class Frames:
             assert state is not None, f"{event.name} of frame {gfn}, which is {before.name}"
             counts[before] -= 1
             counts[state] += 1
+            if before is FrameState.DEFERRED:
+                del deferred[gfn]
+            if state is FrameState.DEFERRED:
+                deferred[gfn] = None
             if state is FrameState.ADOPTED:
                 adopted.add(gfn)
             elif state:
@@ -207,6 +216,15 @@ class Frames:
     def count(self, state: FrameState) -> int:
         """How many frames are in this state, which is neither PLAIN nor ADOPTED."""
         return self._counts[state]
+
+    def next_deferred(self, most: int) -> list[int]:
+        """Returns up to ``most`` of the frames that are DEFERRED, ascending: those that this returned longest ago."""
+        deferred = self._deferred
+        frames = list(itertools.islice(deferred, most))
+        for gfn in frames:
+            del deferred[gfn]
+            deferred[gfn] = None
+        return sorted(frames)
 
     def in_state(self, *wanted: FrameState) -> list[int]:
         """Returns the frames that are in one of these states, ascending. PLAIN may not be among the states."""
@@ -227,6 +245,7 @@ class Frames:
         """Raises AssertionError if this contradicts itself; for tests."""
         for state in set(FrameState) - {FrameState.PLAIN, FrameState.ADOPTED}:
             assert self._counts[state] == sum(each == state for part in self._states for each in part.values())
+        assert sorted(self._deferred) == self.in_state(FrameState.DEFERRED)
         for part in self._states:
             assert not {FrameState.PLAIN, FrameState.ADOPTED}.intersection(part.values())
             assert self._adopted.isdisjoint(part)

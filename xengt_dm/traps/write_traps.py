@@ -66,7 +66,8 @@ class WriteTraps(Protocol):
     def unmap_frames(self, address: int, count: int) -> None:
         """Raises HostError, too."""
 
-    def unprotect_deferred(self) -> bool: ...
+    def unprotect_deferred(self) -> bool:
+        """Tries :data:`~.unprotect.BATCH` frames, those first that were tried longest ago."""
 
     # For a successor.
 
