@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import logging
 import sys
 import threading
 from collections.abc import Iterable, Iterator
@@ -58,6 +59,9 @@ class LazyModule(ModuleType):
 
 def import_lazily(names: Iterable[str] = UNUSED) -> None:
     """Have each of these modules run at its first use. One that is imported already, or does not exist, is left out."""
+    # From Python 3.12 on each record of logging asks asyncio for the current task if sys.modules has asyncio, and
+    # structlog makes a record when it is imported. Python 3.11 does not know the name.
+    logging.__dict__.update(logAsyncioTasks=False)
     for name in names:
         if name in sys.modules:
             continue

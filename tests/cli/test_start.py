@@ -161,6 +161,7 @@ def _deferring(after: str, before: str = "") -> tuple[dict[str, str], object]:
         ("from asyncio import queues; result = queues.Queue is __import__('asyncio').Queue", True),
         ("import importlib, ssl; result = importlib.reload(ssl) is ssl", True),
         ("import ssl; result = [type(ssl).__name__, hasattr(ssl, 'no')]", ["LazyModule", False]),
+        ("import logging; result = vars(logging)['logAsyncioTasks']", False),
     ],
 )
 def test_a_lazy_module_is_what_it_would_be(after: str, result: object) -> None:
