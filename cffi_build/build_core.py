@@ -34,6 +34,7 @@ HEADERS = {
     "guest_store.h": True,
     "unsync.h": True,
     "sync.h": True,
+    "submit.h": True,
     "walk.h": True,
     "runs_json.h": False,
     "audit.h": True,

@@ -314,7 +314,7 @@ def _wire(
         fresh=not found.kept,
     )
     core = ffi.NULL if gpu.engines is None else gpu.engines.pointer
-    quick = Quick(bus, engine.stores, stats.counters, core)
+    quick = Quick(bus, engine.stores, engine.submissions, stats.counters, core)
     loop = ServeLoop(server, bus, journal, traps, stats.pointer, quick, gpu.engines)
     if engine.quiesced:
         loop.halt_device()

@@ -3,88 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.storm.world import CLEARED, MASKED, ROWS
-from tests.support.serving import serve_all
 from tests.support.tables import FRAME, pte
-from xengt_dm._core import ffi, lib
-from xengt_dm._embedded import lib as embedded
-from xengt_dm.hypervisor.embedded import EmbeddedDomain
-from xengt_dm.instance import Instance, open_instance
+from tests.support.two_worlds import (
+    COPY,
+    DATA,
+    FRAMES,
+    HOLE,
+    L1,
+    L2,
+    L3,
+    L4,
+    OTHER_L1,
+    SELF,
+    VCPUS,
+    request,
+    two_worlds,
+)
+from xengt_dm._core import lib
 from xengt_dm.ppgtt.engine import Sync
-from xengt_dm.ppgtt.space import Mode
-from xengt_dm.settings import DEFAULT_BAR0, Settings
-from xengt_dm.stats.counters import read_counters
-from xengt_dm.steps import complete
+from xengt_dm.settings import DEFAULT_BAR0
 from xengt_dm.vgpu import registers as reg
-from xengt_dm.vgpu.state import BAR0, UNASSIGNED
+from xengt_dm.vgpu.state import UNASSIGNED
 
-FRAMES = 64
-VCPUS = 2
-HOLE = 40
-L4, L3, L2, L1, OTHER_L1, SELF, DATA = range(2, 9)
-COPY, PIO, PCI_CONFIG, INVALIDATE = (
-    lib.XD_IOREQ_COPY,
+PIO, PCI_CONFIG, INVALIDATE = (
     lib.XD_IOREQ_PIO,
     lib.XD_IOREQ_PCI_CONFIG,
     lib.XD_IOREQ_INVALIDATE,
 )
-
-
-class World:
-    """An instance whose slots a test fills. ``bursts``: whether C serves what it can."""
-
-    def __init__(self, stack: ExitStack, sync: Sync, *, bursts: bool) -> None:
-        self.domain = stack.enter_context(EmbeddedDomain(FRAMES, VCPUS, holes=[(HOLE, 4)]))
-        self.instance: Instance = stack.enter_context(
-            open_instance(self.domain.port(), Settings(sync=sync, generation=9))
-        )
-        quick = self.instance.loop.quick
-        assert quick is not None
-        quick.on = bursts
-        for table, entries in {L4: [L3], L3: [L2], L2: [L1, OTHER_L1, SELF], SELF: [DATA, SELF]}.items():
-            for n, child in enumerate(entries):
-                self.domain.write(table * FRAME + 8 * n, pte(child).to_bytes(8, "little"))
-        complete(self.instance.engine.create_space(Mode.L4, (L4 * FRAME,)))
-
-    def ask(self, vcpu: int, fields: dict[str, int]) -> int:
-        """Have a request served; returns what a read reads."""
-        page = self.instance.server.slots.page
-        assert embedded.xd_slot_post(page, vcpu, ffi.new("xd_ioreq *", fields)) == 0
-        assert serve_all(self.instance.loop) == 1
-        assert lib.xd_slot_state(page, vcpu) == lib.XD_STATE_RESP_READY
-        embedded.xd_slot_set_state(page, vcpu, lib.XD_STATE_NONE)
-        return int(embedded.xd_slot_data(page, vcpu)) if fields["bits"] & lib.XD_BIT_READ else 0
-
-    def state(self) -> dict[str, Any]:
-        """All that a guest, an operator and a successor can see."""
-        engine, found = self.instance.engine, self.instance.found.state
-        bar0 = BAR0.of(found.device)
-        answers = engine.counters.timing.answers
-        return {
-            "memory": [self.domain.read(gfn * FRAME, FRAME) for gfn in range(FRAMES) if not HOLE <= gfn < HOLE + 4],
-            "registers": bytes(bar0[: UNASSIGNED.start]),
-            "ggtt": bytes(bar0[UNASSIGNED.stop : UNASSIGNED.stop + FRAME]) + bytes(bar0[-FRAME:]),
-            "journal": bytes(found.journal),
-            "counters": read_counters(engine.counters),
-            "answers": [sum(answers[route].counts) for route in range(lib.XD_ROUTES)],
-            "spaces": [(space.mode, space.roots, space.refs) for space in engine.spaces],
-            "mappings": [[*map(tuple, complete(engine.mappings(space)))] for space in engine.spaces],
-            "tables": [*engine.tables()],
-            "protected": self.domain.protected(),
-        }
-
-
-@contextmanager
-def two_worlds(sync: Sync) -> Iterator[tuple[World, World]]:
-    with ExitStack() as stack:
-        yield World(stack, sync, bursts=True), World(stack, sync, bursts=False)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -96,7 +47,9 @@ def _rows() -> Iterator[None]:
 
 
 offsets = st.one_of(
-    st.sampled_from([0x40000, 0x40008, 0x4080, 0x2000, *MASKED[0], *CLEARED[0], reg.G2V_NOTIFY, reg.PDP0]),
+    st.sampled_from(
+        [0x40000, 0x40008, 0x4080, 0x4260, 0x4270, 0x2000, *MASKED[0], *CLEARED[0], reg.G2V_NOTIFY, reg.PDP0]
+    ),
     st.sampled_from([UNASSIGNED.start, UNASSIGNED.stop, (16 << 20) - 8, UNASSIGNED.start + 64]),
 ).flatmap(lambda base: st.integers(-8, 8).map(lambda more: base + more))
 registers = offsets.map(lambda offset: DEFAULT_BAR0 + offset)
@@ -151,10 +104,6 @@ def test_both_come_to_the_same(sync: Sync, asked: list[tuple[int, dict[str, int]
         assert not python.instance.stats.pointer.burst_requests
 
 
-def request(addr: int, data: int = 0, size: int = 8, bits: int = 0) -> dict[str, int]:
-    return {"addr": addr, "data": data, "size": size, "count": 1, "bits": bits, "type": COPY}
-
-
 @pytest.mark.parametrize(
     ("fields", "in_c"),
     [
@@ -172,6 +121,11 @@ def request(addr: int, data: int = 0, size: int = 8, bits: int = 0) -> dict[str,
         (request(DEFAULT_BAR0 + MASKED[0][0], 0, 4, lib.XD_BIT_READ), True),
         (request(DEFAULT_BAR0 + CLEARED[0][0] + 3, 0, 1), False),
         (request(DEFAULT_BAR0 + reg.G2V_NOTIFY, 0, 4), False),
+        (request(DEFAULT_BAR0 + 0x4260, 1, 4), True),
+        (request(DEFAULT_BAR0 + 0x426E, 1, 1), False),
+        (request(DEFAULT_BAR0 + 0x4260, 1, 8), False),
+        (request(DEFAULT_BAR0 + 0x425E, 1, 4), False),
+        (request(DEFAULT_BAR0 + 0x4260, 0, 4, lib.XD_BIT_READ), True),
         (request(DEFAULT_BAR0 + (16 << 20) - 4, 0, 8, lib.XD_BIT_READ), False),
     ],
 )

@@ -94,7 +94,8 @@ class Engine:
         #: Guest memory, as the bus sees it.
         self.stores = TableStores(self._tree, self._leaves, self.frames, protector, counters)
         self.shadow.relaxed = sync is Sync.RELAXED
-        self._syncer = Syncer(self._tree, self.frames, protector, self._spaces, counters)
+        #: Submissions, as far as C makes them by itself.
+        self.submissions = self._syncer = Syncer(self._tree, self.frames, protector, self._spaces, counters)
         self._quiesced = quiesced
         self._tree.active = not quiesced
         self._observer: Observer | None = None

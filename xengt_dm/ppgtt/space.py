@@ -23,6 +23,7 @@ from typing import Final, TypeAlias
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import DataError
+from xengt_dm.ppgtt.space_rows import SpaceRows
 from xengt_dm.units import PAGE_SIZE, CData
 
 #: Bytes of an entry of the region, and its words: references, mode, roots and zeros.
@@ -130,6 +131,9 @@ class LiveSpaces:
         self._shadowed: OrderedDict[Space, None] = OrderedDict()
         #: The last in both orders, if that is known: a guest often submits one space many times in a row.
         self._last: Space | None = None
+        self._rows = SpaceRows()
+        #: The live spaces for C, an ``xd_live_spaces *``.
+        self.pointer: CData = self._rows.pointer
         #: The numbers of the free entries, the next one to be used last.
         self._free: list[int] = []
         self._load()
@@ -145,11 +149,13 @@ class LiveSpaces:
             if space.roots in self._spaces:
                 raise DataError(f"entry {entry} of the live spaces is a space that an earlier entry is")
             self._spaces[space.roots] = space
+            self._rows.add(space)
 
     def __len__(self) -> int:
         return len(self._spaces)
 
     def __iter__(self) -> Iterator[Space]:
+        self._catch_up()
         return iter(self._spaces.values())
 
     @property
@@ -163,6 +169,7 @@ class LiveSpaces:
 
     def announce(self, mode: Mode, key: SpaceKey) -> Space:
         """A space that is not live is announced; it has one reference then. It must not be :attr:`full`."""
+        self._catch_up()
         entry = self._free[-1]
         space = Space(mode, key, entry=entry)
         first = entry * _WORDS
@@ -171,6 +178,7 @@ class LiveSpaces:
         self._commit(first + _REFERENCES, 1)
         self._free.pop()
         self._spaces[key] = space
+        self._rows.add(space)
         self._last = None
         return space
 
@@ -197,12 +205,25 @@ class LiveSpaces:
         self._remove(space)
 
     def _remove(self, space: Space) -> None:
+        self._catch_up()
         space.entry = None
         del self._spaces[space.roots]
+        self._rows.remove(space)
         self._last = None
+
+    def _catch_up(self) -> None:
+        """Bring the order up to date with the submissions that C has made."""
+        if self.pointer.recent_count:
+            for space in self._rows.take_recent():
+                for each in [*self._spaces.values()] if space is None else [space]:
+                    self._submitted(each)
 
     def submitted(self, space: Space) -> None:
         """A live space is submitted, and becomes the last in order."""
+        self._catch_up()
+        self._submitted(space)
+
+    def _submitted(self, space: Space) -> None:
         if space is self._last:
             return
         self._spaces.move_to_end(space.roots)
@@ -212,6 +233,7 @@ class LiveSpaces:
 
     def note_shadow(self, space: Space, there: bool) -> None:
         """A space has been given a shadow, or lost it. One that is not live is left out."""
+        self._catch_up()
         self._last = None
         if there and self._spaces.get(space.roots) is space:
             self._shadowed[space] = None
@@ -220,6 +242,7 @@ class LiveSpaces:
 
     def oldest_shadowed(self, but: Space | None) -> Space | None:
         """The space with a shadow that was submitted longest ago; ``but`` does not count."""
+        self._catch_up()
         return next((space for space in self._shadowed if space is not but), None)
 
     def violations(self) -> Iterator[str]:

@@ -51,8 +51,10 @@ class Syncer:
         self._times: CData = ffi.addressof(counters, "timing", "syncs")
         self._work: CData = ffi.new("xd_sync_work *")
         self._work.settled = tree.leaves.settled
-        #: A sync is under way, and has the marks in the tables and ``_work`` for itself.
-        self._syncing = False
+        #: For C, which makes some submissions by itself (``core/ppgtt/submit.h``); an ``xd_submit *``.
+        self.pointer: CData = ffi.new(
+            "xd_submit *", {"shadow": self._shadow, "spaces": spaces.pointer, "work": self._work}
+        )
         #: The protector's gaps up to which every table was read again, or is of an earlier epoch.
         self._gaps = protector.gaps
 
@@ -60,6 +62,22 @@ class Syncer:
     def has_gap(self) -> bool:
         """Whether there was a trap gap since the last sync: stores may have gone unseen."""
         return self._protector.gaps != self._gaps
+
+    @property
+    def _syncing(self) -> bool:
+        """Whether a sync is under way, and has the marks in the tables and ``_work`` for itself."""
+        return bool(self.pointer.syncing)
+
+    @_syncing.setter
+    def _syncing(self, syncing: bool) -> None:
+        self.pointer.syncing = syncing
+
+    def update(self) -> None:
+        """Tell C whether it may make submissions from here on; none of this changes while it serves."""
+        protector = self._protector
+        self.pointer.blocked = (
+            protector.deferred > 0 or protector.gaps != self._gaps or self._tree.leaves.observer is not None
+        )
 
     def submit(self, space: Space) -> Steps[object] | None:
         """Sync a live space. Returns None if that is done, or steps that do the rest."""

@@ -36,6 +36,7 @@ from xengt_dm.vgpu.mmio import Mmio
 from xengt_dm.vgpu.ports import AddressSpaces, Engines, NoEngines
 from xengt_dm.vgpu.registers import pvinfo, skylake
 from xengt_dm.vgpu.registers.register import Register
+from xengt_dm.vgpu.registers.tlb import TLB_INVALIDATE
 from xengt_dm.vgpu.state import UNASSIGNED, DeviceState
 
 _MIB_SHIFT: Final = 20
@@ -83,6 +84,9 @@ class Vgpu:
         self._engines: Final[Engines] = NoEngines(spaces) if engines is None else engines
         self._parts = Parts(self._mmio, spaces, self._engines, clock, image, state)
         self._mmio.plain.pointer.gpu = self._engines.pointer
+        if engines is None:
+            for offset in TLB_INVALIDATE:
+                self._mmio.plain.submit_at(offset)
         tell_page_sizes(self._parts)
 
     @property

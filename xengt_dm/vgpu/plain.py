@@ -22,7 +22,7 @@ class PlainRegisters:
     def __init__(self, memory: memoryview, reads: Collection[int], writes: Collection[int], hole: range) -> None:
         dwords = max((dword + 1 for dword in (*reads, *writes)), default=0)
         self._memory = memory
-        self._bits = [_bitmap(dwords, each) for each in (reads, writes)]
+        self._bits = [_bitmap(dwords, each) for each in (reads, writes, ())]
         #: An ``xd_registers *``, good while this object is.
         self.pointer: CData = ffi.new(
             "xd_registers *",
@@ -33,8 +33,14 @@ class PlainRegisters:
                 "dwords": dwords,
                 "reads": self._bits[0],
                 "writes": self._bits[1],
+                "submits": self._bits[2],
             },
         )
+
+    def submit_at(self, offset: int) -> None:
+        """A write of bit 0 of this register of 4 bytes submits every live space, and the bit reads as zero again."""
+        dword = offset // 4
+        self._bits[2][dword // _BITS] |= 1 << dword % _BITS
 
 
 def _bitmap(dwords: int, special: Iterable[int]) -> CData:

@@ -73,11 +73,12 @@ typedef struct xd_counters {
 
 /*
  * Returns the time. Called by instance.py, ioreq/doorbell.py, ioreq/loop.py, ppgtt/syncing.py, stats/page.py,
- * stats/reader.py, vgpu/device.py, vgpu/engines.py, burst.c, slots.c, shadow.c, gpu.c and sync.c; any thread may.
+ * stats/reader.py, vgpu/device.py, vgpu/engines.py, burst.c, slots.c, shadow.c, gpu.c, submit.c and sync.c; any thread
+ * may.
  */
 uint64_t xd_now(void);
 
-/* Counts one observation of `ns` nanoseconds in `histogram`. Called by tests. */
+/* Counts one observation of `ns` nanoseconds in `histogram`. Called by submit.c and tests. */
 void xd_histogram_add(xd_histogram *histogram, uint64_t ns);
 
 /*

@@ -71,7 +71,7 @@ void xd_frames_forget(xd_frames *frames, uint64_t chunk);
 void xd_frames_unmapped(xd_frames *frames, uint64_t chunk);
 /* Makes every frame UNKNOWN; mappings stay. Called by ppgtt/guest_frames.py, when the guest gave frames back. */
 void xd_frames_invalidate(xd_frames *frames);
-/* Makes every hole UNKNOWN; mappings stay. Called by ppgtt/guest_frames.py and sync.c, when a sync begins. */
+/* Makes every hole UNKNOWN; mappings stay. Called by ppgtt/guest_frames.py, submit.c and sync.c, when a sync begins. */
 void xd_frames_invalidate_holes(xd_frames *frames);
 
 /*

@@ -143,17 +143,33 @@ static int end(xd_shadow *shadow, const xd_sync_work *work)
     return XD_SYNC_DONE;
 }
 
+/* Returns whether a space may have nothing to sync but unsynced leaf tables. */
+static bool may_be_short(const xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count)
+{
+    if (shadow->pending_tables || shadow->stale_tables || shadow->wants_64k != shadow->has_64k)
+        return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (gpas[i] && (!roots[i] || xd_frames_state(shadow->frames, gpas[i] >> XD_FRAME_SHIFT) != XD_FRAME_RAM))
+            return false;
+    return true;
+}
+
+int xd_sync_list(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count, xd_sync_work *work)
+{
+    if (!may_be_short(shadow, gpas, roots, count))
+        return 0;
+    shadow->submission++;
+    return collect_up(shadow, roots, count, work);
+}
+
 int xd_sync_begin(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count, xd_sync_work *work,
                   int only_collect)
 {
     work->started = xd_now();
     work->settled->count = 0;
     xd_frames_invalidate_holes(shadow->frames);
-    if (shadow->pending_tables || shadow->stale_tables || shadow->wants_64k != shadow->has_64k)
+    if (!may_be_short(shadow, gpas, roots, count))
         return XD_SYNC_FULL;
-    for (uint32_t i = 0; i < count; i++)
-        if (gpas[i] && (!roots[i] || xd_frames_state(shadow->frames, gpas[i] >> XD_FRAME_SHIFT) != XD_FRAME_RAM))
-            return XD_SYNC_FULL;
     shadow->submission++;
     work->directory_count = work->leaf_count = 0;
     if (!collect_up(shadow, roots, count, work)) {

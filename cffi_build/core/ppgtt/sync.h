@@ -75,6 +75,11 @@ int xd_sync_collect(xd_shadow *shadow, xd_sync_work *work);
 int xd_sync_begin(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count, xd_sync_work *work,
                   int only_collect);
 /*
+ * Appends to work->leaves the tables that the submission of a space must read, if it has nothing else to sync and if
+ * they fit. gpas, roots, count: as of xd_sync_begin. Returns 1, or 0 if that is not so. Called by submit.c.
+ */
+int xd_sync_list(xd_shadow *shadow, const uint64_t *gpas, const uint32_t *roots, uint32_t count, xd_sync_work *work);
+/*
  * The next slice of the submission; `only_collect` as above. Between two slices, tables may come and go. Returns
  * XD_SYNC_*. Called by ppgtt/syncing.py.
  */

@@ -78,6 +78,21 @@ static bool may_be_unsynced(const xd_shadow *shadow, uint32_t number)
            xd_first_of_frame(shadow, table->gfn) == number;
 }
 
+int xd_unsync_is_due(const xd_shadow *shadow, uint32_t most)
+{
+    if (!shadow->candidates || !shadow->relaxed)
+        return 0;
+    if (shadow->candidates > most)
+        return 1;
+    for (uint32_t number = shadow->first_candidate; number; number = shadow->tables[number].next_unsynced) {
+        const xd_table *table = &shadow->tables[number];
+        bool again = table->flags & XD_TABLE_STORED_AGAIN;
+        if (table->life.waited + 1 + again >= table->life.patience)
+            return 1;
+    }
+    return 0;
+}
+
 uint32_t xd_unsync_begin(xd_shadow *shadow, uint32_t most, xd_retype *retype)
 {
     retype->count = 0;

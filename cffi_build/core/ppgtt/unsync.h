@@ -35,7 +35,7 @@ typedef struct xd_retype {
  *
  * settled: receives the tables that are settled and not in it yet, as far as there is room.
  * Returns how many tables could not be updated because frames are unknown, as xd_leaf_update_many does. Called by
- * ppgtt/leaves.py and sync.c.
+ * ppgtt/leaves.py, submit.c and sync.c.
  */
 uint32_t xd_leaves_sync(xd_shadow *shadow, uint32_t *numbers, uint32_t count, xd_need *need, xd_retype *settled);
 /*
@@ -45,9 +45,14 @@ uint32_t xd_leaves_sync(xd_shadow *shadow, uint32_t *numbers, uint32_t count, xd
 uint32_t xd_leaf_sync_from(xd_shadow *shadow, uint32_t number, const uint64_t *page, xd_need *need, xd_retype *settled);
 
 /*
+ * Returns 1 if xd_unsync_begin, called for all candidates, may list any, or if these are more than `most`; else 0. Called
+ * by submit.c.
+ */
+int xd_unsync_is_due(const xd_shadow *shadow, uint32_t most);
+/*
  * Lists in `retype` candidates that are to be unsynced, the oldest first, and takes them off the list of candidates; so
  * it does with those that must wait, or are none any more. Looks at `most` candidates. Returns how many are listed.
- * Called by ppgtt/leaves.py.
+ * Called by ppgtt/leaves.py and submit.c.
  */
 uint32_t xd_unsync_begin(xd_shadow *shadow, uint32_t most, xd_retype *retype);
 /*

@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-enum { LEFT_TO_PYTHON = -1 };
+enum { LEFT_TO_PYTHON = -1, SUBMIT_BIT = 1 };
 
 static uint64_t low_bytes(uint64_t value, uint32_t size)
 {
@@ -21,6 +21,17 @@ static bool is_special(const xd_registers *registers, const uint32_t *bits, uint
         if (bits[dword / 32] >> dword % 32 & 1)
             return true;
     return false;
+}
+
+/* Returns whether a write does nothing but submit, and that was done. */
+static bool submit(const xd_quick *quick, const xd_registers *registers, const xd_ioreq *req, uint64_t offset)
+{
+    uint64_t before;
+    if (req->size != 4 || offset % 4 || low_bytes(req->data, 4) != SUBMIT_BIT ||
+        !is_special(registers, registers->submits, offset, 4))
+        return false;
+    xd_load_now(registers->memory + offset, 4, &before);
+    return !before && xd_submit_all(quick->submit) == XD_SUBMIT_DONE;
 }
 
 static int access_aperture(xd_quick *quick, const xd_aperture *aperture, const xd_ioreq *req, uint64_t offset,
@@ -57,8 +68,12 @@ static int access_registers(xd_quick *quick, const xd_registers *registers, xd_t
     bool in_hole = offset >= registers->hole_start && end <= registers->hole_end;
     if (!in_hole && end > registers->hole_start && offset < registers->hole_end)
         return LEFT_TO_PYTHON; /* touches an end of the hole */
-    if (is_special(registers, reads ? registers->reads : registers->writes, offset, req->size))
-        return LEFT_TO_PYTHON;
+    if (is_special(registers, reads ? registers->reads : registers->writes, offset, req->size)) {
+        if (reads || !submit(quick, registers, req, offset))
+            return LEFT_TO_PYTHON;
+        quick->counters->mmio_traps++;
+        return XD_ROUTE_REGISTER_WRITE;
+    }
     quick->counters->mmio_traps++;
     if (reads) {
         *data = 0;

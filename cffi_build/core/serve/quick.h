@@ -7,9 +7,11 @@
 #include "shadow.h"
 #include "slots.h"
 #include "stats.h"
+#include "submit.h"
 
 /*
- * What a request asks for, done in C if it is simple: stores to leaf tables, and accesses to plain registers.
+ * What a request asks for, done in C if it is simple: stores to leaf tables, accesses to plain registers, and submissions
+ * (submit.h).
  *
  * Each of these comes to the same as in Python (ioreq/bus.py, ppgtt/stores.py, vgpu/mmio.py), counters included, and has
  * one outcome however often it is done. So there is no record of it in the journal but its slot, which is INPROCESS.
@@ -23,8 +25,9 @@
  * The registers of a BAR. Offsets `hole_start`..`hole_end`-1 read as zero, and what is written there is dropped.
  *
  * reads, writes: a bit for each dword below `dwords`: who reads, or writes, a byte of it needs Python. All other dwords are
- * plain: they read as they were written. gpu: whose registers they are, which serves some of them itself (hot.h); NULL: none.
- * aperture: the BAR has no registers, but is this one; else NULL.
+ * plain: they read as they were written. submits: the same, for registers of a dword each; a write of 1 to one that is zero
+ * submits every live space, and the register stays zero. gpu: whose registers they are, which serves some of them itself
+ * (hot.h); NULL: none. aperture: the BAR has no registers, but is this one; else NULL.
  */
 typedef struct xd_registers {
     char *memory;
@@ -34,6 +37,7 @@ typedef struct xd_registers {
     const uint32_t *writes;
     xd_gpu *gpu;
     const xd_aperture *aperture;
+    const uint32_t *submits;
 } xd_registers;
 
 /* A range of guest physical addresses that is a device's. registers: NULL if Python serves the device. */
@@ -55,6 +59,7 @@ typedef struct xd_quick {
     xd_counters *counters;
     const xd_ranges *ranges;
     xd_gpu *gpu;     /* a burst ends when it wants attention; NULL: there is none */
+    xd_submit *submit;
     uint32_t serves; /* 1: accesses by guest physical address are served; 0: nothing is */
     uint32_t padding;
     xd_need need;
