@@ -16,6 +16,7 @@ from xengt_dm.vgpu.device import Model, Vgpu
 from xengt_dm.vgpu.engines import CoreEngines
 from xengt_dm.vgpu.ggtt import Aperture
 from xengt_dm.vgpu.pci import CONFIG_SIZE, SBDF, ConfigSpace, Function, InterruptSource
+from xengt_dm.vgpu.ports import Requests
 from xengt_dm.vgpu.registers import BAR0_SIZE, GraphicsMemory
 from xengt_dm.vgpu.state import DeviceState
 
@@ -64,6 +65,7 @@ def make_gpu(
     graphics: GraphicsMemory,
     bar0: int,
     fresh: bool,
+    requests: Requests,
 ) -> Gpu:
     """Returns the device on ``state``, which is reset if it is ``fresh``. Nothing happens in the hypervisor."""
     port = server.port
@@ -91,7 +93,7 @@ def make_gpu(
         config.reset()
     interrupts = InterruptSource(config, port)
     core = GpuCore(spaces.shadow, state.memory, checks_bus_master=True)
-    engines = CoreEngines(core, spaces, interrupts)
+    engines = CoreEngines(core, spaces, interrupts, requests=requests)
     device = device_with(engines)
     if fresh:
         core.reset()

@@ -312,9 +312,10 @@ def _wire(
         graphics=settings.graphics,
         bar0=settings.bar0,
         fresh=not found.kept,
+        requests=journal,
     )
     core = ffi.NULL if gpu.engines is None else gpu.engines.pointer
-    quick = Quick(bus, engine.stores, engine.submissions, stats.counters, core)
+    quick = Quick(bus, engine.stores, engine.submissions, stats.counters, core, journal.pointer)
     loop = ServeLoop(server, bus, journal, traps, stats.pointer, quick, gpu.engines)
     if engine.quiesced:
         loop.halt_device()

@@ -19,6 +19,7 @@ from xengt_dm.units import PAGE_SIZE, CData
 from xengt_dm.vgpu.core import GpuCore
 from xengt_dm.vgpu.device import Model, Vgpu
 from xengt_dm.vgpu.engines import NEVER, CoreEngines
+from xengt_dm.vgpu.ports import Requests
 from xengt_dm.vgpu.state import SIZE, DeviceState
 
 #: A frame number that no guest of the bench has.
@@ -44,11 +45,19 @@ class GpuBench:
     """A guest of ``frames`` frames, its device, and a driver that has started it."""
 
     def __init__(
-        self, frames: int = 1024, *, sync: Sync = Sync.STRICT, start: bool = True, max_tables: int = 1024
+        self,
+        frames: int = 1024,
+        *,
+        sync: Sync = Sync.STRICT,
+        start: bool = True,
+        max_tables: int = 1024,
+        state: memoryview | None = None,
+        requests: Requests | None = None,
     ) -> None:
         self.guest = EngineBench(frames)
         self.tables: WholeEngine = self.guest.make_engine(sync=sync, generation=9, max_tables=max_tables)
-        self.state = memoryview(bytearray(SIZE))
+        self.state = memoryview(bytearray(SIZE)) if state is None else state
+        self._requests = requests
         self.line = Line()
         self.now = 1_000_000_000
         self._free = iter(range(1, frames))
@@ -68,7 +77,7 @@ class GpuBench:
                 complete(self.tables.steps.release(space))
         self.gpu = GpuCore(self.tables.shadow, self.state)
         self.gpu.pointer.clock_ns = self.now
-        self.engines = CoreEngines(self.gpu, self.tables.steps, self.line, lambda: self.now)
+        self.engines = CoreEngines(self.gpu, self.tables.steps, self.line, lambda: self.now, self._requests)
         self._former = [self.engines]
         self.device = self.make_device()
 

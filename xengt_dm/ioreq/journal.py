@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import DataError
 from xengt_dm.pointers import pointer_into
+from xengt_dm.units import CData
 
 RECORD_BYTES: Final = ffi.sizeof("xd_journal_record")
 #: How many processes may begin a request. The last of them does not do it, since it may be what kills them. A daemon
@@ -56,7 +57,8 @@ class Journal:
         self._state_words = state.nbytes // _WORD_BYTES
         #: The ``xd_journal_record *`` of vCPU 0, for the functions that take requests.
         self.pointer = pointer_into("xd_journal_record *", records)
-        self._state = pointer_into("uint64_t *", state)
+        #: The ``uint64_t *`` to the words of :meth:`change`.
+        self.words = pointer_into("uint64_t *", state)
         self._in_hand: tuple[int, int] | None = None
 
     @classmethod
@@ -74,14 +76,22 @@ class Journal:
         """From here on, what changes is due to no request."""
         self._in_hand = None
 
+    @property
+    def record(self) -> tuple[CData, int]:
+        """The ``xd_journal_record *`` of the request in hand, or NULL, and its element: for changes that C makes."""
+        if self._in_hand is None:
+            return ffi.NULL, 0
+        vcpu, element = self._in_hand
+        return self.pointer + vcpu, element
+
     def change(self, word: int, value: int) -> None:
         """Stores ``value`` into word number ``word`` of the state, once, whenever this process dies."""
         if self._in_hand is None:
-            self._state[word] = value
+            self.words[word] = value
             return
         vcpu, element = self._in_hand
         words = ffi.new("xd_journal_word[1]", [(word, value)])
-        lib.xd_journal_commit(self.pointer + vcpu, element, words, 1, self._state)
+        lib.xd_journal_commit(self.pointer + vcpu, element, words, 1, self.words)
 
     def changes_of(self, offset: int) -> Callable[[int, int], None]:
         """Returns :meth:`change` for the words from ``offset`` on, which is in bytes."""
@@ -108,7 +118,7 @@ class Journal:
             if not lib.xd_journal_check(self.pointer + vcpu, self._state_words):
                 raise DataError(f"the journal's record of vCPU {vcpu} is damaged")
         for vcpu in range(self._vcpus):
-            lib.xd_journal_finish(self.pointer + vcpu, self._state)
+            lib.xd_journal_finish(self.pointer + vcpu, self.words)
 
     def progress(self, vcpu: int) -> Progress:
         """Returns how far a vCPU's request got. After :meth:`take_over`."""

@@ -32,9 +32,15 @@ class Quick:
     """What C serves of the requests for ``bus`` and ``stores``. ``counters`` is an ``xd_counters *``."""
 
     def __init__(
-        self, bus: Bus, stores: Stores, submissions: Submissions, counters: CData, gpu: CData = ffi.NULL
+        self,
+        bus: Bus,
+        stores: Stores,
+        submissions: Submissions,
+        counters: CData,
+        gpu: CData = ffi.NULL,
+        journal: CData = ffi.NULL,
     ) -> None:
-        """``gpu``: the ``xd_gpu *`` of the guest, or NULL."""
+        """``gpu``: the ``xd_gpu *`` of the guest, or NULL. ``journal``: the records of its changes."""
         self._bus = bus
         self._submissions = submissions
         #: False: Python serves everything.
@@ -48,6 +54,7 @@ class Quick:
                 "ranges": bus.devices.pointer,
                 "submit": submissions.pointer,
                 "gpu": gpu,
+                "journal": journal,
             },
         )
 

@@ -17,6 +17,7 @@ from xengt_dm.steps import Steps
 from xengt_dm.units import CData
 from xengt_dm.vgpu.core import GpuCore
 from xengt_dm.vgpu.interrupts import Trigger, deliver
+from xengt_dm.vgpu.ports import Requests
 from xengt_dm.vgpu.registers.engine import ENGINES
 from xengt_dm.vgpu.streamer import PageTables, Streamer
 
@@ -33,9 +34,18 @@ class CoreEngines:
     """The engines of ``gpu``, as :class:`xengt_dm.vgpu.ports.Engines` has them. ``clock`` returns nanoseconds."""
 
     def __init__(
-        self, gpu: GpuCore, tables: PageTables, trigger: Trigger, clock: Callable[[], int] = lib.xd_now
+        self,
+        gpu: GpuCore,
+        tables: PageTables,
+        trigger: Trigger,
+        clock: Callable[[], int] = lib.xd_now,
+        requests: Requests | None = None,
     ) -> None:
+        """``requests``: those of the guest, if a successor may find them in the middle of being served."""
         self._gpu = gpu
+        self._requests = requests
+        if requests is not None:
+            gpu.pointer.words = requests.words
         #: As in :class:`xengt_dm.vgpu.ports.Engines`.
         self.pointer: CData = gpu.pointer
         self._streamer = Streamer(gpu, tables)
@@ -61,7 +71,10 @@ class CoreEngines:
 
     def write(self, offset: int, size: int, value: int) -> tuple[bool, Steps[None] | None]:
         """A write of a register of BAR0. Returns whether C serves it, and steps that do what is left."""
+        if self._requests is not None:
+            self.pointer.record, self.pointer.element = self._requests.record
         result = lib.xd_hot_write(self.pointer, offset, size, value)
+        self.pointer.record = ffi.NULL
         if result == lib.XD_HOT_OTHER:
             return False, None
         self.follow_up()

@@ -90,6 +90,18 @@ class NoEngines:
         return self._spaces.submit_all()
 
 
+class Requests(Protocol):
+    """The guest's requests, whose changes of the state are made once: :class:`xengt_dm.ioreq.journal.Journal`."""
+
+    @property
+    def words(self) -> CData:
+        """The ``uint64_t *`` to the words of the state."""
+
+    @property
+    def record(self) -> tuple[CData, int]:
+        """The ``xd_journal_record *`` of the request that is being served, or NULL, and its element."""
+
+
 class Interrupts(Protocol):
     """What delivers interrupts to the guest, for :class:`xengt_dm.vgpu.pci.InterruptSource`."""
 

@@ -66,7 +66,7 @@ void xd_journal_value(xd_journal_record *record, uint32_t element, uint64_t valu
 
 /*
  * Commits that `count` words (at most XD_JOURNAL_WORDS) of `state` change, changes them, and says that `element` is
- * done. Called by ioreq/journal.py.
+ * done. Called by ioreq/journal.py and gpu.c.
  */
 void xd_journal_commit(xd_journal_record *record, uint32_t element, const xd_journal_word *words, uint32_t count,
                        uint64_t *state);

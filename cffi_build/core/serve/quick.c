@@ -56,8 +56,11 @@ static int access_registers(xd_quick *quick, const xd_registers *registers, xd_t
     if (registers->aperture)
         return access_aperture(quick, registers->aperture, req, offset, data);
     if (registers->gpu) {
+        registers->gpu->record = quick->journal ? &quick->journal[taken->vcpu] : NULL;
+        registers->gpu->element = 0;
         int hot = reads ? xd_hot_read(registers->gpu, offset, req->size, data)
                         : xd_hot_write(registers->gpu, offset, req->size, low_bytes(req->data, req->size));
+        registers->gpu->record = NULL;
         quick->counters->mmio_traps += hot != XD_HOT_OTHER;
         if (hot >= XD_HOT_RUNS)
             taken->outcome = XD_SUBMITTED + (hot - XD_HOT_RUNS);

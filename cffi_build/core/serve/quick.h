@@ -58,6 +58,7 @@ typedef struct xd_quick {
     xd_shadow *shadow;
     xd_counters *counters;
     const xd_ranges *ranges;
+    xd_journal_record *journal; /* records of the vCPUs, for `gpu`; NULL: none */
     xd_gpu *gpu;     /* a burst ends when it wants attention; NULL: there is none */
     xd_submit *submit;
     uint32_t serves; /* 1: accesses by guest physical address are served; 0: nothing is */

@@ -27,7 +27,7 @@ static bool is_valid(xd_element element)
     return element.low & ELEMENT_VALID;
 }
 
-static void show_status(xd_gpu *gpu, uint32_t engine)
+void xd_execlists_show(xd_gpu *gpu, uint32_t engine)
 {
     const xd_engine_state *state = xd_state_of(gpu, engine);
     uint32_t base = gpu->kinds[engine].base;
@@ -37,24 +37,26 @@ static void show_status(xd_gpu *gpu, uint32_t engine)
     xd_register_store(gpu, base + RING_EXECLIST_STATUS + 4, idle ? 0 : state->active[state->active_index].high);
 }
 
+/*
+ * What follows changes a copy of the engine's state, which then takes the place of the state at once. The registers that
+ * show it are written afterwards, and again by a successor.
+ */
+
 /* The element `index` of the active list is to be executed. */
-static void load(xd_gpu *gpu, uint32_t engine, uint32_t index)
+static void load(xd_engine_state *state, uint32_t index)
 {
-    xd_engine_state *state = xd_state_of(gpu, engine);
     state->active_index = index;
     state->phase = XD_PHASE_RESTORE;
     state->level = 0;
     state->cursor = state->waiting = state->blitting = 0;
     xd_blit_reset(&state->blit);
-    show_status(gpu, engine);
 }
 
-static void activate(xd_gpu *gpu, uint32_t engine, const xd_element *list)
+static void activate(xd_engine_state *state, const xd_element *list)
 {
-    xd_engine_state *state = xd_state_of(gpu, engine);
     memcpy(state->active, list, sizeof(state->active));
     add_event(state, IDLE_TO_ACTIVE, list[0].high);
-    load(gpu, engine, 0);
+    load(state, 0);
 }
 
 /* Whether the engine executes the last element of its list, and that is this context. */
@@ -68,21 +70,18 @@ static bool is_last_and_running(const xd_engine_state *state, xd_element element
  * The list begins with the context that runs, whose ring has got longer. A context that has come to its end and is about
  * to be saved runs on. One that is still to be restored will find its new tail in its image.
  */
-static void restore_lightly(xd_gpu *gpu, uint32_t engine, const xd_element *list)
+static void restore_lightly(xd_engine_state *state, const xd_element *list)
 {
-    xd_engine_state *state = xd_state_of(gpu, engine);
     memcpy(state->active, list, sizeof(state->active));
     state->active_index = 0;
     add_event(state, LITE_RESTORE | PREEMPTED, list[0].high);
     if (state->phase == XD_PHASE_SAVE)
         state->phase = XD_PHASE_RUN;
     state->needs_tail = 1;
-    show_status(gpu, engine);
 }
 
-static void submit(xd_gpu *gpu, uint32_t engine, const xd_element *list)
+static void submit(xd_gpu *gpu, uint32_t engine, xd_engine_state *state, const xd_element *list)
 {
-    xd_engine_state *state = xd_state_of(gpu, engine);
     bool enabled = xd_register(gpu, gpu->kinds[engine].base + RING_MODE) & EXECLIST_ENABLE;
     gpu->counts.lists++;
     if (!enabled || !is_valid(list[0])) {
@@ -91,9 +90,9 @@ static void submit(xd_gpu *gpu, uint32_t engine, const xd_element *list)
     }
     state->needs_sync = 1;
     if (state->phase == XD_PHASE_IDLE) {
-        activate(gpu, engine, list);
+        activate(state, list);
     } else if (!state->has_pending && is_last_and_running(state, list[0])) {
-        restore_lightly(gpu, engine, list);
+        restore_lightly(state, list);
     } else {
         gpu->counts.ignored += state->has_pending;
         memcpy(state->pending, list, sizeof(state->pending));
@@ -103,15 +102,19 @@ static void submit(xd_gpu *gpu, uint32_t engine, const xd_element *list)
 
 int xd_execlists_write(xd_gpu *gpu, uint32_t engine, uint32_t value)
 {
-    xd_engine_state *state = xd_state_of(gpu, engine);
+    xd_engine_state *state = xd_state_copy(gpu, engine);
     state->elsp[state->elsp_count++ & 3] = value;
-    if (state->elsp_count < 4)
-        return 0;
-    state->elsp_count = 0;
-    const uint32_t *written = state->elsp;
-    xd_element list[2] = {{written[3], written[2]}, {written[1], written[0]}};
-    submit(gpu, engine, list);
-    return 1;
+    bool submits = state->elsp_count >= 4;
+    if (submits) {
+        state->elsp_count = 0;
+        const uint32_t *written = state->elsp;
+        xd_element list[2] = {{written[3], written[2]}, {written[1], written[0]}};
+        submit(gpu, engine, state, list);
+    }
+    xd_state_flip(gpu, engine);
+    if (submits)
+        xd_execlists_show(gpu, engine);
+    return submits;
 }
 
 void xd_execlists_reset(xd_gpu *gpu, uint32_t engine)
@@ -156,29 +159,34 @@ int xd_execlists_tell(struct xd_cs *cs)
     xd_register_store64(cs->gpu, base + RING_CSB + 8 * index, entry);
     xd_register_store(cs->gpu, base + RING_CSB_PTR,
                       (xd_register(cs->gpu, base + RING_CSB_PTR) & ~7u) | index);
+    xd_interrupt_event(cs->gpu, cs->number, XD_EVENT_CONTEXT_SWITCH);
+    state = xd_state_copy(cs->gpu, cs->number); /* whoever dies before the flip has told this, and tells it again */
     state->csb = index;
     state->event_count--;
     memmove(state->events, state->events + 1, state->event_count * sizeof(*state->events));
+    xd_state_flip(cs->gpu, cs->number);
+    cs->state = state;
     cs->gpu->counts.events++;
-    xd_interrupt_event(cs->gpu, cs->number, XD_EVENT_CONTEXT_SWITCH);
     return XD_CS_IDLE;
 }
 
 void xd_execlists_ended(struct xd_cs *cs)
 {
-    xd_engine_state *state = cs->state;
+    xd_engine_state *state = xd_state_copy(cs->gpu, cs->number);
     uint32_t context = state->active[state->active_index].high;
     if (state->active_index == 0 && is_valid(state->active[1])) {
         add_event(state, ELEMENT_SWITCH | COMPLETE, context);
         state->needs_sync = 1;
-        load(cs->gpu, cs->number, 1);
-        return;
+        load(state, 1);
+    } else {
+        add_event(state, ACTIVE_TO_IDLE | COMPLETE, context);
+        state->phase = XD_PHASE_IDLE;
+        if (state->has_pending) {
+            state->has_pending = 0;
+            activate(state, state->pending);
+        }
     }
-    add_event(state, ACTIVE_TO_IDLE | COMPLETE, context);
-    state->phase = XD_PHASE_IDLE;
-    show_status(cs->gpu, cs->number);
-    if (!state->has_pending)
-        return;
-    state->has_pending = 0;
-    activate(cs->gpu, cs->number, state->pending);
+    xd_state_flip(cs->gpu, cs->number);
+    cs->state = state;
+    xd_execlists_show(cs->gpu, cs->number);
 }

@@ -34,6 +34,8 @@ void xd_execlists_set_csb(xd_gpu *gpu, uint32_t engine, uint32_t index);
 
 #ifndef XD_CFFI
 struct xd_cs;
+/* Has the registers show what the engine executes. Called by streamer.c. */
+void xd_execlists_show(xd_gpu *gpu, uint32_t engine);
 /* Tells the driver of the next event in the state. Returns XD_CS_IDLE or a reason. Called by streamer.c. */
 int xd_execlists_tell(struct xd_cs *cs);
 /* The current context has ended and is saved. Called by context_image.c. */

@@ -26,6 +26,35 @@ uint32_t xd_engine_state_size(void)
     return sizeof(xd_engine_state);
 }
 
+void xd_gpu_commit(xd_gpu *gpu, const xd_change *changes, uint32_t count)
+{
+    xd_journal_record *record = gpu->record;
+    gpu->record = NULL;
+    if (!record) {
+        for (uint32_t i = 0; i < count; i++)
+            __atomic_store_n(changes[i].at, changes[i].value, __ATOMIC_SEQ_CST);
+        return;
+    }
+    xd_journal_word words[XD_JOURNAL_WORDS];
+    for (uint32_t i = 0; i < count; i++)
+        words[i] = (xd_journal_word){(uint64_t)(changes[i].at - gpu->words), changes[i].value};
+    xd_journal_commit(record, (uint32_t)gpu->element, words, count, gpu->words);
+}
+
+xd_engine_state *xd_state_copy(xd_gpu *gpu, uint32_t engine)
+{
+    xd_engine_page *page = &gpu->pages[engine];
+    xd_engine_state *other = &page->halves[~page->current & 1];
+    *other = page->halves[page->current & 1];
+    return other;
+}
+
+void xd_state_flip(xd_gpu *gpu, uint32_t engine)
+{
+    uint64_t *current = &gpu->pages[engine].current;
+    xd_gpu_commit(gpu, &(xd_change){current, ~*current & 1}, 1);
+}
+
 uint64_t xd_ticks(const xd_gpu *gpu)
 {
     return (gpu->clock_ns ? gpu->clock_ns : xd_now()) * 12 / 1000;

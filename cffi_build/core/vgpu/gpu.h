@@ -4,6 +4,7 @@
 #include "blit.h"
 #include "commands.h"
 #include "gpu_memory.h"
+#include "journal.h"
 
 /*
  * The GPU of one guest: its registers, its engines, and how it reaches memory. Engines by number: 0 rcs0, 1 bcs0, 2 vcs0,
@@ -71,7 +72,10 @@ typedef struct xd_interrupt_state {
     uint32_t known[4];  /* what the guest has read of IIR since it was set */
 } xd_interrupt_state;
 
-/* The page of an engine. current: which half holds, in bit 0. */
+/*
+ * The page of an engine. current: which half holds, in bit 0. What must happen once, whenever the process dies, is written
+ * to the other half, and then one store to `current` has it hold.
+ */
 typedef struct xd_engine_page {
     uint64_t current;
     xd_interrupt_state interrupts;
@@ -155,6 +159,9 @@ typedef struct xd_gpu {
     uint32_t halted;               /* 1: no engine executes anything */
     uint32_t padding;
     uint64_t stores_seen;          /* memory.stores when those who wait for memory looked last */
+    xd_journal_record *record;     /* of the request that is being served, until it has changed the state; or NULL */
+    uint64_t *words;               /* those of the state, for the journal */
+    uint64_t element;              /* of the request */
     xd_gpu_counts counts;
     xd_engine_kind kinds[XD_ENGINES];
     xd_engine engines[XD_ENGINES];
@@ -256,6 +263,25 @@ static inline xd_engine_state *xd_state_of(const xd_gpu *gpu, uint32_t engine)
     xd_engine_page *page = &gpu->pages[engine];
     return &page->halves[page->current & 1];
 }
+
+/* A word of the state, and what it becomes. */
+typedef struct xd_change {
+    uint64_t *at;
+    uint64_t value;
+} xd_change;
+
+/*
+ * Changes `count` words of the state, at most XD_JOURNAL_WORDS. If a request of the guest is being served, the journal
+ * makes sure that the first such call changes all of them once, and that a successor does the request no more. Called
+ * by C files of this folder.
+ */
+void xd_gpu_commit(xd_gpu *gpu, const xd_change *changes, uint32_t count);
+
+/* Returns the other half of an engine's state, as a copy of the current one. Called by execlists.c. */
+xd_engine_state *xd_state_copy(xd_gpu *gpu, uint32_t engine);
+
+/* Has the other half hold, by xd_gpu_commit. Called by execlists.c. */
+void xd_state_flip(xd_gpu *gpu, uint32_t engine);
 
 /* Returns the time in ticks of the timestamp, 12 MHz. Called by C files of this folder. */
 uint64_t xd_ticks(const xd_gpu *gpu);

@@ -70,9 +70,13 @@ static void clear(xd_gpu *gpu, uint32_t offset, uint32_t bits)
     xd_interrupt_state *state = &gpu->pages->interrupts;
     uint32_t bank = (offset - GT_ISR) / BANK_SIZE;
     uint32_t again = state->queued[bank] & bits;
-    state->queued[bank] &= ~bits;
-    state->known[bank] &= ~bits;
-    xd_register_store(gpu, offset, (xd_register(gpu, offset) & ~bits) | again);
+    uint64_t *iir = (uint64_t *)(void *)(gpu->registers + offset); /* IIR, and IER above it */
+    uint64_t *queued = (uint64_t *)(void *)&state->queued[bank & ~1u];
+    uint64_t *known = (uint64_t *)(void *)&state->known[bank & ~1u];
+    uint64_t shifted = (uint64_t)bits << (bank & 1 ? 32 : 0);
+    const xd_change changes[] = {
+        {iir, (*iir & ~(uint64_t)bits) | again}, {queued, *queued & ~shifted}, {known, *known & ~shifted}};
+    xd_gpu_commit(gpu, changes, 3);
 }
 
 void xd_interrupt_write(xd_gpu *gpu, uint32_t offset, uint32_t value)

@@ -30,7 +30,7 @@ uint32_t xd_interrupt_read(xd_gpu *gpu, uint32_t offset);
 void xd_interrupt_write(xd_gpu *gpu, uint32_t offset, uint32_t value);
 #endif
 
-/* Returns whether the device has an interrupt now. Called by vgpu/interrupts.py. */
+/* Returns whether the device has an interrupt now. Called by vgpu/interrupts.py and streamer.c. */
 int xd_interrupt_pending(const xd_gpu *gpu);
 
 #endif

@@ -304,6 +304,11 @@ void xd_cs_invalidate(xd_gpu *gpu, uint32_t engine)
 void xd_cs_adopt(xd_gpu *gpu)
 {
     xd_gm_drop(&gpu->memory);
-    for (uint32_t engine = 0; engine < XD_ENGINES; engine++)
+    for (uint32_t engine = 0; engine < XD_ENGINES; engine++) {
         xd_cs_invalidate(gpu, engine);
+        if (!xd_execlists_idle(gpu, engine))
+            xd_execlists_show(gpu, engine);
+    }
+    if (xd_interrupt_pending(gpu))
+        gpu->attention |= XD_ATTENTION_INTERRUPT; /* nobody knows whether it was sent */
 }
