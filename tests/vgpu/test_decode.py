@@ -21,7 +21,7 @@ from tests.support.gpu_programs import (
     start,
     store,
 )
-from xengt_dm.vgpu.commands import ENGINES
+from xengt_dm.vgpu.commands import COMMANDS, ENGINES, Command
 from xengt_dm.vgpu.decode import Flat, Item, Kind, Limits, Nothing, Ring, decode_batch, decode_image, decode_ring
 
 BATCH = 0x7FFF_0000_1000
@@ -112,6 +112,30 @@ def test_a_jump_that_may_not_be_taken_is_followed_and_returned_from() -> None:
     assert [item.address for item in decode_batch("rcs0", memory, True, 0x1000)] == [
         *(0x1000, 0x2000, 0x2004, 0x100C, 0x1010),
     ]
+
+
+def test_jumps_that_may_not_be_taken_are_followed_to_a_depth() -> None:
+    chain = {(True, 0x1000 * n): dwords(*start(0x1000 * (n + 1), predicate=True), BATCH_END) for n in range(1, 60)}
+    items = list(decode_batch("rcs0", Mapped(chain), True, 0x1000))
+    starts = [item for item in items if item.size == 3]
+    assert [item.note for item in starts] == [""] * 16 + ["not followed: too many jumps"]
+    assert len(items) == 2 * len(starts)
+
+
+SHORT = [
+    row
+    for row in COMMANDS
+    if row.engines and row.least > 1 and row.length.mask and row.least - 1 - row.length.base in range(row.length.mask)
+]
+
+
+@pytest.mark.parametrize("row", SHORT, ids=lambda row: f"{row.name} {row.engines[0]}")
+def test_a_command_that_lacks_a_dword(row: Command) -> None:
+    header = row.match | (row.least - 1 - row.length.base)
+    memory = Flat(dwords(header, *[0] * (row.least - 2), BATCH_END), BATCH)
+    first = next(iter(decode_batch(row.engines[0], memory, True, BATCH)))
+    assert first.command is row
+    assert first.problem == f"has {row.least - 1} dwords and needs {row.least}"
 
 
 def test_a_loop_is_shown_once() -> None:

@@ -97,6 +97,19 @@ def test_a_stream_that_becomes_enormous() -> None:
     assert peak < 2 * module.MOST_ALL
 
 
+def test_objects_at_one_address_in_two_spaces() -> None:
+    (capture,) = parse((kept("rcs0", "ring", 0x5000, b"ring") + kept("rcs0", "batch", 0x5000, b"user")).split("\n"))
+    assert (capture.read(False, 0x5000, 4), capture.read(True, 0x5000, 4)) == (b"ring", b"user")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_no_object_is_larger_than_the_most(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    text = error_state({"batch": bytes(range(1, 251)) * 10}, packed=packed)
+    (capture,) = parse(text.split("\n"))
+    assert [len(each.data) for each in capture.objects] == [1000]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_a_damaged_text_never_raises(seed: int) -> None:
     chance = random.Random(seed)
