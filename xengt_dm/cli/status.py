@@ -13,6 +13,13 @@ from xengt_dm.control.answers import check_status
 
 #: What is shown besides the counters.
 FIELDS: Final = ("state", "uptime_seconds", "version", "pid", "mode", "generation", "vcpus", "server")
+#: What a driver that works well does not cause.
+ODD: Final = {
+    "ignored": "lists ignored",
+    "faults": "accesses to what is not mapped",
+    "denied": "accesses without privilege",
+    "errors": "commands that nobody can decode",
+}
 
 
 @click.command("status")
@@ -44,6 +51,15 @@ def _show(status: dict[str, Any]) -> None:
             f"{served['in_c']:,} requests served in C and {served['in_python']:,} in Python, "
             f"in {formatting.count(served['bursts'], 'burst')}"
         )
+    if (gpu := status.get("gpu")) is not None:
+        click.echo(
+            f"GPU: {formatting.count(gpu['lists'], 'list')} submitted, {formatting.count(gpu['contexts'], 'context')} "
+            f"loaded, {formatting.count(gpu['commands'], 'command')} executed, {gpu['events']:,} events and "
+            f"{formatting.count(gpu['interrupts'], 'interrupt')}"
+        )
+        odd = [f"{gpu[name]:,} {text}" for name, text in ODD.items() if gpu[name]]
+        if odd:
+            click.echo(f"GPU: {', '.join(odd)}")
     click.echo()
     counters: dict[str, int] = status["counters"]
     rows = [(name, f"{value:,}") for name, value in counters.items() if value]

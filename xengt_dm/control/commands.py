@@ -110,7 +110,7 @@ def _answer(command: Command, target: Target, arguments: Arguments) -> object:
 
 
 def _status(target: Target, arguments: Arguments) -> object:
-    server, engine = target.instance.server, target.engine
+    server, engine, engines = target.instance.server, target.engine, target.instance.gpu.engines
     return {
         "domid": server.port.domid,
         "pid": os.getpid(),
@@ -122,6 +122,7 @@ def _status(target: Target, arguments: Arguments) -> object:
         "uptime_seconds": round(target.clock() - target.started, 3),
         "counters": read_counters(engine.counters),
         "served": target.instance.stats.served(),
+        "gpu": None if engines is None else engines.counts,
         "state": "quiesced" if engine.quiesced else "serving",
         "recording": target.recording.name,
         "recording_cut": target.recording.cut.describe() if target.recording.cut else None,

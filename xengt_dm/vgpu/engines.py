@@ -92,6 +92,12 @@ class CoreEngines:
             self._wake_all()
         return True
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """What the GPU has done since this process began, by the names of ``xd_gpu_counts``."""
+        counts = self.pointer.counts
+        return {name: int(getattr(counts, name)) for name, _ in ffi.typeof("xd_gpu_counts").fields}
+
     # Running
 
     @property
