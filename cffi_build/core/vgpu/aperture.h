@@ -20,21 +20,24 @@ typedef struct xd_aperture {
 } xd_aperture;
 
 /*
- * Returns 1 if some of the `size` bytes at `offset` may lie apart from each other. The functions below want 0. Called by
- * quick.c, vgpu/ggtt.py.
+ * offset: of an access to the BAR of `size` bytes, 1, 2, 4 or 8. Returns 1 if some of these bytes may lie apart from each
+ * other. The functions below want 0. Called by quick.c, vgpu/ggtt.py.
  */
 int xd_aperture_splits(uint64_t offset, uint32_t size);
 
 /*
- * Reads `size` bytes (1, 2, 4 or 8). Returns XD_GM_DONE or XD_GM_AGAIN, as gpu_memory.h has them. Called by quick.c,
- * vgpu/ggtt.py.
+ * Reads `size` bytes at `offset` of the BAR. value: receives them. Returns XD_GM_DONE or XD_GM_AGAIN, as gpu_memory.h has
+ * them. Called by quick.c, vgpu/ggtt.py.
  */
 int xd_aperture_read(const xd_aperture *aperture, uint64_t offset, uint32_t size, uint64_t *value);
 
-/* Writes the low `size` bytes of `value`. Returns XD_GM_DONE, AGAIN or TRACKED. Called by quick.c. */
+/* Writes the low `size` bytes of `value` at `offset` of the BAR. Returns XD_GM_DONE, AGAIN or TRACKED. Called by quick.c. */
 int xd_aperture_write(const xd_aperture *aperture, uint64_t offset, uint32_t size, uint64_t value);
 
-/* The same, whether the frame has page tables or not. Returns XD_GM_DONE, AGAIN or DIRECTORY. Called by vgpu/ggtt.py. */
+/*
+ * Writes the low `size` bytes of `value` at `offset` of the BAR, whether the frame has page tables or not. Returns
+ * XD_GM_DONE, AGAIN or DIRECTORY. Called by vgpu/ggtt.py.
+ */
 int xd_aperture_write_table(const xd_aperture *aperture, uint64_t offset, uint32_t size, uint64_t value);
 
 #endif

@@ -88,12 +88,12 @@ typedef struct xd_gpu_memory {
     xd_need need;
 } xd_gpu_memory;
 
-/* Drops the translations of `memory`. Called by vgpu/ggtt.py, vgpu/engine_view.py and C files of this folder. */
+/* Drops the translations of `memory`. Called by vgpu/engine_view.py and C files of this folder. */
 void xd_gm_drop(xd_gpu_memory *memory);
 
 /*
  * Reads `size` bytes, within one page, to `to`. 4 or 8 aligned bytes are one access of the machine. Returns
- * XD_GM_DONE, FAULT or AGAIN. Called by vgpu/ggtt.py, vgpu/engine_view.py and C files of this folder.
+ * XD_GM_DONE, FAULT or AGAIN. Called by vgpu/engine_view.py and C files of this folder.
  */
 int xd_gm_read(xd_gpu_memory *memory, const xd_gpu_space *space, uint64_t address, void *to, uint32_t size);
 
@@ -105,7 +105,7 @@ int xd_gm_write(xd_gpu_memory *memory, const xd_gpu_space *space, uint64_t addre
 
 /*
  * Stores the low `size` bytes (1, 2, 4 or 8) of `value`, within one page, whether the frame has page tables or not.
- * Returns XD_GM_DONE, FAULT, AGAIN or DIRECTORY. Called by vgpu/ggtt.py and C files of this folder.
+ * Returns XD_GM_DONE, FAULT, AGAIN or DIRECTORY. Called by C files of this folder.
  */
 int xd_gm_write_table(xd_gpu_memory *memory, const xd_gpu_space *space, uint64_t address, uint64_t value,
                       uint32_t size);
