@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from . import cache, emulator, guests, image, machine, packages, plan, project, qemu, result, turns
+from . import cache, dom0_programs, emulator, guests, image, machine, packages, plan, project, qemu, result, turns
 from .errors import LabError
 from .machine import Machine
 from .plan import Boot
@@ -106,8 +106,8 @@ def _run(options: argparse.Namespace, release: Release, progress: Progress) -> I
             work = Path(tempfile.mkdtemp(prefix=f"{'-'.join(boot.scenarios)}-{release.xen}-", dir=runs))
             passed = True
             try:
-                content = _content(boot, package, work, options, progress)
-                emulated = Machine(emulator_words, boot.cpus, boot.icount)
+                content = _content(boot, package, tree, work, options, progress)
+                emulated = Machine(emulator_words, boot.machine)
                 for outcome in _boot(boot, emulated, base, root, content, work, progress):
                     passed = passed and outcome.why is None
                     yield outcome
@@ -139,7 +139,7 @@ def _boot(
         disks = _disks(boot.only(left), root, content, work)
         trouble = "dom0 ended without a result"
         try:
-            with turns.processors(emulated.cpus, progress):
+            with turns.processors(emulated.busy, progress):
                 progress.say(f"booting Xen for {', '.join(left)}")
                 used = machine.run(emulated, base, disks, console, progress)
             progress.say(f"the machine is off, it took {used:.0f} s of processor time")
@@ -165,15 +165,18 @@ def _boot(
         tries = 0
 
 
-def _content(boot: Boot, package: Path, work: Path, options: argparse.Namespace, progress: Progress) -> Path:
-    """Put the package, the guest programs and the scenarios into the folder that becomes dom0's /lab."""
+def _content(
+    boot: Boot, package: Path, tree: Path, work: Path, options: argparse.Namespace, progress: Progress
+) -> Path:
+    """Put the package, all programs and the scenarios into the folder that becomes dom0's /lab."""
     content = work / "lab"
     for part in ("dom0", "scenarios"):
         shutil.copytree(_LAB / part, content / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in boot.folders:
         shutil.copytree(_LAB.parent / part, content / part, ignore=shutil.ignore_patterns("__pycache__", "test_*"))
-    with progress.phase("compiling the guest programs"):
+    with progress.phase("compiling the programs"):
         guests.compile_all(boot.guests, content / "guests")
+        dom0_programs.compile_all(boot.programs, tree, content / "bin")
     shutil.copy(package, content)
     if options.full:
         (content / "full").touch()

@@ -12,6 +12,7 @@ from typing import IO
 
 from .errors import LabError
 from .image import Dom0Image
+from .plan import Kind
 from .progress import Progress
 
 _MEMORY_MIB = 2048
@@ -50,14 +51,19 @@ class Disks:
 
 @dataclass(frozen=True)
 class Machine:
-    """What is emulated: the words that start the emulator, and the number of processors, Xen's and dom0's.
+    """What is emulated: the words that start the emulator, and the kind of machine.
 
-    ``icount``: the machine's clock goes on by a nanosecond with each instruction. Such a machine has one processor.
+    A machine that counts instructions has a clock that goes on by a nanosecond with each of them, whichever of its
+    processors executes it. One thread of the emulator executes them all.
     """
 
     qemu: Sequence[str]
-    cpus: int
-    icount: bool
+    kind: Kind
+
+    @property
+    def busy(self) -> int:
+        """How many processors of the host it can use."""
+        return 1 if self.kind.icount else self.kind.cpus
 
 
 def run(machine: Machine, image: Dom0Image, disks: Disks, console: Path, progress: Progress) -> float:
@@ -90,14 +96,16 @@ def run(machine: Machine, image: Dom0Image, disks: Disks, console: Path, progres
 
 
 def _words(machine: Machine, image: Dom0Image, disks: Disks) -> list[str]:
+    kind = machine.kind
     drives = {disks.root: "snapshot=on", disks.lab: "readonly=on", disks.result: "cache=writethrough"}
     words = [*machine.qemu, "-nodefaults", "-no-user-config", "-M", "q35"]
-    words += ["-accel", f"tcg,thread={'single' if machine.icount else 'multi'}"]
-    words += ["-icount", "shift=0,sleep=on"] if machine.icount else []
-    words += ["-smp", str(machine.cpus), "-cpu", _CPU_ICOUNT if machine.icount else _CPU, "-m", str(_MEMORY_MIB)]
+    words += ["-accel", f"tcg,thread={'single' if kind.icount else 'multi'}"]
+    words += ["-icount", "shift=0,sleep=on"] if kind.icount else []
+    words += ["-smp", str(kind.cpus), "-cpu", _CPU_ICOUNT if kind.icount else _CPU, "-m", str(_MEMORY_MIB)]
     words += ["-display", "none", "-monitor", "none", "-no-reboot"]
     words += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
-    words += ["-kernel", str(image.xen), "-append", f"{_XEN_OPTIONS} dom0_max_vcpus={machine.cpus}"]
+    xen_options = f"{_XEN_OPTIONS} dom0_max_vcpus={kind.dom0_cpus} {kind.xen_options}".rstrip()
+    words += ["-kernel", str(image.xen), "-append", xen_options]
     words += ["-initrd", f"{_comma(image.kernel)} {_KERNEL_OPTIONS},{_comma(image.initrd)}"]
     for path, option in drives.items():
         words += ["-drive", f"file={_comma(path)},if=virtio,format=raw,{option}"]

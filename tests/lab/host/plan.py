@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,12 +18,25 @@ def names() -> list[str]:
 
 
 @dataclass(frozen=True)
+class Kind:
+    """A kind of machine.
+
+    ``cpus``: the processors of Xen, ``dom0_cpus``: those of dom0. ``icount``: it counts instructions. ``xen_options``:
+    words for Xen's command line.
+    """
+
+    cpus: int = _CPUS
+    dom0_cpus: int = _CPUS
+    icount: bool = False
+    xen_options: str = ""
+
+
+@dataclass(frozen=True)
 class Boot:
     """Scenarios that run one after the other in one dom0, in this order."""
 
     scenarios: tuple[str, ...]
-    cpus: int
-    icount: bool
+    machine: Kind
     systemd: bool
 
     @property
@@ -36,33 +49,44 @@ class Boot:
         """The folders of tests/ that dom0 has."""
         return sorted({folder for module in self._modules() for folder in getattr(module, "FOLDERS", ())})
 
+    @property
+    def programs(self) -> list[str]:
+        """The C programs that dom0 has."""
+        return sorted({name for module in self._modules() for name in getattr(module, "PROGRAMS", ())})
+
     def only(self, scenarios: Iterable[str]) -> Boot:
         """The same machine with some of its scenarios."""
-        return boots([*scenarios])[0]
+        return replace(self, scenarios=tuple(scenarios))
 
     def _modules(self) -> list[ModuleType]:
         return [_module(name) for name in self.scenarios]
 
 
 def boots(scenarios: Sequence[str], full: bool = False) -> list[Boot]:
-    """The boots for these scenarios, in their order: all that need the same number of processors share one.
-
-    Those that count instructions need a machine that does.
+    """The boots for these scenarios, in their order: all that need the same kind of machine share one.
 
     systemd is dom0's init where one of them asks for it: the others do not care. ``full``: in the size that an issue
     names, for which a scenario may want another number of processors (CPUS_FULL).
     """
-    by_machine: dict[tuple[int, bool], list[str]] = {}
+    by_machine: dict[Kind, list[str]] = {}
     for name in dict.fromkeys(scenarios):
-        module = _module(name)
-        cpus = getattr(module, "CPUS", _CPUS)
-        if full:
-            cpus = getattr(module, "CPUS_FULL", cpus)
-        by_machine.setdefault((cpus, getattr(module, "ICOUNT", False)), []).append(name)
+        by_machine.setdefault(_kind(_module(name), full), []).append(name)
     return [
-        Boot(tuple(sharing), cpus, icount, any(getattr(_module(name), "SYSTEMD", False) for name in sharing))
-        for (cpus, icount), sharing in by_machine.items()
+        Boot(tuple(sharing), kind, any(getattr(_module(name), "SYSTEMD", False) for name in sharing))
+        for kind, sharing in by_machine.items()
     ]
+
+
+def _kind(module: ModuleType, full: bool) -> Kind:
+    cpus = getattr(module, "CPUS", _CPUS)
+    if full:
+        cpus = getattr(module, "CPUS_FULL", cpus)
+    return Kind(
+        cpus,
+        getattr(module, "DOM0_CPUS", cpus),
+        getattr(module, "ICOUNT", False),
+        getattr(module, "XEN_OPTIONS", ""),
+    )
 
 
 def _module(name: str) -> ModuleType:
