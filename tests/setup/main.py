@@ -16,7 +16,7 @@ import running
 from command import Limits, SetupError, Words, end_all, heed_interrupts, in_sight
 from environments import CHECKOUT, Kind, make
 from outcomes import Outcome, sum_up
-from parts import LAB_JOBS, ONLY_ON, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part, installed
+from parts import FIGURES, LAB_JOBS, ONLY_ON, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part, installed
 from projects import Installed
 from rooms import rooms
 
@@ -62,7 +62,7 @@ def wanted(words: list[str]) -> Wanted:
             found.parts.append(parts[word])
         elif room in known:
             found.rooms.append(room)
-        elif scenario in SCENARIOS:
+        elif scenario in (*SCENARIOS, *FIGURES):
             found.scenarios.append(scenario)
         else:
             raise ValueError(word)
@@ -107,7 +107,8 @@ def _options() -> Options:
         description="Pass the tests: all parts but bench and campaign, or those parts, rooms and scenarios that are "
         "named.",
         epilog=f"Parts: {', '.join(part.value for part in Part)}. Rooms: {', '.join(rooms())}. "
-        f"Scenarios: {', '.join(SCENARIOS)}; lab/NAME if a room has the name.",
+        f"Scenarios: {', '.join(SCENARIOS)}; lab/NAME if a room has the name. "
+        f"Only if named: {', '.join(FIGURES)}.",
     )
     parser.add_argument("what", nargs="*", metavar="PART|ROOM|SCENARIO")
     parser.add_argument("--xen", action="append", choices=XENS, help="only on this Xen")

@@ -43,6 +43,11 @@ class Daemon:
                 command = [*program, *words]
                 self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
     def wait_serving(self) -> None:
         """Wait until it says that it serves. Raises ScenarioError if it ends or takes too long."""
 
