@@ -16,7 +16,7 @@ import running
 from command import Limits, SetupError, Words, end_all, heed_interrupts, in_sight
 from environments import CHECKOUT, Kind, make
 from outcomes import Outcome, sum_up
-from parts import FIGURES, LAB_JOBS, ONLY_ON, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part, installed
+from parts import IF_NAMED, LAB_JOBS, ONLY_ON, PACKAGES, PYTEST_PARTS, SCENARIOS, XENS, Part, installed
 from projects import Installed
 from rooms import rooms
 
@@ -62,7 +62,7 @@ def wanted(words: list[str]) -> Wanted:
             found.parts.append(parts[word])
         elif room in known:
             found.rooms.append(room)
-        elif scenario in (*SCENARIOS, *FIGURES):
+        elif scenario in (*SCENARIOS, *IF_NAMED):
             found.scenarios.append(scenario)
         else:
             raise ValueError(word)
@@ -108,7 +108,7 @@ def _options() -> Options:
         "named.",
         epilog=f"Parts: {', '.join(part.value for part in Part)}. Rooms: {', '.join(rooms())}. "
         f"Scenarios: {', '.join(SCENARIOS)}; lab/NAME if a room has the name. "
-        f"Only if named: {', '.join(FIGURES)}.",
+        f"Only if named: {', '.join(IF_NAMED)}.",
     )
     parser.add_argument("what", nargs="*", metavar="PART|ROOM|SCENARIO")
     parser.add_argument("--xen", action="append", choices=XENS, help="only on this Xen")

@@ -28,8 +28,8 @@ class Part(enum.Enum):
 
 #: Every scenario of tests/lab, in this order on every Xen.
 SCENARIOS = ("smoke", "stop", "relaxed", "adopt", "poll", "pci", "bounds", "conformance", "service", "life", "kill")
-#: Scenarios that measure, and judge nothing: they run only if they are named.
-FIGURES = ("cost", "cost_two")
+#: Scenarios that run only if they are named: two measure, and judge nothing; borders judges the emulator.
+IF_NAMED = ("cost", "cost_two", "borders")
 XENS = ("4.17", "4.20")
 #: Of scenarios that take several minutes each: the Xen on which they run unless they are named, or the size is full.
 ONLY_ON = {"service": "4.17", "life": "4.20"}

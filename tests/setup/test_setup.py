@@ -20,7 +20,7 @@ import projects
 import reach
 import rooms
 import selection
-from parts import FIGURES, ONLY_ON, PYTEST_PARTS, SCENARIOS, XENS, Part
+from parts import IF_NAMED, ONLY_ON, PYTEST_PARTS, SCENARIOS, XENS, Part
 
 FILES = {
     "xengt_dm/units.py": "",
@@ -227,7 +227,7 @@ def test_names_on_the_command_line() -> None:
     assert found.rooms == ["ppgtt", "ioreq", "service"]
     assert found.scenarios == ["stop", "service"]
     scenarios = (Path(__file__).parents[1] / "lab/scenarios").glob("[a-z]*.py")
-    assert {*SCENARIOS, *FIGURES} == {path.stem for path in scenarios}
+    assert {*SCENARIOS, *IF_NAMED} == {path.stem for path in scenarios}
     assert main.wanted(["cost"]).scenarios == ["cost"]
     with pytest.raises(ValueError, match="lintt"):
         main.wanted(["lintt"])

@@ -53,8 +53,9 @@ class Disks:
 class Machine:
     """What is emulated: the words that start the emulator, and the kind of machine.
 
-    A machine that counts instructions has a clock that goes on by a nanosecond with each of them, whichever of its
-    processors executes it. One thread of the emulator executes them all.
+    One thread of the emulator executes all processors in turn, unless the kind is parallel: README.md says why. A
+    machine that counts instructions has a clock that goes on by a nanosecond with each of them, whichever of its
+    processors executes it.
     """
 
     qemu: Sequence[str]
@@ -63,7 +64,7 @@ class Machine:
     @property
     def busy(self) -> int:
         """How many processors of the host it can use."""
-        return 1 if self.kind.icount else self.kind.cpus
+        return self.kind.cpus if self.kind.parallel else 1
 
 
 def run(machine: Machine, image: Dom0Image, disks: Disks, console: Path, progress: Progress) -> float:
@@ -99,7 +100,7 @@ def _words(machine: Machine, image: Dom0Image, disks: Disks) -> list[str]:
     kind = machine.kind
     drives = {disks.root: "snapshot=on", disks.lab: "readonly=on", disks.result: "cache=writethrough"}
     words = [*machine.qemu, "-nodefaults", "-no-user-config", "-M", "q35"]
-    words += ["-accel", f"tcg,thread={'single' if kind.icount else 'multi'}"]
+    words += ["-accel", f"tcg,thread={'multi' if kind.parallel else 'single'}"]
     words += ["-icount", "shift=0,sleep=on"] if kind.icount else []
     words += ["-smp", str(kind.cpus), "-cpu", _CPU_ICOUNT if kind.icount else _CPU, "-m", str(_MEMORY_MIB)]
     words += ["-display", "none", "-monitor", "none", "-no-reboot"]

@@ -21,13 +21,14 @@ def names() -> list[str]:
 class Kind:
     """A kind of machine.
 
-    ``cpus``: the processors of Xen, ``dom0_cpus``: those of dom0. ``icount``: it counts instructions. ``xen_options``:
-    words for Xen's command line.
+    ``cpus``: the processors of Xen, ``dom0_cpus``: those of dom0. ``icount``: it counts instructions. ``parallel``:
+    each processor is a thread of the emulator's. ``xen_options``: words for Xen's command line.
     """
 
     cpus: int = _CPUS
     dom0_cpus: int = _CPUS
     icount: bool = False
+    parallel: bool = False
     xen_options: str = ""
 
 
@@ -85,6 +86,7 @@ def _kind(module: ModuleType, full: bool) -> Kind:
         cpus,
         getattr(module, "DOM0_CPUS", cpus),
         getattr(module, "ICOUNT", False),
+        getattr(module, "PARALLEL", False),
         getattr(module, "XEN_OPTIONS", ""),
     )
 

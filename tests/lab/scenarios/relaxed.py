@@ -11,8 +11,6 @@ from dom0.daemon import ask_at_once, serving
 from dom0.guest import Guest, created
 
 GUESTS = ("relaxed",)
-# With two processors a vCPU of this guest has twice run code that it does not call (README, "The emulator"); once in
-# the size of the gate, after 121,000 stores. The cause is not known.
 CPUS = 1
 CPUS_FULL = 2
 
