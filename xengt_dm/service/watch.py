@@ -138,18 +138,18 @@ class Watcher:
     def _steps(self, after_event: bool) -> Iterator[Step]:
         now = time.monotonic()
         self._gone = {uuid: each for uuid, each in self._gone.items() if now - each[1] < REBOOT_SECONDS}
-        there = self._read("domains", lambda: domains.domids(self.store), None)
+        there = self._read("domains", lambda: domains.domids(self.store))
         if there is None:
             return
-        serving = self._read("run directories", self._serving, set())
-        kept = self._read("launches", lambda: launched(self._launch), [])
+        serving = self._read("run directories", self._serving) or set()
+        kept = self._read("launches", lambda: launched(self._launch)) or []
         for domid in sorted((serving | set(kept) | self._domains.keys()).difference(there) - self._ending):
             if domid in self._domains or not self._looked:
                 self._remember_gone(domid, now)
             self._ending.add(domid)
             yield Step(domid, partial(self._end, domid, domid in serving))
         self._looked = True
-        files = bool(self._read("files", lambda: domain_files(self._config), []))
+        files = bool(self._read("files", lambda: domain_files(self._config)))
         for domid in there:
             try:
                 step = self._look_at(domid, files, after_event, now)
@@ -198,8 +198,8 @@ class Watcher:
         """Returns a value that differs when the host's file or the domain's file has changed."""
         return tuple(_version_of(path) for path in (host_file(self._config), file) if path is not None)
 
-    def _read(self, what: str, read: Callable[[], T], default: T) -> T:
-        """Returns what ``read`` returns; the default if that fails, which is logged once, not at each look.
+    def _read(self, what: str, read: Callable[[], T]) -> T | None:
+        """Returns what ``read`` returns; None if that fails, which is logged once, not at each look.
 
         Raises HostError if the store fails.
         """
@@ -211,7 +211,7 @@ class Watcher:
             if self._unreadable.get(what) != str(error):
                 self._unreadable[what] = str(error)
                 get_logger().error("watch.unreadable", reason=str(error))
-            return default
+            return None
         self._unreadable.pop(what, None)
         return value
 
