@@ -4,29 +4,12 @@
 #include <string.h>
 
 #include "hostile.h"
+#include "hostile_random.h"
 
 enum { FRAME = 4096, SHIFT = 12, EDGE = 511 };
 enum { STORE, LOAD, FILL, COPY, REP_STOS, REP_MOVS, XCHG, CMPXCHG, REMOVE, ADD, OUT, IN, MODIFY, HYPERCALL };
 enum { NONE, READY, INPROCESS, RESP_READY, STATES = 16 };
 enum { PVINFO_PDP = 0x78838, PVINFO_NOTIFY = 0x78818, GAMW = 0x4080 };
-
-static uint64_t draw(uint64_t *seed) /* splitmix64 */
-{
-    uint64_t z = *seed += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
-
-static uint64_t below(uint64_t *seed, uint64_t limit)
-{
-    return (draw(seed) >> 32) * limit >> 32;
-}
-
-static bool chance(uint64_t *seed, uint32_t of_thousand)
-{
-    return below(seed, 1000) < of_thousand;
-}
 
 static uint64_t table_frame(const hostile_guest *g, uint64_t *seed)
 {
