@@ -92,6 +92,7 @@ def _protected_by(state: State, server: int) -> list[int]:
 
     Raises DataError if the state cannot be that of ``server``, or must not be used.
     """
+    Journal(state.journal, state.words).take_over(state.layout.journaled())  # before anything that it changes is read
     life = state.life
     if state.server is None:
         raise DataError("its daemon died before the server was ready")
@@ -107,7 +108,6 @@ def _protected_by(state: State, server: int) -> list[int]:
         raise DataError(f"a device with BAR0 at {life.bar0:#x}")
     if RangesRegion(state.ranges).read() is None:
         raise DataError("its ranges are none that a server can have")
-    Journal(state.journal, state.words).take_over()  # before anything else is read
     protected = ProtectedBitmap(state.protected, state.layout.capacities.frames).frames()
     LiveSpaces(state.layout.capacities.spaces, state.spaces)
     return protected

@@ -123,7 +123,7 @@ def done_with_kills(asked: Request, ends: tuple[int, ...]) -> tuple[tuple[bytes,
     reached = False
     for first, end in zip(itertools.chain([True], itertools.repeat(False)), (*ends, None), strict=False):
         process = Process(memory, end)
-        process.journal.take_over()
+        process.journal.take_over([(0, 8 * STATE_WORDS)])
         try:
             run(process.bus.handle(asked) if first else process.bus.handle_begun(asked))
             break
@@ -248,9 +248,43 @@ DAMAGE = {
 def test_damage_is_refused(damage: str) -> None:
     records = memoryview(bytearray(RECORD_BYTES))
     journal = Journal(records, memoryview(bytearray(8)))
-    journal.take_over()
+    journal.take_over([(0, 8)])
     words = records.cast("Q")
     for index, value in DAMAGE[damage].items():
         words[index] = value
     with pytest.raises(DataError, match="vCPU 0 is damaged"):
-        journal.take_over()
+        journal.take_over([(0, 8)])
+
+
+def test_a_change_of_words_of_no_region_is_refused() -> None:
+    """The first words of a region, and the last, are words that may change; those beside it are not."""
+    for word, allowed in ((1, False), (2, True), (3, True), (4, False), (1 << 61, False), (2**64 - 1, False)):
+        records, state = memoryview(bytearray(RECORD_BYTES)), memoryview(bytearray(64)).cast("Q")
+        words = records.cast("Q")
+        words[0], words[4], words[5], words[6] = lib.XD_JOURNAL_COMMITTED, 1, word, 7
+        journal = Journal(records, state.cast("B"))
+        if allowed:
+            journal.take_over([(0, 8), (16, 16), (56, 0)])
+            assert (state[word], words[0]) == (7, lib.XD_JOURNAL_DONE)
+        else:
+            with pytest.raises(DataError, match="vCPU 0 is damaged"):
+                journal.take_over([(0, 8), (16, 16), (56, 0)])
+            assert not any(state)
+
+
+def test_records_that_change_each_other() -> None:
+    """The first one, stored, would make another one of the second, which has been checked already."""
+    state = memoryview(bytearray(8192))
+    records, victim = state[: 2 * RECORD_BYTES], ffi.new("uint64_t *", 1)
+    words, second = records.cast("Q"), RECORD_BYTES // 8
+    beyond = (int(ffi.cast("uintptr_t", victim)) - int(ffi.cast("uintptr_t", ffi.from_buffer(state)))) % (1 << 64) // 8
+    words[0], words[4] = lib.XD_JOURNAL_COMMITTED, 4
+    for i, (word, value) in enumerate([(0, lib.XD_JOURNAL_COMMITTED), (4, 1), (5, beyond), (6, 0x41)]):
+        words[5 + 2 * i], words[6 + 2 * i] = second + word, value
+    journal = Journal(records, state)
+    with pytest.raises(DataError, match="vCPU 0 is damaged"):
+        journal.take_over([(2 * RECORD_BYTES, 8192 - 2 * RECORD_BYTES)])
+    assert victim[0] == 1
+    assert not any(words[second:])
+    journal.take_over([(0, 8192)])  # even where that were allowed, what is stored is what was checked
+    assert (victim[0], words[second]) == (1, lib.XD_JOURNAL_COMMITTED)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from xengt_dm.adoption import MOST_ADOPTIONS, Found, find_state
+from xengt_dm.ioreq.journal import RECORD_BYTES
 from xengt_dm.state.file import open_state
-from xengt_dm.state.layout import Capacities
+from xengt_dm.state.layout import JOURNALED, ROWS, SPACE_ENTRY, WORD, Capacities, Layout
 
 CAPACITIES = Capacities(frames=64, spaces=3)
 SERVER = 3
@@ -51,3 +54,27 @@ def test_a_state_whose_server_is_gone(tmp_path: Path) -> None:
     started(tmp_path)
     left = found(tmp_path, None)
     assert (left.kept, left.problem, left.state.server) == (False, None, None)
+
+
+def journaled(directory: Path, word: int, value: int) -> None:
+    """The predecessor died while it changed this word for vCPU 3, if one believes the journal."""
+    with open_state(directory, 7, (os.geteuid(),)) as file:
+        state = file.read(CAPACITIES.frames)
+        assert state is not None
+        record = state.journal[3 * RECORD_BYTES : 4 * RECORD_BYTES].cast("Q")
+        record[0], record[4], record[5], record[6] = 2, 1, word, value
+
+
+@pytest.mark.parametrize("name", [row.name for row in ROWS])
+def test_a_journal_that_changes_what_no_request_changes(tmp_path: Path, name: str) -> None:
+    """Such as what is checked before it, or another record of the journal."""
+    started(tmp_path)
+    region = Layout(CAPACITIES)[name]
+    journaled(tmp_path, region.end // WORD - 1, 0)
+    assert found(tmp_path).problem == (None if name in JOURNALED else "the journal's record of vCPU 3 is damaged")
+
+
+def test_a_journal_changes_what_is_checked_then(tmp_path: Path) -> None:
+    started(tmp_path)
+    journaled(tmp_path, Layout(CAPACITIES)["spaces"].offset // WORD + SPACE_ENTRY // WORD, 1)
+    assert found(tmp_path).problem == "entry 1 of the live spaces is damaged"

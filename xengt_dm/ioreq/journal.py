@@ -16,7 +16,7 @@ The bus sets the vCPU and the element whose request is being done, so devices ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from xengt_dm._core import ffi, lib
@@ -54,7 +54,6 @@ class Journal:
             raise ValueError(f"{records.nbytes} bytes are no records, or {state.nbytes} no words")
         self._memory = (records, state)
         self._vcpus = records.nbytes // RECORD_BYTES
-        self._state_words = state.nbytes // _WORD_BYTES
         #: The ``xd_journal_record *`` of vCPU 0, for the functions that take requests.
         self.pointer = pointer_into("xd_journal_record *", records)
         #: The ``uint64_t *`` to the words of :meth:`change`.
@@ -109,16 +108,24 @@ class Journal:
 
     # For a successor
 
-    def take_over(self) -> None:
+    def take_over(self, regions: Iterable[tuple[int, int]]) -> None:
         """Finishes the change that the predecessor was in the middle of.
 
-        Must be called before anything reads the state. Raises DataError if a record cannot be one of a predecessor.
+        ``regions``: offset and size in bytes of each part of the state that requests change. Must be called before
+        anything reads these parts. Raises DataError if a record cannot be one of a predecessor; then
+        nothing was changed.
+
+        Facts: an attacker may have written the records, and a record could change another one after that was checked.
+        What we do: all records are copied and checked before the first word is stored, and what is stored is the copies.
         """
+        words = [(offset // _WORD_BYTES, size // _WORD_BYTES) for offset, size in regions]
+        allowed = ffi.new("xd_journal_region[]", words)
+        copies = ffi.new("xd_journal_copy[]", self._vcpus)
         for vcpu in range(self._vcpus):
-            if not lib.xd_journal_check(self.pointer + vcpu, self._state_words):
+            if not lib.xd_journal_read(self.pointer + vcpu, allowed, len(allowed), copies + vcpu):
                 raise DataError(f"the journal's record of vCPU {vcpu} is damaged")
         for vcpu in range(self._vcpus):
-            lib.xd_journal_finish(self.pointer + vcpu, self.words)
+            lib.xd_journal_finish(self.pointer + vcpu, copies + vcpu, self.words)
 
     def progress(self, vcpu: int) -> Progress:
         """Returns how far a vCPU's request got. After :meth:`take_over`."""

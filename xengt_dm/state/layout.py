@@ -103,6 +103,8 @@ ROWS: Final = (
 ROWS_BEFORE: Final[Mapping[int, tuple[Row, ...]]] = {2: ROWS[:-1]}
 #: The parts of the region that belongs to the device alone.
 DEVICE_PARTS: Final = ("pci_config", "engines", "registers", "unassigned", "ggtt", "bounce")
+#: The regions whose words requests change through the journal. A successor lets it change nothing else.
+JOURNALED: Final = ("spaces", "engines", "registers")
 
 
 def size_of(version: int, capacities: Capacities) -> int:
@@ -145,6 +147,10 @@ class Layout:
 
     def __getitem__(self, name: str) -> Region:
         return self.regions[name]
+
+    def journaled(self) -> list[Region]:
+        """The parts that requests change through the journal."""
+        return [self.regions[name] for name in JOURNALED]
 
     def reserved(self) -> list[Region]:
         """The parts of a file whose memory must be reserved, in order; what is left out is never touched."""

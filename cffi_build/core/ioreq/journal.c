@@ -1,5 +1,8 @@
 #include "journal.h"
 
+#include <stdbool.h>
+#include <string.h>
+
 _Static_assert(sizeof(xd_journal_record) == 512, "the state has 512 bytes for a record");
 _Static_assert((int)XD_JOURNAL_WORDS == sizeof(((xd_journal_half *)0)->words) / sizeof(xd_journal_word),
                "the header says how many words fit");
@@ -43,10 +46,8 @@ void xd_journal_value(xd_journal_record *record, uint32_t element, uint64_t valu
     store_last(&record->commit, commit_word(element, half, XD_JOURNAL_VALUE));
 }
 
-static void store_words(xd_journal_record *record, uint64_t *state)
+static void store_words(xd_journal_record *record, uint64_t commit, const xd_journal_half *half, uint64_t *state)
 {
-    uint64_t commit = record->commit;
-    const xd_journal_half *half = &record->halves[half_of(commit)];
     for (uint64_t i = 0; i < half->count; i++)
         store_last(&state[half->words[i].word], half->words[i].value);
     store_last(&record->commit, (commit & ~(uint64_t)0xff) | XD_JOURNAL_DONE);
@@ -60,7 +61,7 @@ void xd_journal_commit(xd_journal_record *record, uint32_t element, const xd_jou
         record->halves[half].words[i] = words[i];
     record->halves[half].count = count;
     store_last(&record->commit, commit_word(element, half, XD_JOURNAL_COMMITTED));
-    store_words(record, state);
+    store_words(record, record->commit, &record->halves[half], state);
 }
 
 void xd_journal_done(xd_journal_record *record, uint32_t element)
@@ -68,25 +69,34 @@ void xd_journal_done(xd_journal_record *record, uint32_t element)
     store_last(&record->commit, commit_word(element, half_of(record->commit), XD_JOURNAL_DONE));
 }
 
-void xd_journal_finish(xd_journal_record *record, uint64_t *state)
+static bool is_in(uint64_t word, const xd_journal_region *regions, uint32_t nr_regions)
 {
-    if (phase_of(record->commit) == XD_JOURNAL_COMMITTED)
-        store_words(record, state);
+    for (uint32_t i = 0; i < nr_regions; i++)
+        if (word >= regions[i].first && word - regions[i].first < regions[i].count)
+            return true;
+    return false;
 }
 
-int xd_journal_check(const xd_journal_record *record, uint64_t state_words)
+int xd_journal_read(const xd_journal_record *record, const xd_journal_region *regions, uint32_t nr_regions,
+                    xd_journal_copy *copy)
 {
-    uint64_t commit = record->commit;
-    const xd_journal_half *half = &record->halves[half_of(commit)];
+    uint64_t commit = copy->commit = __atomic_load_n(&record->commit, __ATOMIC_ACQUIRE);
     if (phase_of(commit) > XD_JOURNAL_DONE || (commit >> XD_JOURNAL_HALF_SHIFT & 0xff) > 1 ||
         commit >> XD_JOURNAL_ELEMENT_SHIFT >= MOST_ELEMENTS)
         return 0;
     if (phase_of(commit) != XD_JOURNAL_COMMITTED)
         return 1;
-    if (half->count > XD_JOURNAL_WORDS)
+    memcpy(&copy->half, &record->halves[half_of(commit)], sizeof(copy->half));
+    if (copy->half.count > XD_JOURNAL_WORDS)
         return 0;
-    for (uint64_t i = 0; i < half->count; i++)
-        if (half->words[i].word >= state_words)
+    for (uint64_t i = 0; i < copy->half.count; i++)
+        if (!is_in(copy->half.words[i].word, regions, nr_regions))
             return 0;
     return 1;
+}
+
+void xd_journal_finish(xd_journal_record *record, const xd_journal_copy *copy, uint64_t *state)
+{
+    if (phase_of(copy->commit) == XD_JOURNAL_COMMITTED)
+        store_words(record, copy->commit, &copy->half, state);
 }

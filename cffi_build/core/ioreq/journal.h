@@ -74,17 +74,31 @@ void xd_journal_commit(xd_journal_record *record, uint32_t element, const xd_jou
 /* Says that `element` and those before it are done. Called by ioreq/journal.py. */
 void xd_journal_done(xd_journal_record *record, uint32_t element);
 
-/*
- * For a successor: stores the words of a record that is XD_JOURNAL_COMMITTED, and says that the element is done. Does
- * nothing for a record in another phase. The caller has checked the record by xd_journal_check. Called by
- * ioreq/journal.py.
- */
-void xd_journal_finish(xd_journal_record *record, uint64_t *state);
+/* `count` words of the state from number `first` on. */
+typedef struct xd_journal_region {
+    uint64_t first;
+    uint64_t count;
+} xd_journal_region;
+
+/* What a successor believes of a record. `half`: the valid one, if the phase in `commit` is XD_JOURNAL_COMMITTED. */
+typedef struct xd_journal_copy {
+    uint64_t commit;
+    xd_journal_half half;
+} xd_journal_copy;
 
 /*
- * Returns 1 if a record can have been written by the functions here for a state of `state_words` words, else 0. Called
- * by ioreq/journal.py.
+ * For a successor: copies what is valid of a record to `copy`, and checks the copy. Returns 1 if the functions here can
+ * have written it, and every word that it changes lies in one of the `nr_regions` regions; else 0, and then `copy` is of
+ * no use. Called by ioreq/journal.py.
  */
-int xd_journal_check(const xd_journal_record *record, uint64_t state_words);
+int xd_journal_read(const xd_journal_record *record, const xd_journal_region *regions, uint32_t nr_regions,
+                    xd_journal_copy *copy);
+
+/*
+ * For a successor: stores the words of a copy that is XD_JOURNAL_COMMITTED, and says in `record` that the element is
+ * done. Does nothing for a copy in another phase. The copy is one for which xd_journal_read returned 1: the record
+ * itself may have changed since. Called by ioreq/journal.py.
+ */
+void xd_journal_finish(xd_journal_record *record, const xd_journal_copy *copy, uint64_t *state);
 
 #endif
