@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -21,7 +23,11 @@ BAR = 0xF000_0000
 BAR_SIZE = 0x1000
 #: Below this offset, a write to the device adds one to a word of its state; above, it is stored.
 COUNTERS = 0x100
-RAM = 0x4000
+RAM = 0x6000
+#: A store here is performed at once; its answer takes several slices.
+SLICED = 0x5000
+#: The same from here on to there, and nothing is stored in the first slice.
+UNKNOWN = 0x4000
 VCPUS = 2
 STATE_WORDS = 64
 
@@ -82,15 +88,34 @@ class Process:
 
     # Guest memory
 
-    def store(self, gpa: int, size: int, value: int) -> int:
+    def store(self, gpa: int, size: int, value: int, performed: Callable[[], None]) -> int | Steps[int]:
         self.step()
+        if UNKNOWN <= gpa < SLICED:
+            return self._store_later(gpa, size, value, performed)
         if gpa + size <= RAM:
             self.memory.ram[gpa : gpa + size] = value.to_bytes(size, "little")
         self.step()
-        return int(lib.XD_ROUTE_LEAF_STORE)
+        if gpa < SLICED:
+            return int(lib.XD_ROUTE_LEAF_STORE)
+        performed()
+        return self._update()
 
-    def store_of_many(self, gpa: int, size: int, value: int, postponed: Postponed) -> int:
-        return self.store(gpa, size, value)
+    def _store_later(self, gpa: int, size: int, value: int, performed: Callable[[], None]) -> Steps[int]:
+        yield
+        self.step()
+        self.memory.ram[gpa : gpa + size] = value.to_bytes(size, "little")
+        performed()
+        return (yield from self._update())
+
+    def _update(self) -> Steps[int]:
+        yield
+        self.step()
+        return int(lib.XD_ROUTE_DIRECTORY_STORE)
+
+    def store_of_many(
+        self, gpa: int, size: int, value: int, postponed: Postponed, performed: Callable[[], None]
+    ) -> int | Steps[int]:
+        return self.store(gpa, size, value, performed)
 
     def pause_stores(self, postponed: Postponed) -> None:
         self.step()
@@ -132,7 +157,7 @@ def done_with_kills(asked: Request, ends: tuple[int, ...]) -> tuple[tuple[bytes,
     return memory.everything(), reached
 
 
-addresses = st.integers(0, 0x30).map(lambda n: 0x1000 + n) | st.integers(BAR, BAR + 0x140) | st.just(0x2FF8)
+addresses = st.integers(0, 0x30).map(lambda n: 0x1000 + n) | st.integers(BAR, BAR + 0x140) | st.sampled_from([0x2FF8, SLICED + 8, UNKNOWN])
 requests = st.builds(
     request,
     addresses,
@@ -201,6 +226,37 @@ def test_what_others_stored_meanwhile_stays() -> None:
     del steps
     run(Process(memory).bus.handle_begun(request(0x1000, 1, 7, repeats=100)))
     assert memory.ram[0x1000:0x1064] == bytes(64) + bytes([7]) * 36
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("gpa", [SLICED, UNKNOWN])
+@pytest.mark.parametrize(
+    "how", [{}, {"repeats": 3}, {"repeats": 3, "data_is_ptr": True}, {"repeats": 3, "data_is_ptr": True, "is_read": True}]
+)
+def test_what_others_stored_while_a_store_is_sliced_stays(gpa: int, how: dict[str, Any], down: bool) -> None:
+    """Another vCPU sees the store, and stores what was there before. The process is killed in any slice then."""
+    at, before = gpa + 0x40, bytes(Memory().ram[gpa : gpa + 0x80])
+    addr, data = (0x2040, at) if how.get("is_read") else (at, 0x2040 if how.get("data_is_ptr") else 0x77)
+    asked = request(addr, 8, data, down=down, **how)
+    for kill in range(1, 12):
+        memory = Memory()
+        memory.ram[0x2000:0x2080] = bytes([0x99]) * 0x80
+        process = Process(memory)
+        steps = process.bus.handle(asked)
+        assert not isinstance(steps, Answer)
+        undone = set()
+        for _ in range(kill):
+            if next(steps, steps) is steps:
+                return
+            for i in range(0, 0x80, 8):
+                if memory.ram[gpa + i : gpa + i + 8] != before[i : i + 8]:
+                    undone.add(i)
+                    memory.ram[gpa + i : gpa + i + 8] = before[i : i + 8]
+        successor = Process(memory)
+        successor.journal.take_over([(0, 8 * STATE_WORDS)])
+        run(successor.bus.handle_begun(asked))
+        assert all(memory.ram[gpa + i : gpa + i + 8] == before[i : i + 8] for i in undone), f"killed in slice {kill}"
+    raise AssertionError("it did not end")
 
 
 def test_a_taken_request_has_no_record() -> None:

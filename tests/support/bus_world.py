@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.support.serving import handled
 from xengt_dm._core import ffi, lib
 from xengt_dm.ioreq.bus import Bus, Postponed
@@ -43,7 +45,7 @@ class World:
 
     # Guest memory
 
-    def store(self, gpa: int, size: int, value: int) -> int:
+    def store(self, gpa: int, size: int, value: int, performed: Callable[[], None]) -> int:
         assert 0 <= gpa < 1 << 64
         assert size in (1, 2, 4, 8)
         assert gpa % 4096 + size <= 4096
@@ -53,8 +55,10 @@ class World:
             self.memory[gpa + i] = byte
         return int(lib.XD_ROUTE_LEAF_STORE)
 
-    def store_of_many(self, gpa: int, size: int, value: int, postponed: Postponed) -> int:
-        return self.store(gpa, size, value)
+    def store_of_many(
+        self, gpa: int, size: int, value: int, postponed: Postponed, performed: Callable[[], None]
+    ) -> int:
+        return self.store(gpa, size, value, performed)
 
     def pause_stores(self, postponed: Postponed) -> None:
         """Nobody looks meanwhile."""

@@ -18,6 +18,11 @@ from xengt_dm.sim.process import console_path
 #: A sim that does not answer for so long hangs.
 PATIENCE = 60.0
 _ANSWER_BYTES = 1 << 20
+#: What follows a hook.
+_MAIN = """
+from xengt_dm.cli import main
+main()
+"""
 
 
 class ConsoleError(Exception):
@@ -107,9 +112,9 @@ class SimProcess:
         said = self.process.communicate(timeout=PATIENCE)[1]
         return self.process.returncode, said
 
-    def serve(self, base: Path, *options: str) -> Daemon:
+    def serve(self, base: Path, *options: str, hook: str = "") -> Daemon:
         """A daemon whose run directories are in ``base``; see :class:`Daemon`."""
-        return Daemon(self, base, *options)
+        return Daemon(self, base, *options, hook=hook)
 
     def port(self) -> SimPort:
         """A device model's handles, in this process."""
@@ -123,15 +128,18 @@ class SimProcess:
 
 
 class Daemon:
-    """``xengt-dm run --sim`` in a process of its own, as a context: it serves when the context is entered."""
+    """``xengt-dm run --sim`` in a process of its own, as a context: it serves when the context is entered.
 
-    def __init__(self, sim: SimProcess, base: Path, *options: str) -> None:
+    ``hook``: Python that the process executes first.
+    """
+
+    def __init__(self, sim: SimProcess, base: Path, *options: str, hook: str = "") -> None:
         self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._manager.bind(f"\0xengt-dm-test-{os.getpid()}-{id(self)}")
         self._manager.settimeout(PATIENCE)
         words = ["--sim", str(sim.directory), "--domid", str(sim.domid), "--run-dir", str(base), *options]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "xengt_dm", "run", *words],
+            [sys.executable, *(["-c", hook + _MAIN] if hook else ["-m", "xengt_dm"]), "run", *words],
             stderr=subprocess.PIPE,
             text=True,
             env={**environment(), "NOTIFY_SOCKET": "@" + self._manager.getsockname()[1:].decode()},

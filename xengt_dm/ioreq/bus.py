@@ -19,12 +19,14 @@ memory.
 
 A process may be killed at any time, and its successor does the request again. So every step that must not be done
 twice is recorded in the journal (:mod:`xengt_dm.ioreq.journal`): each copy of an element, and how many elements are
-done whenever other requests are served. A plain store to memory or to a register is not recorded.
+done whenever other requests are served. A plain store to memory or to a register is not recorded, unless other requests
+are served between the store and its answer: then it is recorded as done, since another vCPU may store to the same place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from xengt_dm._core import lib
@@ -71,13 +73,18 @@ _STORED: Final = tuple(Answer(0, route) for route in range(lib.XD_ROUTES))
 class GuestMemory(Protocol):
     """The guest's memory with its page tables in it; :class:`xengt_dm.ppgtt.stores.TableStores`."""
 
-    def store(self, gpa: int, size: int, value: int) -> int | Steps[int]:
-        """Returns the store's route, an ``xd_route``, or steps that end with it."""
+    def store(self, gpa: int, size: int, value: int, performed: Callable[[], None]) -> int | Steps[int]:
+        """Returns the store's route, an ``xd_route``, or steps that end with it.
 
-    def follow(self, result: int, gpa: int, size: int, value: int) -> int | Steps[int]:
+        ``performed`` is called if there are steps, once the store must not be done again.
+        """
+
+    def follow(self, result: int, gpa: int, size: int, value: int, performed: Callable[[], None]) -> int | Steps[int]:
         """What is left of a store for which C's ``xd_guest_store`` returned ``result``; as :meth:`store`."""
 
-    def store_of_many(self, gpa: int, size: int, value: int, postponed: Postponed) -> int | Steps[int]:
+    def store_of_many(
+        self, gpa: int, size: int, value: int, postponed: Postponed, performed: Callable[[], None]
+    ) -> int | Steps[int]:
         """As :meth:`store`, but directories are only noted in ``postponed``, for :meth:`update_directories`."""
 
     def pause_stores(self, postponed: Postponed) -> None:
@@ -161,8 +168,8 @@ class Bus:
     def follow(self, request: Request, result: int) -> Answer | Steps[Answer]:
         """What is left of a store to guest memory that C tried, with ``result``; as :meth:`handle`."""
         self._counters.store_traps += 1
-        size = request.size
-        route = self._memory.follow(result, request.addr, size, request.data & (1 << 8 * size) - 1)
+        size, value = request.size, request.data & (1 << 8 * request.size) - 1
+        route = self._memory.follow(result, request.addr, size, value, partial(self._journal.done, request.vcpu, 1))
         return _STORED[route] if isinstance(route, int) else _stored(route)
 
     def finish_write(self, request: Request, rest: Steps[None]) -> Steps[Answer]:
@@ -227,7 +234,7 @@ class Bus:
             else:
                 outcome = self._access(ranges, request, addr, request.data, postponed, i)
             if not isinstance(outcome, Answer):  # other requests will be served
-                if not request.data_is_ptr:
+                if not request.data_is_ptr and journal.progress(request.vcpu).done < i:
                     journal.done(request.vcpu, i)
                 memory.pause_stores(postponed)
                 outcome = yield from outcome
@@ -259,12 +266,14 @@ class Bus:
         elif to_device:
             value = copied[0]
         else:
-            return self._finish_copy(to, size, *copied, vcpu, postponed)
+            return self._finish_copy(to, size, *copied, vcpu, postponed, element)
         if request.is_read:
-            return self._store(to, size, value, vcpu, postponed)
+            return self._store(to, size, value, vcpu, postponed, element)
         return self._access(ranges, request, to, value, postponed, element)
 
-    def _finish_copy(self, gpa: int, size: int, value: int, old: int, vcpu: int, postponed: Postponed) -> Steps[Answer]:
+    def _finish_copy(
+        self, gpa: int, size: int, value: int, old: int, vcpu: int, postponed: Postponed, element: int
+    ) -> Steps[Answer]:
         """Stores what a predecessor may have stored already, where memory still holds ``old``."""
         part = size if size <= PAGE_SIZE - gpa % PAGE_SIZE else 1  # what lies in two frames is stored byte by byte
         bits = (1 << 8 * part) - 1
@@ -272,7 +281,8 @@ class Bus:
         for at in range(0, size, part):
             to = gpa + at & ALL_ONES
             if self._load(to, part) == old >> 8 * at & bits:
-                outcome = self._store(to, part, value >> 8 * at & bits, vcpu, postponed)
+                last = element if at + part == size else None
+                outcome = self._store(to, part, value >> 8 * at & bits, vcpu, postponed, last)
                 answer = outcome if isinstance(outcome, Answer) else (yield from outcome)
         return answer
 
@@ -316,28 +326,35 @@ class Bus:
         if request.is_read:  # half of a read-modify-write, where a page that traps is no RAM to Xen's emulator (4.6)
             return Answer(self._load(addr, size), _UNROUTED)
         self._counters.store_traps += 1
-        return self._store(addr, size, data & (1 << 8 * size) - 1, request.vcpu, postponed)
+        return self._store(addr, size, data & (1 << 8 * size) - 1, request.vcpu, postponed, element)
 
-    def _store(self, gpa: int, size: int, value: int, vcpu: int, postponed: Postponed | None) -> Answer | Steps[Answer]:
-        """A store to guest memory."""
+    def _store(
+        self, gpa: int, size: int, value: int, vcpu: int, postponed: Postponed | None, element: int | None
+    ) -> Answer | Steps[Answer]:
+        """A store to guest memory. ``element``: what of the request is done with it, None if that is less than one."""
         if self._observer is not None:
             self._observer.store(vcpu, gpa, size, value)
+        performed = _nothing if element is None else partial(self._journal.done, vcpu, element + 1)
         if size > PAGE_SIZE - gpa % PAGE_SIZE:
-            return self._store_bytes(gpa, size, value, postponed)
+            return self._store_bytes(gpa, size, value, postponed, performed)
         if postponed is None:
-            route = self._memory.store(gpa, size, value)
+            route = self._memory.store(gpa, size, value, performed)
         else:
-            route = self._memory.store_of_many(gpa, size, value, postponed)
+            route = self._memory.store_of_many(gpa, size, value, postponed, performed)
         return _STORED[route] if isinstance(route, int) else _stored(route)
 
-    def _store_bytes(self, gpa: int, size: int, value: int, postponed: Postponed | None) -> Steps[Answer]:
+    def _store_bytes(
+        self, gpa: int, size: int, value: int, postponed: Postponed | None, performed: Callable[[], None]
+    ) -> Steps[Answer]:
         """A store that lies in two frames: Xen sends none such, a repeated move may."""
         whole: Postponed = {} if postponed is None else postponed
         answer = REFUSED
         for i in range(size):
-            route = self._memory.store_of_many(gpa + i & ALL_ONES, 1, value >> 8 * i & 0xFF, whole)
+            with_it = performed if i == size - 1 else _nothing
+            route = self._memory.store_of_many(gpa + i & ALL_ONES, 1, value >> 8 * i & 0xFF, whole, with_it)
             answer = _STORED[route] if isinstance(route, int) else (yield from _stored(route))
         if postponed is None:
+            performed()
             yield from self._memory.update_directories(whole)
         return answer
 
@@ -359,6 +376,10 @@ class Bus:
         if size <= PAGE_SIZE - gpa % PAGE_SIZE:
             return self._memory.load(gpa, size)
         return sum(self._memory.load(gpa + i & ALL_ONES, 1) << 8 * i for i in range(size))
+
+
+def _nothing() -> None:
+    """Part of an element is in guest memory. What is left of it must be done, and this part with it."""
 
 
 def _stored(rest: Steps[int]) -> Steps[Answer]:

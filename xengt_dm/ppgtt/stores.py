@@ -16,13 +16,14 @@ has. Then,
 
 When a store returns steps (:mod:`xengt_dm.steps`), it has done the first part of the work: memory has the value, and
 the shadow has it, too, or the table is marked as unread, so that no reader takes its entries for those of the guest's
-table.
+table. Other vCPUs may store to the same place before the steps end, and a store that is done again would undo theirs. So
+the caller is told as soon as the value is in guest memory although steps are left: by ``performed``, a parameter.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from xengt_dm._core import ffi, lib
@@ -47,6 +48,10 @@ _LATE: int = lib.XD_STORE_LATE
 Postponed = dict[int, tuple[int, int]]
 
 
+def _nobody_asks() -> None:
+    """A store is in guest memory; nobody will do it again."""
+
+
 class TableStores:
     """The guest's memory, with ``tree`` and ``leaves`` following what is stored to page tables in it.
 
@@ -66,31 +71,39 @@ class TableStores:
         #: Chunks that a store must have queried. Empty between two stores.
         self._need: CData = ffi.new("xd_need *")
 
-    def store(self, gpa: int, size: int, value: int) -> int | Steps[int]:
+    def store(
+        self, gpa: int, size: int, value: int, performed: Callable[[], None] = _nobody_asks
+    ) -> int | Steps[int]:
         """Perform one trapped store of 1, 2, 4 or 8 bytes within one frame, and update the shadow.
 
         Returns the store's route, an ``xd_route``, or the work that ends with it: UNTRACKED_STORE if the frame has no
         table, DROPPED_STORE if it is not RAM or its page vanished, so that the store went nowhere.
+        ``performed`` is called if there are steps, once guest memory has the value.
         """
-        return self.follow(lib.xd_guest_store(self.pointer, gpa, value, size, self._need), gpa, size, value)
+        result = lib.xd_guest_store(self.pointer, gpa, value, size, self._need)
+        return self.follow(result, gpa, size, value, performed)
 
-    def follow(self, result: int, gpa: int, size: int, value: int) -> int | Steps[int]:
+    def follow(
+        self, result: int, gpa: int, size: int, value: int, performed: Callable[[], None] = _nobody_asks
+    ) -> int | Steps[int]:
         """What is left of a store after xd_guest_store, which returned ``result``; as :meth:`store`.
 
         If that asks for chunks to be queried, the caller need not have kept which.
         """
         if result == _DONE:
             return LEAF_STORE
-        rest = self._follow(result, gpa, size, value, Change())
+        rest = self._follow(result, gpa, size, value, Change(), performed=performed)
         return self._routed(gpa, rest) if isinstance(rest, int) else self._routed_later(gpa, rest)
 
-    def store_of_many(self, gpa: int, size: int, value: int, postponed: Postponed) -> int | Steps[int]:
+    def store_of_many(
+        self, gpa: int, size: int, value: int, postponed: Postponed, performed: Callable[[], None] = _nobody_asks
+    ) -> int | Steps[int]:
         """One store of several that belong to one instruction; as :meth:`store`, but directories are not updated.
 
         They are added to ``postponed``, for :meth:`update_directories`.
         """
         result = lib.xd_guest_store(self.pointer, gpa, value, size, self._need)
-        rest = self._follow(result, gpa, size, value, Change(), postponed)
+        rest = self._follow(result, gpa, size, value, Change(), postponed, performed)
         return self._routed(gpa, rest) if isinstance(rest, int) else self._routed_later(gpa, rest)
 
     def store_of_gpu(self, gpa: int, value: int, change: Change) -> int | Steps[int]:
@@ -135,19 +148,35 @@ class TableStores:
     # The shadow follows
 
     def _follow(
-        self, result: int, gpa: int, size: int, value: int, change: Change, postponed: Postponed | None = None
+        self,
+        result: int,
+        gpa: int,
+        size: int,
+        value: int,
+        change: Change,
+        postponed: Postponed | None = None,
+        performed: Callable[[], None] = _nobody_asks,
     ) -> int | Steps[int]:
         """What is left of a store after xd_guest_store, which returned ``result``. Returns its route, or steps."""
+        if result == -errno.EBUSY:
+            return self._store_when_released(gpa, size, value, change, postponed, performed)
+        if result == -errno.EAGAIN:
+            return self._store_later(self._take_chunks(), gpa, size, value, change, postponed, performed)
+        rest = self._follow_performed(result, gpa, size, value, change, postponed)
+        if not isinstance(rest, int):
+            performed()
+        return rest
+
+    def _follow_performed(
+        self, result: int, gpa: int, size: int, value: int, change: Change, postponed: Postponed | None
+    ) -> int | Steps[int]:
+        """What is left of a store that guest memory has, or that was dropped; as :meth:`_follow`."""
         if result == _DONE:
             return LEAF_STORE
         if result == _UNTRACKED:
             return UNTRACKED_STORE
         if result == _LATE:
             return self._trap_late(gpa >> PAGE_SHIFT) if self._protector.late_stores_trap else LEAF_STORE
-        if result == -errno.EBUSY:
-            return self._store_when_released(gpa, size, value, change, postponed)
-        if result == -errno.EAGAIN:
-            return self._store_later(self._take_chunks(), gpa, size, value, change, postponed)
         if result < 0:
             self._counters.vanished_pages += 1
             return DROPPED_STORE
@@ -163,7 +192,14 @@ class TableStores:
         return route if rest is None else _ending_with(route, rest)
 
     def _store_later(
-        self, chunks: Collection[int], gpa: int, size: int, value: int, change: Change, postponed: Postponed | None
+        self,
+        chunks: Collection[int],
+        gpa: int,
+        size: int,
+        value: int,
+        change: Change,
+        postponed: Postponed | None,
+        performed: Callable[[], None],
     ) -> Steps[int]:
         """A store that waits until it is known whether its frame is RAM, for which ``chunks`` must be queried."""
         result = -errno.EAGAIN
@@ -171,7 +207,7 @@ class TableStores:
             yield from self._frames.query_all(chunks)
             result = lib.xd_guest_store(self.pointer, gpa, value, size, self._need)
             chunks = self._take_chunks()
-        rest = self._follow(result, gpa, size, value, change, postponed)
+        rest = self._follow(result, gpa, size, value, change, postponed, performed)
         return rest if isinstance(rest, int) else (yield from rest)
 
     def _trap_late(self, gfn: int) -> Steps[int]:
@@ -181,7 +217,13 @@ class TableStores:
         return LEAF_STORE
 
     def _store_when_released(
-        self, gpa: int, size: int, value: int, change: Change, postponed: Postponed | None
+        self,
+        gpa: int,
+        size: int,
+        value: int,
+        change: Change,
+        postponed: Postponed | None,
+        performed: Callable[[], None],
     ) -> Steps[int]:
         """A store while some are held; this one, perhaps."""
         while (before := self._protector.held(gpa >> PAGE_SHIFT)) is not None and not self._leaves.release(before):
@@ -189,7 +231,7 @@ class TableStores:
         self.pointer.held = self._protector.holding
         with self._nothing_held():
             result = lib.xd_guest_store(self.pointer, gpa, value, size, self._need)
-        rest = self._follow(result, gpa, size, value, change, postponed)
+        rest = self._follow(result, gpa, size, value, change, postponed, performed)
         return rest if isinstance(rest, int) else (yield from rest)
 
     @contextmanager

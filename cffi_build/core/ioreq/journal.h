@@ -18,6 +18,9 @@
  *     XD_JOURNAL_COMMITTED some words may have been stored, and no other request was served since: store all of them
  *     XD_JOURNAL_DONE      they have been stored, and others may have changed them since: store none
  *
+ * A request of the first kind may be done again only as long as no other is answered after it. If its answer takes long,
+ * others are: then it is XD_JOURNAL_DONE as soon as its value is in memory.
+ *
  * A request may stand for several accesses, its elements; `commit` says for which element it holds, and all elements
  * before that one are done. XD_JOURNAL_VALUE is for an element that copies: the value has been read, and from now on
  * the copy is an absolute store.
@@ -71,7 +74,7 @@ void xd_journal_value(xd_journal_record *record, uint32_t element, uint64_t valu
 void xd_journal_commit(xd_journal_record *record, uint32_t element, const xd_journal_word *words, uint32_t count,
                        uint64_t *state);
 
-/* Says that `element` and those before it are done. Called by ioreq/journal.py. */
+/* Says that `element` and those before it are done. Called by ioreq/journal.py and burst.c. */
 void xd_journal_done(xd_journal_record *record, uint32_t element);
 
 /* `count` words of the state from number `first` on. */

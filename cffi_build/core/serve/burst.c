@@ -43,6 +43,17 @@ static void answer(xd_burst *burst, uint32_t vcpu, uint64_t data, int route)
         fail(burst, error, XD_CALL_NOTIFY_PORT);
 }
 
+/*
+ * Leaves a request to Python, and records that its store is done, if it is: another vCPU may be answered before Python
+ * records it.
+ */
+static void hand(xd_burst *burst, uint32_t vcpu, const xd_taken *one)
+{
+    burst->nr_handed++;
+    if (burst->journal && one->outcome >= 0 && one->outcome < XD_NOT_TRIED)
+        xd_journal_done(&burst->journal[vcpu], 0);
+}
+
 /* Serves each slot that is READY, once. Returns how many those were; what C cannot do is in `handed` then. */
 static uint32_t look(xd_burst *burst)
 {
@@ -57,7 +68,7 @@ static uint32_t look(xd_burst *burst)
         xd_slot_take(burst->page, vcpu, one, &burst->stats->counters.timing, burst->journal, burst->now);
         int route = burst->quick ? xd_quick_serve(burst->quick, one, &data) : -1;
         if (route < 0)
-            burst->nr_handed++;
+            hand(burst, vcpu, one);
         else
             answer(burst, vcpu, data, route);
     }
