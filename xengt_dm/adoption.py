@@ -16,7 +16,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from xengt_dm.errors import DataError
+from xengt_dm.hypervisor.port import DomainPort
 from xengt_dm.ioreq.bar import Bar
+from xengt_dm.ioreq.foreign import is_foreign
 from xengt_dm.ioreq.journal import Journal
 from xengt_dm.ioreq.ranges import Range, RangeKind, RangesRegion
 from xengt_dm.ioreq.server import IoreqServer
@@ -42,6 +44,11 @@ TAKEN_SECONDS: Final = 1.0
 _LOOK_SECONDS: Final = 0.001
 _ADDRESS_LIMIT: Final = 1 << 52
 _MOST: Final = 1 << 32
+#: How many frames may trap for each table of the quota, and beside them, so that a successor has the memory to adopt
+#: them: it takes some 100 bytes for each, and 4,400 for a table. A predecessor had one for each table, and several of
+#: them that died soon after another may have left others. The quota may have been higher.
+MOST_PROTECTED: Final = 4
+MOST_OTHERS: Final = 1 << 18
 
 
 class Found(NamedTuple):
@@ -56,25 +63,40 @@ class Found(NamedTuple):
     protected: Sequence[int] = ()
 
 
-def find_state(store: StateStore, server: int | None, capacities: Capacities) -> Found:
+def server_of_state(port: DomainPort, store: StateStore, bar0: int) -> int | None:
+    """Returns the id of a predecessor's server, if the record of the id is lost but its state is not. Raises CallError.
+
+    The state may be older than the server. So it must be of this very domain, or the server must look like one of ours.
+    """
+    server = store.left_server
+    if server is None or not port.server_exists(server):
+        return None
+    bar = Range(RangeKind.MEMORY, bar0, bar0 + BAR0_SIZE - 1)
+    return server if store.certain or not is_foreign(port, server, bar) else None
+
+
+def find_state(store: StateStore, server: int | None, capacities: Capacities, most_protected: int) -> Found:
     """Returns the state that a predecessor kept of ``server``, or a fresh one of these capacities. Raises HostError.
 
     ``server``: the id of the server that the predecessor left, None if it left none; then a state is of no use.
+    ``most_protected``: a state with more frames that may trap is not used.
     """
     if server is None:
         return Found(store.create(capacities), kept=False)
     state = store.read(capacities.frames)
     deaths = 1
     if state is not None:
-        deaths = _count(state.life.deaths)
+        life = state.life
+        adoptions, deaths = life.adoptions, _count(life.deaths)
+        # First, so that a state whose content kills its reader is given up after some time.
+        life.adoptions, life.successors, life.deaths = _count(adoptions), _count(life.successors), deaths
         try:
-            protected = _protected_by(state, server)
+            if adoptions >= MOST_ADOPTIONS:
+                raise DataError(f"{adoptions} successors in a row died with it before they served")
+            protected = _protected_by(state, server, most_protected)
         except DataError as error:
             store.refuse(str(error))
         else:
-            state.life.adoptions = _count(state.life.adoptions)
-            state.life.successors = _count(state.life.successors)
-            state.life.deaths = deaths
             return Found(state, kept=True, protected=protected)
     problem = store.problem or "there is none"
     fresh = store.create(capacities)
@@ -87,8 +109,8 @@ def _count(number: int) -> int:
     return min(number, _MOST) + 1
 
 
-def _protected_by(state: State, server: int) -> list[int]:
-    """Returns the frames that may trap, according to a state.
+def _protected_by(state: State, server: int, most: int) -> list[int]:
+    """Returns the frames that may trap, according to a state; ``most`` at most.
 
     Raises DataError if the state cannot be that of ``server``, or must not be used.
     """
@@ -98,8 +120,6 @@ def _protected_by(state: State, server: int) -> list[int]:
         raise DataError("its daemon died before the server was ready")
     if state.server != server:
         raise DataError(f"a state of ioreq server {state.server}; the one that is there is {server}")
-    if life.adoptions >= MOST_ADOPTIONS:
-        raise DataError(f"{life.adoptions} successors in a row died with it before they served")
     if life.generation not in GENERATIONS:
         raise DataError(f"a device of generation {life.generation}")
     if life.model >= MODELS:
@@ -108,7 +128,7 @@ def _protected_by(state: State, server: int) -> list[int]:
         raise DataError(f"a device with BAR0 at {life.bar0:#x}")
     if RangesRegion(state.ranges).read() is None:
         raise DataError("its ranges are none that a server can have")
-    protected = ProtectedBitmap(state.protected, state.layout.capacities.frames).frames()
+    protected = ProtectedBitmap(state.protected, state.layout.capacities.frames).frames(most)
     LiveSpaces(state.layout.capacities.spaces, state.spaces)
     return protected
 

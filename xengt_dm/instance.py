@@ -20,7 +20,15 @@ from typing import Final
 import trio
 
 from xengt_dm._core import ffi, lib
-from xengt_dm.adoption import Found, adopt, adopt_without_state, find_state
+from xengt_dm.adoption import (
+    MOST_OTHERS,
+    MOST_PROTECTED,
+    Found,
+    adopt,
+    adopt_without_state,
+    find_state,
+    server_of_state,
+)
 from xengt_dm.ending import leave, stop
 from xengt_dm.errors import BusyError, DomainGoneError
 from xengt_dm.gpu import Gpu, make_gpu
@@ -168,6 +176,10 @@ class Instance:
         self.life.left_at = lib.xd_now()
         self.server.owned = False
 
+    def leave_adopted(self) -> None:
+        """Has this instance end by :func:`leave` if it took over what a predecessor left: another one may do better."""
+        self.server.owned = self.server.owned and not self.server.adopted
+
     def keep(self) -> None:
         """Undoes :meth:`hand_over`. Does nothing if it was not called."""
         self.life.left_at = 0
@@ -236,7 +248,10 @@ def open_instance(
     with _marking_an_orderly_end(StatsPage(directory, port.domid), record) as stats:
         make_traps = write_traps[port.write_trap]  # raises HostError if Xen does not show every store
         left = left_server(port, record)
-        found = find_state(store, left, Capacities(port.frame_limit, settings.max_spaces))
+        if left is None:
+            left = server_of_state(port, store, settings.bar0)
+        most_protected = MOST_PROTECTED * settings.max_tables + MOST_OTHERS
+        found = find_state(store, left, Capacities(port.frame_limit, settings.max_spaces), most_protected)
         if left is not None and not found.kept and not record.certain:
             bar0 = Range(RangeKind.MEMORY, settings.bar0, settings.bar0 + BAR0_SIZE - 1)
             if is_foreign(port, left, next(iter(left_ranges() or [bar0]))):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,11 +65,25 @@ def test_a_living_daemon_with_a_full_backlog_is_not_replaced(path: Path) -> None
         assert path.exists()
 
 
-def test_what_is_no_socket_is_left_alone(path: Path) -> None:
-    path.write_text("precious")
-    with pytest.raises(HostError, match="no socket"):
-        trio.run(serve_control, path, {})
-    assert path.read_text() == "precious"
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda path: path.write_text("what a former daemon left"),
+        os.mkfifo,
+        lambda path: (path / "full").mkdir(parents=True),
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("/dev/zero"),
+    ],
+)
+def test_what_is_no_socket_is_replaced(path: Path, put: Callable[[Path], object]) -> None:
+    """The directory is the instance's, and the daemon has it locked."""
+    put(path)
+
+    async def body(path: Path) -> None:
+        peer = await open_peer(path)
+        assert (await peer.ask(STATUS))["ok"] is True
+
+    with_server(path, body)
 
 
 def test_no_directory_is_a_host_error(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ RULES = {
     "units": Rule("", "", effects=False, why="everybody imports it"),
     "pointers": Rule("_core units", "", effects=False, why="C keeps them, whichever room they are from"),
     "ppgtt": Rule(f"_core {COMMON}", "", effects=False, why="sans-io: effects go out through ppgtt/ports.py"),
-    "state": Rule(f"_core {COMMON}", "", why="is what a successor knows, whoever writes it"),
+    "state": Rule(f"run_dir.replace _core {COMMON}", "", why="is what a successor knows, whoever writes it"),
     "state.layout": Rule("units", "", effects=False, why="figures only"),
     "state.life": Rule("state.layout", "", effects=False, why="words in memory"),
     "state.store": Rule(f"state.buffer state.layout {COMMON}", "", why="a Protocol, and a place of no file"),
@@ -88,20 +88,21 @@ RULES = {
         f"config log.log run_dir.owner xenstore _core {COMMON}", "structlog trio", why="a host's life needs no device"
     ),
     "run_dir": Rule(f"ioreq.ranges {COMMON}", "", why="files of an instance, whoever it serves"),
-    "stats": Rule(f"run_dir.directory _core {COMMON}", "prometheus_client", why="needs no device"),
+    "run_dir.replace": Rule("", "", why="makes files, whatever they are"),
+    "stats": Rule(f"run_dir.directory run_dir.replace _core {COMMON}", "prometheus_client", why="needs no device"),
     "log": Rule(COMMON, "structlog", why="everybody may log, so it knows nobody"),
     "trace": Rule(f"_core {COMMON}", "", why="a file format, and who fills it"),
     "control": Rule("*", "structlog trio", why="what is asked of an instance"),
     "control.protocol": Rule(f"control.json_stream {COMMON}", "", why="knows neither socket nor instance"),
     "control.json_stream": Rule("", "", effects=False, why="sans-io: values in, bytes out"),
-    "control.socket": Rule(f"control.protocol {COMMON}", "", why="a socket knows no instance"),
+    "control.socket": Rule(f"control.protocol run_dir.replace {COMMON}", "", why="a socket knows no instance"),
     "control.server": Rule(f"control.protocol control.socket {COMMON}", "structlog trio", why="is told the commands"),
     "control.answers": Rule(f"control.protocol {COMMON}", "", effects=False, why="sans-io: what comes is data"),
     "control.client": Rule(
         f"control.answers control.protocol control.socket run_dir.owner {COMMON}", "", why="must answer at once"
     ),
     "adoption": Rule(
-        f"ioreq ppgtt.space state.buffer state.layout state.store traps vgpu.registers _core {COMMON}",
+        f"hypervisor.port ioreq ppgtt.space state.buffer state.layout state.store traps vgpu.registers _core {COMMON}",
         "",
         why="the order in which a successor takes over",
     ),

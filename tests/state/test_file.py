@@ -12,6 +12,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def refused(directory: Path) -> str:
     assert now is None
     assert state is not None
     assert state.server == 4
-    assert [path.name for path in directory.iterdir()] == [FILE_NAME]
+    left = {path.name for path in directory.iterdir()} - {"elsewhere"}
+    assert left <= {FILE_NAME, ".0.in-the-way"}
     return problem
 
 
@@ -365,7 +367,7 @@ def test_what_a_dead_daemon_left_of_a_new_one(tmp_path: Path, kind: str) -> None
         new.symlink_to("/etc/passwd")
     made(tmp_path)
     assert found(tmp_path)[0] is not None
-    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+    assert {path.name for path in tmp_path.iterdir()} - {".0.in-the-way"} == {FILE_NAME}
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,3 +400,24 @@ def test_a_successor_has_no_handle_for_its_children(tmp_path: Path) -> None:
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, close_fds=False
         )
     assert str(tmp_path) not in listed.stdout
+
+
+@pytest.mark.parametrize("frames", [1 << 20, 1 << 34])
+def test_a_file_of_a_size_that_the_domain_cannot_have(tmp_path: Path, frames: int) -> None:
+    """It has no blocks but that of the header, and gets none; nor is a copy made of it."""
+    layout = Layout(Capacities(frames, 65536))
+    header = State.create(memoryview(bytearray(Layout(CAPACITIES).size)), CAPACITIES, domid=DOMID).memory[:PAGE_SIZE]
+    struct.pack_into("<3Q", header, 16, layout.size, frames, 65536)
+    (tmp_path / FILE_NAME).touch(0o600)
+    (tmp_path / FILE_NAME).write_bytes(header)
+    os.truncate(tmp_path / FILE_NAME, layout.size)
+    before = (tmp_path / FILE_NAME).stat().st_blocks
+    tracemalloc.start()
+    with opened(tmp_path) as file:
+        assert file.left_server is None
+        assert file.read(FRAMES) is None
+        assert file.problem == f"a state for {frames} frames; the domain has {FRAMES}"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+    assert (tmp_path / FILE_NAME).stat().st_blocks == before

@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 
 from xengt_dm.adoption import MOST_ADOPTIONS, Found, find_state
-from xengt_dm.ioreq.journal import RECORD_BYTES
+from xengt_dm.ioreq.journal import RECORD_BYTES, Journal
 from xengt_dm.state.file import open_state
 from xengt_dm.state.layout import JOURNALED, ROWS, SPACE_ENTRY, WORD, Capacities, Layout
 
 CAPACITIES = Capacities(frames=64, spaces=3)
 SERVER = 3
+MOST_PROTECTED = 7
 
 
 def found(directory: Path, server: int | None = SERVER) -> Found:
     """As a successor that is killed then."""
     with open_state(directory, 7, (os.geteuid(),)) as file:
-        return find_state(file, server, CAPACITIES)
+        return find_state(file, server, CAPACITIES, MOST_PROTECTED)
 
 
 def started(directory: Path) -> None:
@@ -78,3 +79,31 @@ def test_a_journal_changes_what_is_checked_then(tmp_path: Path) -> None:
     started(tmp_path)
     journaled(tmp_path, Layout(CAPACITIES)["spaces"].offset // WORD + SPACE_ENTRY // WORD, 1)
     assert found(tmp_path).problem == "entry 1 of the live spaces is damaged"
+
+
+def test_more_frames_than_a_successor_can_adopt(tmp_path: Path) -> None:
+    for bits, problem in (
+        (0x7F, None),
+        (0xFF, "8 frames are recorded as protected; the most that are adopted are 7"),
+    ):
+        started(tmp_path)
+        with open_state(tmp_path, 7, (os.geteuid(),)) as file:
+            state = file.read(CAPACITIES.frames)
+            assert state is not None
+            state.protected[0] = bits
+        assert found(tmp_path).problem == problem
+
+
+def test_what_kills_its_reader_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything but the header is read, it is counted that a successor begins to."""
+
+    def kill(self: object, regions: object) -> None:
+        raise KeyboardInterrupt
+
+    started(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "take_over", kill)
+        for _ in range(MOST_ADOPTIONS):
+            with pytest.raises(KeyboardInterrupt):
+                found(tmp_path)
+        assert "successors in a row" in str(found(tmp_path).problem)

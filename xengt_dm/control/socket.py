@@ -14,10 +14,13 @@ from typing import Final
 
 from xengt_dm.control.protocol import ControlError
 from xengt_dm.errors import HostError
+from xengt_dm.run_dir.replace import take_away
 
 #: sizeof(sun_path), unix(7), with the NUL that ends it.
 ADDRESS_SIZE: Final = 108
 BACKLOG: Final = 16
+#: What this process lacks if connect fails with one of these.
+_OUT_OF_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 #: Between two tries to reach a listener whose backlog is full.
 RETRY_SECONDS: Final = 0.01
 
@@ -98,18 +101,19 @@ def _listen(path: Path) -> tuple[socket.socket, tuple[int, int]]:
 
 
 def _remove_stale(path: Path) -> None:
-    """Make room for a new socket. Raises ControlError if a live process listens there, OSError if it is no socket."""
+    """Make room for a new socket, whatever is there. Raises ControlError if a live process listens there, or OSError.
+
+    Whatever else connect answers means that nobody listens, unless this process has no room for a connection.
+    """
     try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise FileExistsError(errno.EEXIST, "there is something that is no socket", str(path))
         connect(path, timeout=0).close()
-    except FileNotFoundError:
-        return
-    except ConnectionRefusedError:
-        path.unlink(missing_ok=True)
-        return
     except BlockingIOError:
         pass  # its backlog is full, so it lives
+    except OSError as error:
+        if error.errno in _OUT_OF_ROOM:
+            raise
+        take_away(path)
+        return
     raise ControlError(f"another process serves at {path}; stop it first")
 
 

@@ -111,7 +111,11 @@ async def _run(instance: Instance, control: Path, running: Running, recording: R
                 bounds=lambda: Bounds.from_config(running.config),
                 unserved=unserved,
             )
-            await nursery.start(serve_control, control, commands.handlers(target))
+            try:
+                await nursery.start(serve_control, control, commands.handlers(target))
+            except BaseException:
+                instance.leave_adopted()
+                raise
             get_logger().info(
                 "daemon.serving",
                 domid=domid,

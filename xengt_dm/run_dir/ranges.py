@@ -11,12 +11,12 @@ size counts as no record.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from xengt_dm.errors import HostError
 from xengt_dm.ioreq.ranges import Range, RangesRegion
+from xengt_dm.run_dir.replace import take_away
 
 FILE_NAME: Final = "ranges"
 #: "XDRANGE1", read as a little-endian word.
@@ -50,9 +50,8 @@ class RangesFile:
         return RangesRegion(words[_HEADER_WORDS:]).read()
 
     def clear(self) -> None:
-        """Removes the file. Does nothing if there is none. Raises HostError."""
+        """Removes the file, or whatever is there. Does nothing if there is none. Raises HostError."""
         try:
-            with suppress(FileNotFoundError):
-                self._path.unlink()
+            take_away(self._path)
         except OSError as error:
             raise HostError(f"remove {self._path}", None, error.errno or 0) from error

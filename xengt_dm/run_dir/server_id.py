@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from xengt_dm.errors import HostError
+from xengt_dm.run_dir.replace import make, put, take_away
 
 _RECORD: Final = re.compile(r"([0-9]{1,5})(?: ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}))?\n?", re.ASCII)
 _SERVER_MAX: Final = 0xFFFF
@@ -28,7 +29,8 @@ _READ_LIMIT: Final = 4096
 class ServerIdFile:
     """The file ``server-id`` in a run directory. ``uuid`` is that of the domain, None where it is not known.
 
-    :meth:`write` replaces the file in one step, so a reader finds the whole record or no file.
+    :meth:`write` replaces the file in one step, so a reader finds the whole record or no file, and whatever else is in
+    its place.
     """
 
     def __init__(self, directory: Path, uuid: str | None = None, *, checked: bool = False) -> None:
@@ -70,17 +72,16 @@ class ServerIdFile:
         """Records ``server`` and waits until the file is on disk (fsync). Raises HostError if that fails."""
         new = self._path.with_suffix(".new")
         try:
-            with new.open("w", encoding="ascii") as file:
+            with open(make(new, 0o644), "w", encoding="ascii") as file:
                 file.write(f"{server}\n" if self._uuid is None else f"{server} {self._uuid}\n")
                 file.flush()
                 os.fsync(file.fileno())
-            new.replace(self._path)
+            put(new, self._path)
         except OSError as error:
             with suppress(OSError):
-                new.unlink()
+                take_away(new)
             raise HostError(f"write {self._path}", None, error.errno or 0) from error
 
     def clear(self) -> None:
-        """Removes the file. Does nothing if there is none."""
-        with suppress(FileNotFoundError):
-            self._path.unlink()
+        """Removes the file, or whatever is there. Does nothing if there is none."""
+        take_away(self._path)

@@ -5,8 +5,9 @@ guest that took over such a daemon may have left anything there: another kind of
 truncate the file while a later daemon has it mapped; then an access to the mapping raises SIGBUS.
 What follows: the file must be opened and read as if an attacker had made it.
 Decision: a daemon opens it as the instance's user, after it has given up root. :func:`open_state` follows no link and
-never blocks. It checks the file that it opened, locks it, and maps it. :meth:`StateFile.read` first copies what it is
-about to check, by a C function that survives SIGBUS. A file with any fault is not used, and :attr:`StateFile.problem`
+never blocks. It checks the file that it opened, locks it, and maps it. :meth:`StateFile.read` first checks a
+copy of the header: a file of a size that the domain cannot have is not looked at any further, because each look at a
+hole takes memory. The rest is read by a C function that survives SIGBUS. A file with any fault is not used, and :attr:`StateFile.problem`
 says why.
 Cost: if the file is truncated while a daemon serves, the daemon dies of SIGBUS. Its successor finds a file of the wrong
 size, and starts without it.
@@ -28,9 +29,10 @@ from typing import Final, Self
 
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import BusyError, DataError, HostError
-from xengt_dm.state.buffer import HEADER_SIZE, NO_SERVER, NO_UUID, State, read_any_header
+from xengt_dm.run_dir.replace import kind_of, make, put, take_away
+from xengt_dm.state.buffer import HEADER_SIZE, NO_SERVER, NO_UUID, Header, State, read_any_header
 from xengt_dm.state.layout import MOST_FRAMES, MOST_SPACES, VERSION, Capacities, Layout
-from xengt_dm.units import PAGE_SIZE
+from xengt_dm.units import PAGE_SIZE, CData
 
 FILE_NAME: Final = "state"
 _NEW: Final = f"{FILE_NAME}.new"
@@ -82,29 +84,64 @@ class StateFile:
         #: Why the file that was found counts as none; None if there was none, or if nothing is wrong with it.
         self.problem: str | None = None
 
+    @property
+    def left_server(self) -> int | None:
+        """See :class:`~xengt_dm.state.store.StateStore`."""
+        with suppress(DataError):
+            header = self._header()
+            if header is not None and header.server != NO_SERVER:
+                return header.server
+        return None
+
+    @property
+    def certain(self) -> bool:
+        """See :class:`~xengt_dm.state.store.StateStore`."""
+        with suppress(DataError):
+            header = self._header()
+            return header is not None and header.uuid == self._uuid != NO_UUID
+        return False
+
     def read(self, frames: int) -> State | None:
         """See :class:`~xengt_dm.state.store.StateStore`. To be called once."""
-        if self._memory is None:
-            return None
         try:
-            state = self._checked(self._memory)
-            header = state.header
-            if header.domid != self._domid:
-                raise DataError(f"a state of domain {header.domid}")
-            if NO_UUID != header.uuid != self._uuid != NO_UUID:
-                raise DataError("a state of an earlier domain with this id")
+            header = self._header()
+            if header is None:
+                return None
             if header.frames != frames:
                 raise DataError(f"a state for {header.frames} frames; the domain has {frames}")
+            return self._checked(header)
         except DataError as error:
             self.refuse(str(error))
             return None
-        return state
 
-    def _checked(self, memory: mmap.mmap) -> State:
-        """The state in a mapping that may be of any content, and of less than its size."""
-        header = read_any_header(_copied(memory, PAGE_SIZE))
-        if header.size != len(memory):
-            raise DataError(f"a state of {header.size} bytes in a file of {len(memory)}")
+    def _header(self) -> Header | None:
+        """A copy of the header of the file that was found, if it is about this domain; None if none was found.
+
+        Raises DataError. Nothing else of the file is looked at, since the sizes of all else are in the header, and a
+        look at a hole in the file takes memory.
+        """
+        if self._memory is None or self._locked is None:
+            return None
+        try:
+            page = os.pread(self._locked, PAGE_SIZE, 0)
+        except OSError as error:
+            raise DataError(f"it cannot be read: {error.strerror}") from error
+        if len(page) < PAGE_SIZE:
+            raise DataError("it was cut while it was read")
+        header = read_any_header(page)
+        if header.size != len(self._memory):
+            raise DataError(f"a state of {header.size} bytes in a file of {len(self._memory)}")
+        if header.domid != self._domid:
+            raise DataError(f"a state of domain {header.domid}")
+        if NO_UUID != header.uuid != self._uuid != NO_UUID:
+            raise DataError("a state of an earlier domain with this id")
+        return header
+
+    def _checked(self, header: Header) -> State:
+        """The state in the mapping, which may be of any content, and of less than its size; ``header`` is right."""
+        memory, locked = self._memory, self._locked
+        assert memory is not None
+        assert locked is not None
         layout = Layout(header.capacities)
         if header.version != VERSION:
             content = _copied(memory, header.size)
@@ -112,12 +149,11 @@ class StateFile:
                 return self._make(layout, header.domid, header.uuid, header.server, content)
             except OSError as error:
                 raise DataError(f"a state of version {header.version}, not converted: {error.strerror}") from error
-        _copied(memory, layout["device"].offset)  # all that successors look at before the device serves
-        assert self._locked is not None
+        _touch(memory, layout["device"].offset)  # all that successors look at before the device serves
         try:
             # A hole would be SIGBUS on a full file system. To reserve what is there already takes milliseconds.
-            if os.fstat(self._locked).st_blocks * _BLOCK < sum(region.size for region in layout.reserved()):
-                _reserve(self._locked, layout)
+            if os.fstat(locked).st_blocks * _BLOCK < sum(region.size for region in layout.reserved()):
+                _reserve(locked, layout)
         except OSError as error:
             raise DataError(f"its memory cannot be reserved: {error.strerror}") from error
         return State(memoryview(memory))
@@ -135,7 +171,7 @@ class StateFile:
             raise HostError(f"make {self._path}", self._domid, error.errno or 0) from error
 
     def _make(
-        self, layout: Layout, domid: int, uuid: bytes, server: int = NO_SERVER, content: bytes = bytes(HEADER_SIZE)
+        self, layout: Layout, domid: int, uuid: bytes, server: int = NO_SERVER, content: bytes | bytearray = bytes(HEADER_SIZE)
     ) -> State:
         """Make a file, of ``content`` and then zeros, but for its header; it replaces whatever is there.
 
@@ -143,9 +179,7 @@ class StateFile:
         """
         self._forget()
         try:
-            self._delete(_NEW)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(_NEW, flags, 0o600, dir_fd=self._directory)
+            descriptor = make(_NEW, 0o600, self._directory)
             self._locked = descriptor
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, layout.size)
@@ -154,19 +188,17 @@ class StateFile:
             memory = memoryview(self._memory)
             memory[HEADER_SIZE : len(content)] = content[HEADER_SIZE:]
             state = State.create(memory, layout.capacities, domid=domid, uuid=uuid, server=server)
-            if self._kind(FILE_NAME) == stat.S_IFDIR:
-                self._delete(FILE_NAME)
-            os.replace(_NEW, FILE_NAME, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            put(_NEW, FILE_NAME, self._directory)
         except OSError:
             with suppress(OSError):
-                self._delete(_NEW)
+                take_away(_NEW, self._directory)
             raise
         return state
 
     def remove(self) -> None:
         """Removes the file, after an orderly end. Does nothing if there is none. Raises HostError."""
         try:
-            self._delete(FILE_NAME)
+            take_away(FILE_NAME, self._directory)  # the watcher and ``reap`` remove it as well, when a domain is gone
         except OSError as error:
             raise HostError(f"remove {self._path}", self._domid, error.errno or 0) from error
 
@@ -185,7 +217,7 @@ class StateFile:
 
     def open(self, users: Collection[int]) -> None:
         """See :func:`open_state`."""
-        kind = self._kind(FILE_NAME)
+        kind = kind_of(FILE_NAME, self._directory)
         if kind is not None and kind != stat.S_IFREG:  # so that no other is opened, unless it has just taken its place
             self.problem = f"it is {_KINDS.get(kind, 'no regular file')}"
             return
@@ -215,26 +247,6 @@ class StateFile:
             fcntl.flock(self._locked, fcntl.LOCK_UN)  # the mapping has a copy of the descriptor
             os.close(self._locked)
             self._locked = None
-
-    def _kind(self, name: str) -> int | None:
-        """Returns the type of the directory entry with this name, as in st_mode; None if there is none."""
-        try:
-            return stat.S_IFMT(os.stat(name, dir_fd=self._directory, follow_symlinks=False).st_mode)
-        except FileNotFoundError:
-            return None
-
-    def _delete(self, name: str) -> None:
-        """Deletes the directory entry with this name, of whatever type. Raises OSError.
-
-        Does nothing if there is none: when a domain is gone, the watcher and ``reap`` remove the directory as well.
-        """
-        with suppress(FileNotFoundError):
-            if self._kind(name) == stat.S_IFDIR:
-                import shutil  # seldom needed
-
-                shutil.rmtree(name, dir_fd=self._directory)
-            else:
-                os.unlink(name, dir_fd=self._directory)
 
 
 def open_state(directory: Path, domid: int, users: Collection[int], uuid: str | None = None) -> StateFile:
@@ -273,16 +285,27 @@ def _reserve(descriptor: int, layout: Layout) -> None:
         os.posix_fallocate(descriptor, region.offset, region.size)
 
 
-def _copied(memory: mmap.mmap, size: int) -> bytes:
+def _copied(memory: mmap.mmap, size: int) -> bytearray:
     """The first ``size`` bytes of a mapped file. Raises DataError if the file has fewer by now."""
+    copy = bytearray(size)
+    _read(ffi.from_buffer("char[]", copy), memory, range(0, size, size))
+    return copy
+
+
+def _touch(memory: mmap.mmap, size: int) -> None:
+    """Looks at each of the first pages of a mapped file. Raises DataError if the file has fewer by now."""
+    _read(ffi.new("char[]", PAGE_SIZE), memory, range(0, size, PAGE_SIZE))
+
+
+def _read(to: CData, memory: mmap.mmap, offsets: range) -> None:
+    """Copies as many bytes as there are between two of the offsets, from each of them, to ``to``."""
     error = lib.xd_guard_install()
     if error:
         raise OSError(-error, os.strerror(-error))
-    copy = bytearray(size)
     source = ffi.from_buffer("char[]", memory)
     try:
-        if lib.xd_read(ffi.from_buffer("char[]", copy), source, size):
-            raise DataError("it was cut while it was read")
+        for offset in offsets:
+            if lib.xd_read(to, source + offset, offsets.step):
+                raise DataError("it was cut while it was read")
     finally:
         ffi.release(source)
-    return bytes(copy)

@@ -23,6 +23,14 @@ class StateStore(Protocol):
     def problem(self) -> str | None:
         """Why what was found is not used; None if nothing was found, or nothing is wrong with it."""
 
+    @property
+    def left_server(self) -> int | None:
+        """The id of the server that the state that was found is about, if it is of this domain. Before :meth:`read`."""
+
+    @property
+    def certain(self) -> bool:
+        """Whether the state that was found has the domain's uuid."""
+
     def refuse(self, problem: str) -> None:
         """Discards the state that was found, because of ``problem``. No view of it may be used any more."""
 
@@ -37,6 +45,8 @@ class PrivateStore:
     """A :class:`StateStore` that no successor finds."""
 
     problem: str | None = None
+    left_server: int | None = None
+    certain = False
 
     def read(self, frames: int) -> State | None:
         return None

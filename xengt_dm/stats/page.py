@@ -25,6 +25,7 @@ from typing import Final
 from xengt_dm import __version__
 from xengt_dm._core import ffi, lib
 from xengt_dm.errors import HostError
+from xengt_dm.run_dir.replace import make, put, take_away
 from xengt_dm.units import CData
 
 FILE_NAME = "stats"
@@ -99,7 +100,7 @@ class StatsPage:
         page.heartbeat_ns = lib.xd_now()
         lib.xd_stats_publish(page)
         if directory is not None:
-            new.replace(directory / FILE_NAME)
+            _put(new, directory / FILE_NAME, domid)
 
     @property
     def counters(self) -> CData:
@@ -140,8 +141,7 @@ def _new_file(path: Path, domid: int) -> mmap.mmap:
     SIGBUS.
     """
     try:
-        path.unlink(missing_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = make(path, 0o644)
         try:
             os.fchmod(fd, 0o644)  # counters are not secret, and an exporter needs no privilege to read them
             os.posix_fallocate(fd, 0, lib.XD_STATS_SIZE)
@@ -150,8 +150,15 @@ def _new_file(path: Path, domid: int) -> mmap.mmap:
             os.close(fd)
     except OSError as error:
         with suppress(OSError):
-            path.unlink()
+            take_away(path)
         raise HostError(f"make {path}", domid, error.errno or 0) from error
+
+
+def _put(new: Path, path: Path, domid: int) -> None:
+    try:
+        put(new, path)
+    except OSError as error:
+        raise HostError(f"replace {path}", domid, error.errno or 0) from error
 
 
 def _predecessors(directory: Path, domid: int) -> int:

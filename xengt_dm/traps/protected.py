@@ -77,16 +77,19 @@ class ProtectedBitmap:
     def clear(self) -> None:
         ffi.memmove(self._words, bytes(self._word_count * _WORD_BYTES), self._word_count * _WORD_BYTES)
 
-    def frames(self) -> list[int]:
+    def frames(self, most: int | None = None) -> list[int]:
         """Returns the recorded frames, ascending.
 
-        Raises DataError if the memory is damaged: it has bits beyond the frames, or some of it is not there.
+        Raises DataError if they are more than ``most``, if that is given, or if the memory is damaged: it has bits
+        beyond the frames, or some of it is not there.
         """
         count, beyond = ffi.new("uint64_t *"), ffi.new("uint64_t *")
         error = lib.xd_protected_count(self._words, self._word_count, self._frames, count, beyond)
         if not error and beyond[0]:
             raise DataError(f"{beyond[0]} frames are recorded as protected that the domain cannot have")
-        gfns = ffi.new("uint64_t[]", count[0])
+        if not error and most is not None and count[0] > most:
+            raise DataError(f"{count[0]} frames are recorded as protected; the most that are adopted are {most}")
+        gfns = ffi.new("uint64_t[]", 0 if error else count[0])
         if error or lib.xd_protected_list(self._words, self._word_count, gfns, count[0], count):
             raise DataError("the record of protected frames is not there as a whole")
         return list(ffi.unpack(gfns, count[0]))
