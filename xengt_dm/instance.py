@@ -279,6 +279,7 @@ def open_instance(
                 bars, fixed, quiesced = instance.gpu.addresses, instance.gpu.fixed_ranges, instance.engine.quiesced
                 if found.kept:
                     adopt(server, instance.traps, bars, found.protected, quiesced=quiesced, fixed=fixed)
+                    instance.engine.hold_stores()
                 elif server.adopted:
                     adopt_without_state(server, instance.traps, bars, left_ranges(), fixed)
                     state.is_of(server.id)
@@ -302,7 +303,7 @@ def _wire(
 ) -> Instance:
     """Makes the parts of an instance, without any hypercall. Returns the instance."""
     port, state = server.port, found.state
-    protected = ProtectedBitmap(state.protected, port.frame_limit)
+    protected = ProtectedBitmap(state.protected, port.frame_limit, state.life.frames_in_hand)
     traps = make_traps(port, server.id, server.slots, server.ranges, protected)
     engine = Engine(
         traps,

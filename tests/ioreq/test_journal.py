@@ -157,7 +157,11 @@ def done_with_kills(asked: Request, ends: tuple[int, ...]) -> tuple[tuple[bytes,
     return memory.everything(), reached
 
 
-addresses = st.integers(0, 0x30).map(lambda n: 0x1000 + n) | st.integers(BAR, BAR + 0x140) | st.sampled_from([0x2FF8, SLICED + 8, UNKNOWN])
+addresses = (
+    st.integers(0, 0x30).map(lambda n: 0x1000 + n)
+    | st.integers(BAR, BAR + 0x140)
+    | st.sampled_from([0x2FF8, SLICED + 8, UNKNOWN])
+)
 requests = st.builds(
     request,
     addresses,
@@ -231,7 +235,8 @@ def test_what_others_stored_meanwhile_stays() -> None:
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize("gpa", [SLICED, UNKNOWN])
 @pytest.mark.parametrize(
-    "how", [{}, {"repeats": 3}, {"repeats": 3, "data_is_ptr": True}, {"repeats": 3, "data_is_ptr": True, "is_read": True}]
+    "how",
+    [{}, {"repeats": 3}, {"repeats": 3, "data_is_ptr": True}, {"repeats": 3, "data_is_ptr": True, "is_read": True}],
 )
 def test_what_others_stored_while_a_store_is_sliced_stays(gpa: int, how: dict[str, Any], down: bool) -> None:
     """Another vCPU sees the store, and stores what was there before. The process is killed in any slice then."""

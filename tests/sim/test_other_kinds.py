@@ -55,7 +55,7 @@ def test_what_is_protected_is_given_back(sim: SimProcess, console: Console, base
 def test_the_record_of_the_server_is_lost(
     sim: SimProcess, console: Console, base: Path, directory: Path, kind: str | None
 ) -> None:
-    """Its state says which server it is about. Without either, the claim of a server that nobody knows is in the way."""
+    """Its state says which server it is about. Without that, the claim of an unknown server would be in the way."""
     live_and_die(sim, console, base)
     if kind is None:
         (directory / "server-id").unlink()

@@ -19,8 +19,9 @@ memory.
 
 A process may be killed at any time, and its successor does the request again. So every step that must not be done
 twice is recorded in the journal (:mod:`xengt_dm.ioreq.journal`): each copy of an element, and how many elements are
-done whenever other requests are served. A plain store to memory or to a register is not recorded, unless other requests
-are served between the store and its answer: then it is recorded as done, since another vCPU may store to the same place.
+done whenever other requests are served. A plain store to memory or to a register is not recorded, unless other
+requests are served between the store and its answer: then it is recorded as done, since another vCPU may store to the
+same place.
 """
 
 from __future__ import annotations

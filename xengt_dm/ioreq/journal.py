@@ -116,7 +116,7 @@ class Journal:
         nothing was changed.
 
         Facts: an attacker may have written the records, and a record could change another one after that was checked.
-        What we do: all records are copied and checked before the first word is stored, and what is stored is the copies.
+        What we do: all records are copied and checked before the first word is stored, and the copies are stored.
         """
         words = [(offset // _WORD_BYTES, size // _WORD_BYTES) for offset, size in regions]
         allowed = ffi.new("xd_journal_region[]", words)

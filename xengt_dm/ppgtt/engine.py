@@ -329,6 +329,10 @@ class Engine:
         self._tree.active = True
         yield from self.rebuild()
 
+    def hold_stores(self) -> None:
+        """The protector holds stores from the start: those that a predecessor held."""
+        self._leaves.hold_stores()
+
     def rebuild(self) -> Steps[None]:
         """Shadow the live spaces that have no shadow: all of them, at the start of a successor or after a quiesce.
 

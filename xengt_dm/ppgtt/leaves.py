@@ -236,6 +236,10 @@ class LeafTables:
             lib.xd_unsync_finish(shadow, retype)
         return left if left > 0 and shadow.candidates else 0
 
+    def hold_stores(self) -> None:
+        """Has C perform no store while the protector holds some."""
+        self.pointer.held = self._protector.holding
+
     def release(self, gfn: int) -> bool:
         """Unsync a frame for which the protector holds a store. Returns whether that store may be answered."""
         shadow = self.pointer

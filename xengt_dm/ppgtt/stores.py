@@ -16,8 +16,8 @@ has. Then,
 
 When a store returns steps (:mod:`xengt_dm.steps`), it has done the first part of the work: memory has the value, and
 the shadow has it, too, or the table is marked as unread, so that no reader takes its entries for those of the guest's
-table. Other vCPUs may store to the same place before the steps end, and a store that is done again would undo theirs. So
-the caller is told as soon as the value is in guest memory although steps are left: by ``performed``, a parameter.
+table. Other vCPUs may store to the same place before the steps end, and a store that is done again would undo theirs.
+So the caller is told as soon as the value is in guest memory although steps are left: by ``performed``, a parameter.
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ class TableStores:
         #: Chunks that a store must have queried. Empty between two stores.
         self._need: CData = ffi.new("xd_need *")
 
-    def store(
-        self, gpa: int, size: int, value: int, performed: Callable[[], None] = _nobody_asks
-    ) -> int | Steps[int]:
+    def store(self, gpa: int, size: int, value: int, performed: Callable[[], None] = _nobody_asks) -> int | Steps[int]:
         """Perform one trapped store of 1, 2, 4 or 8 bytes within one frame, and update the shadow.
 
         Returns the store's route, an ``xd_route``, or the work that ends with it: UNTRACKED_STORE if the frame has no

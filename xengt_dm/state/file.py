@@ -5,10 +5,10 @@ guest that took over such a daemon may have left anything there: another kind of
 truncate the file while a later daemon has it mapped; then an access to the mapping raises SIGBUS.
 What follows: the file must be opened and read as if an attacker had made it.
 Decision: a daemon opens it as the instance's user, after it has given up root. :func:`open_state` follows no link and
-never blocks. It checks the file that it opened, locks it, and maps it. :meth:`StateFile.read` first checks a
-copy of the header: a file of a size that the domain cannot have is not looked at any further, because each look at a
-hole takes memory. The rest is read by a C function that survives SIGBUS. A file with any fault is not used, and :attr:`StateFile.problem`
-says why.
+never blocks. It checks the file that it opened, locks it, and maps it. :meth:`StateFile.read` first checks a copy of
+the header: a file of a size that the domain cannot have is not looked at any further, because each look at a hole takes
+memory. The rest is read by a C function that survives SIGBUS. A file with any fault is not used, and
+:attr:`StateFile.problem` says why.
 Cost: if the file is truncated while a daemon serves, the daemon dies of SIGBUS. Its successor finds a file of the wrong
 size, and starts without it.
 
@@ -171,7 +171,12 @@ class StateFile:
             raise HostError(f"make {self._path}", self._domid, error.errno or 0) from error
 
     def _make(
-        self, layout: Layout, domid: int, uuid: bytes, server: int = NO_SERVER, content: bytes | bytearray = bytes(HEADER_SIZE)
+        self,
+        layout: Layout,
+        domid: int,
+        uuid: bytes,
+        server: int = NO_SERVER,
+        content: bytes | bytearray = bytes(HEADER_SIZE),
     ) -> State:
         """Make a file, of ``content`` and then zeros, but for its header; it replaces whatever is there.
 

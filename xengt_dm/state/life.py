@@ -10,6 +10,8 @@ from typing import Final
 
 from xengt_dm.state.layout import WORD
 
+#: The words that have frames, see :attr:`Life.frames_in_hand`.
+_FRAMES: Final = slice(64, 256)
 #: Where the name of the recording is, and its most bytes; the rest of the region is words.
 _NAME_AT: Final = 2048
 _NAME_BYTES: Final = 1024
@@ -70,6 +72,8 @@ class Life:
         self._memory = memory
         self.words = memory[:_NAME_AT].cast("Q")
         assert self.words.itemsize == WORD
+        #: The frames that a daemon was in the middle of protecting (:class:`xengt_dm.traps.protected.FramesInHand`).
+        self.frames_in_hand = self.words[_FRAMES]
 
     @property
     def recording_name(self) -> str:

@@ -64,7 +64,7 @@ class ClaimTraps:
         self._frames = Frames(protected)
         self._guards = GuardRanges(port, server, record)
         self._barriers = Barriers(port, server)
-        self._holds = Holds()
+        self._holds = Holds(self._frames.in_hand)
         self._refusing = False
         self.vanished = 0
 
@@ -171,7 +171,11 @@ class ClaimTraps:
         self._guards.adopt(gfns)
 
     def adopt_protected(self, gfns: Sequence[int]) -> None:
+        """Holds stores as the predecessor did, and those that it would have held after it had protected some frames."""
         self._frames.adopt(gfns)
+        if self._port.retype_in_flight_is_fatal:
+            left = self._frames.in_hand.left().intersection(gfns)
+            self._holds.adopt(before(self._slots.last_stores().unfinished).intersection(left))
 
     def unprotect_adopted(self) -> Steps[None]:
         return unprotect_adopted(self._frames, self._free)
@@ -241,22 +245,25 @@ class ClaimTraps:
         ``make_barrier``: as for :func:`~xengt_dm.traps.unprotect.straddled`. ``new``: the frames are no tables yet.
         """
         frames = ffi.unpack(gfns, count)
-        trapping = self._frames.still_trapping(frames) if self._frames.some_in(*_WITHOUT_TABLE) else ()
-        plain = [gfn for gfn in frames if gfn not in trapping] if trapping else frames
+        # One that is ADOPTED may be RAM: its predecessor died before it had changed the type, or the guest replaced it.
+        some_trap = self._frames.some_in(FrameState.DEFERRED)
+        plain = [gfn for gfn in frames if self._frames[gfn] is not FrameState.DEFERRED] if some_trap else frames
         wait = self._holds_of(frames)
         if self._may_be_straddled(gfns, count):
             wait |= straddled(plain, self._port, self._slots, make_barrier)
+        self._frames.in_hand.begin(plain)
         if wait:
             ready = [i for i, gfn in enumerate(frames) if gfn not in wait]
             some = ffi.new("int[]", len(ready))
-            failures = self._protect(ffi.new("uint64_t[]", [frames[i] for i in ready]), len(ready), some)
+            failures, trapped = self._protect(ffi.new("uint64_t[]", [frames[i] for i in ready]), len(ready), some)
             for i, error in zip(ready, some, strict=True):
                 errors[i] = error
         else:
-            failures = self._protect(gfns, count, errors)
+            failures, trapped = self._protect(gfns, count, errors)
         if self._may_be_straddled(gfns, count):
-            done = [gfn for i, gfn in enumerate(frames) if gfn not in wait and not errors[i]]
-            wait |= self._take_back(set(done).intersection(plain), new=new)
+            done = {gfn for i, gfn in enumerate(frames) if gfn not in wait and not errors[i]}
+            wait |= self._take_back(done.intersection(plain) - trapped, new=new)
+        self._frames.in_hand.end()
         if not wait:
             return failures
         for i, gfn in enumerate(frames):
@@ -273,22 +280,25 @@ class ClaimTraps:
     def _may_be_straddled(self, gfns: CData, count: int) -> bool:
         return self._port.retype_in_flight_is_fatal and self._slots.may_straddle(gfns, count)
 
-    def _protect(self, gfns: CData, count: int, errors: CData) -> int:
+    def _protect(self, gfns: CData, count: int, errors: CData) -> tuple[int, set[int]]:
+        """Protects frames, as :meth:`protect`. Returns how many failed, and those that had the type before."""
         failures = self._set_trap(gfns, count, errors)
         frames = ffi.unpack(gfns, count)
+        trapped: set[int] = set()
         if failures:
             for i, gfn in enumerate(frames):
                 # A frame that is DEFERRED or ADOPTED has the type already, and Xen answers EINVAL for that.
                 if errors[i] == errno.EINVAL and self._frames[gfn] in _WITHOUT_TABLE:
                     errors[i] = 0
                     failures -= 1
+                    trapped.add(gfn)
             frames = [gfn for i, gfn in enumerate(frames) if not errors[i]]
         if len(self._guards):
             for gfn in self._guards.frames().intersection(frames):
                 self._guards.remove(gfn)
         # Last, because the calls above can raise DomainGoneError: no frame may count as protected then.
         self._frames.apply(Event.PROTECT, frames)
-        return failures
+        return failures, trapped
 
     def _take_back(self, gfns: Collection[int], *, new: bool) -> set[int]:
         """Makes RAM again of frames that were protected just now while a store lay in them and the next frame.

@@ -7,13 +7,17 @@ What follows: a frame is recorded before it is given the type, and the record of
 RAM or has said that it does not have the type. So whenever the process dies, the record has every frame that has the
 type, and perhaps some more.
 
+A frame that a store lies in which goes on in the next frame is protected and made RAM again, or the rest of that store
+is held (:mod:`xengt_dm.traps.holds`). A successor must know of these frames: :class:`FramesInHand` has them.
+
 What a successor does: it adopts all of them (:meth:`xengt_dm.traps.write_traps.WriteTraps.adopt_protected`), protects
 those again that are tables of live spaces, and unprotects the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from array import array
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from xengt_dm._core import ffi, lib
@@ -35,9 +39,60 @@ class ProtectedRecord(Protocol):
     def clear(self) -> None:
         """Removes every frame."""
 
+    @property
+    def in_hand(self) -> FramesInHand:
+        """The frames that are just being protected, and those for which stores are held."""
+
+
+class FramesInHand:
+    """Lists of frames in ``words``, which outlive the process: at least 4 words of 8 bytes.
+
+    Each list has its length in its first word, which is stored last. Frames beyond its room are left out. There are
+    never as many: a slice protects 64 at most, and each frame for which a store is held needs a vCPU of its own.
+    """
+
+    def __init__(self, words: memoryview) -> None:
+        middle = len(words) * 2 // 3
+        self._protecting = words[:middle]
+        self._held = words[middle:]
+
+    def begin(self, gfns: Sequence[int]) -> None:
+        """These frames are about to be protected. Stores that go on in the next frames may lie in them."""
+        _write(self._protecting, gfns)
+
+    def end(self) -> None:
+        """No such store lies in any of them, or it is held, or the frame is RAM again."""
+        self._protecting[0] = 0
+
+    def hold(self, gfns: Collection[int]) -> None:
+        """The stores that are held are those to the frames behind these."""
+        _write(self._held, sorted(gfns))
+
+    def left(self) -> set[int]:
+        """Returns the frames of both lists, in which a predecessor may have left anything."""
+        return {*_read(self._protecting), *_read(self._held)}
+
+
+def _write(words: memoryview, gfns: Sequence[int]) -> None:
+    some = array("Q", gfns[: len(words) - 1])
+    words[0] = 0
+    words[1 : 1 + len(some)] = memoryview(some)
+    words[0] = len(some)
+
+
+def _read(words: memoryview) -> list[int]:
+    return words[1 : 1 + min(words[0], len(words) - 1)].tolist()
+
+
+def _private_words() -> memoryview:
+    return memoryview(bytearray(192 * _WORD_BYTES)).cast("Q")
+
 
 class NoProtectedRecord:
     """A :class:`ProtectedRecord` that records nothing, for frames that no successor will adopt."""
+
+    def __init__(self) -> None:
+        self.in_hand = FramesInHand(_private_words())
 
     def add(self, gfns: CData, count: int) -> None: ...
 
@@ -49,11 +104,12 @@ class NoProtectedRecord:
 class ProtectedBitmap:
     """A :class:`ProtectedRecord` in ``memory``, a bit for each of ``frames`` frames (``core/traps/protected_bits.h``).
 
-    ``memory`` is writable, its size a multiple of 8 bytes. Raises ValueError if there are more frames than bits,
-    OSError if the guard against vanishing pages cannot be installed.
+    ``memory`` is writable, its size a multiple of 8 bytes. ``in_hand``: words for :class:`FramesInHand`. Raises
+    ValueError if there are more frames than bits, OSError if the guard against vanishing pages cannot be installed.
     """
 
-    def __init__(self, memory: memoryview, frames: int) -> None:
+    def __init__(self, memory: memoryview, frames: int, in_hand: memoryview | None = None) -> None:
+        self.in_hand = FramesInHand(_private_words() if in_hand is None else in_hand)
         if frames > memory.nbytes * 8 or memory.nbytes % _WORD_BYTES:
             raise ValueError(f"{memory.nbytes} bytes do not hold a bit for each of {frames} frames")
         error = lib.xd_guard_install()

@@ -139,6 +139,8 @@ class Frames:
 
     def __init__(self, record: ProtectedRecord | None = None) -> None:
         self._record = record or NoProtectedRecord()
+        #: The frames that are just being protected, on the record of those that trap.
+        self.in_hand: Final = self._record.in_hand
         self._states: list[dict[int, FrameState]] = [{} for _ in range(_PARTS)]
         #: The frames that are ADOPTED, which are not in ``_states``. A successor adopts all of them before it answers
         #: anybody, and a set is made of a list twenty times as fast as the dictionaries are.
