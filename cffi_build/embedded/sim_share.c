@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /*
@@ -81,7 +82,9 @@ static int grow(xd_emb *d, uint64_t count)
         s->spare = spare;
     if (!frames || !spare)
         return -ENOMEM;
-    if (ftruncate(d->ram_fd, (off_t)(count << EMB_SHIFT)))
+    struct stat file; /* a device model may have made it larger than this: the seal only keeps it from being cut */
+    if (fstat(d->ram_fd, &file) ||
+        ((uint64_t)file.st_size < count << EMB_SHIFT && ftruncate(d->ram_fd, (off_t)(count << EMB_SHIFT))))
         return -errno;
     for (uint64_t i = s->nr_frames; i < count; i++)
         frames[i] = (struct emb_frame){ .refs = 0 };

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from xengt_dm.errors import BusyError, HostError
 
-#: More connections than that are closed at once.
+#: More connections than that are told so, and closed at once.
 MOST_CONNECTIONS: Final = 64
 #: Longer than any message that a session takes.
 _MOST_BYTES: Final = 1 << 18
@@ -40,8 +40,10 @@ class Listener:
     listens there, HostError if the socket cannot be made.
     """
 
-    def __init__(self, path: Path, opened: Callable[[], Session]) -> None:
+    def __init__(self, path: Path, opened: Callable[[], Session], full: bytes) -> None:
+        """``full``: what a connection is told that there is no room for."""
         self._path = path
+        self._full = full
         self._opened = opened
         self._lock = threading.Lock()
         #: Connections that are open, oldest first, by the threads that serve them. Under the lock.
@@ -96,7 +98,7 @@ class Listener:
             thread = threading.Thread(target=self._serve, args=[connection], name=name, daemon=True)
             with self._lock:
                 if len(self._served) == MOST_CONNECTIONS:
-                    connection.close()
+                    _turn_away(connection, self._full)
                     continue
                 self._served[thread] = connection
                 thread.start()  # under the lock, because a thread that has not started cannot be waited for
@@ -124,6 +126,13 @@ def _serve(connection: socket.socket, session: Session) -> None:
     while message := connection.recv(_MOST_BYTES):
         answer, descriptors = session.handle(message)
         socket.send_fds(connection, [answer], descriptors)
+
+
+def _turn_away(connection: socket.socket, full: bytes) -> None:
+    """The domain is there, so a client must not take the end of its connection for that of the domain."""
+    with connection, suppress(OSError):
+        connection.setblocking(False)
+        connection.send(full)
 
 
 def _is_gone(connection: socket.socket) -> bool:

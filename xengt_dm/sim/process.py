@@ -7,6 +7,8 @@ tests (:mod:`.console`).
 
 from __future__ import annotations
 
+import errno
+import json
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,8 +20,9 @@ from xengt_dm.errors import HostError
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.hypervisor.embedded.shadow_paging import Paging
 from xengt_dm.hypervisor.sim.connection import socket_path
+from xengt_dm.hypervisor.sim.messages import pack_failure
 from xengt_dm.sim.console import Console
-from xengt_dm.sim.listener import Listener
+from xengt_dm.sim.listener import MOST_CONNECTIONS, Listener
 from xengt_dm.sim.programs import GUESTS, Guest
 from xengt_dm.sim.session import Session
 
@@ -80,9 +83,18 @@ def open_sim(directory: Path, settings: SimSettings) -> Iterator[Sim]:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise HostError(f"mkdir {directory}", settings.domid, error.errno or 0) from error
-        hypercalls = Listener(socket_path(directory, settings.domid), lambda: Session(domain, identity))
+        full = f"the sim has {MOST_CONNECTIONS} connections"
+        hypercalls = Listener(
+            socket_path(directory, settings.domid),
+            lambda: Session(domain, identity),
+            pack_failure(errno.EUSERS, "connect", full),
+        )
         stack.callback(hypercalls.close)
-        console = Listener(console_path(directory, settings.domid), lambda: Console(domain, guest, hypercalls.reap))
+        console = Listener(
+            console_path(directory, settings.domid),
+            lambda: Console(domain, guest, hypercalls.reap),
+            json.dumps({"error": "full", "text": full}).encode(),
+        )
         stack.callback(console.close)
         stack.callback(domain.destroy)  # no vCPU, and no call, waits from here on
         guest.start()

@@ -31,8 +31,8 @@ Event channels
     to it, and wakes the vCPU's thread with no other thread between. A vCPU looks at its slots after an event only.
 
 With these descriptors a device model can write guest memory and slots, and wake vCPUs, as it can on Xen. It cannot
-shrink the files, because they are sealed. It can harm the sim itself in one way only: by making the eventfds blocking
-and filling them. The socket is for the sim's own user alone.
+shrink the files, because they are sealed; it can make them larger, which takes nothing. It can harm the sim itself in
+one way only: by making the eventfds blocking and filling them. The socket is for the sim's own user alone.
 
 This side is Python on shared memory, eventfds and messages. It does not load the embedded hypervisor.
 """

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -65,8 +66,7 @@ class Connection:
             raise HostError(name, self.domid, errno.EINVAL, str(error)) from None
         with self._lock:
             try:
-                self._socket.send(request)
-                answer, received, _, _ = socket.recv_fds(self._socket, MOST_BYTES, _MOST_DESCRIPTORS)
+                answer, received = self._exchange(request)
             except ConnectionError as error:
                 raise DomainGoneError(name, self.domid, errno.ESRCH, _GONE) from error
             except OSError as error:
@@ -88,6 +88,15 @@ class Connection:
                 raise HostError(name, self.domid, errno.EPROTO, f"the sim's answer: {error}") from None
             raise
         return words, tuple(received)
+
+    def _exchange(self, request: bytes) -> tuple[bytes, list[int]]:
+        """Send a message, and return what comes: at once if the sim had no room for this client, and hung up."""
+        with suppress(ConnectionError):
+            self._socket.send(request)
+        try:
+            return socket.recv_fds(self._socket, MOST_BYTES, _MOST_DESCRIPTORS)[:2]
+        except ConnectionResetError:  # of what was sent, but what the sim said before is there still
+            return socket.recv_fds(self._socket, MOST_BYTES, _MOST_DESCRIPTORS)[:2]
 
     def close(self) -> None:
         """Safe to call twice."""
