@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.sim import Console, SimProcess
+from tests.support.sim import PATIENCE, Console, SimProcess
 from tests.support.sim_space import DATA, SCRATCH, live_and_die, told, walked_once_rebuilt
 from tests.support.tables import FRAME
 from xengt_dm.cli.reap import give_back
@@ -40,6 +40,27 @@ def test_a_successor_serves(sim: SimProcess, console: Console, base: Path, direc
         assert walked_once_rebuilt(base, 0) == DATA * FRAME
         assert daemon.stop()[0] == ExitCode.OK
     assert console.state()["protected"] == []
+
+
+#: The control socket cannot be made.
+NO_SOCKET = """
+from xengt_dm.daemon import main as daemon
+from xengt_dm.errors import HostError
+async def fail(*arguments, **options):
+    raise HostError("listen", 1, 28)
+daemon.serve_control = fail
+"""
+
+
+def test_one_that_fails_leaves_all_to_the_next(sim: SimProcess, console: Console, base: Path) -> None:
+    live_and_die(sim, console, base)
+    daemon = sim.serve(base, hook=NO_SOCKET)
+    said = daemon.process.communicate(timeout=PATIENCE)[1]
+    assert daemon.process.returncode == ExitCode.UNAVAILABLE, said
+    daemon.__exit__()
+    with sim.serve(base):
+        assert told(base, "status")["state_kept"] is True
+        assert console.run(0, "load", SCRATCH, 4) == 0x1234
 
 
 def test_what_is_protected_is_given_back(sim: SimProcess, console: Console, base: Path, directory: Path) -> None:

@@ -9,6 +9,7 @@ the request is taken            nothing                                         
 an element copies a value       :meth:`Journal.copies`: the value               stores this value, and goes on
 a device changes its state      :meth:`Journal.change`: the words, then "done"  stores the words if they may be lost
 others are served in between    :meth:`Journal.done`: the elements so far       goes on with the next element
+a store is made, not answered   :meth:`Journal.done`: its element as well       goes on with the next element
 ==============================  ==============================================  =====================================
 
 The bus sets the vCPU and the element whose request is being done, so devices need not pass them.

@@ -16,7 +16,8 @@
  * Each of these comes to the same as in Python (ioreq/bus.py, ppgtt/stores.py, vgpu/mmio.py), counters included, and has
  * one outcome however often it is done. So there is no record of it in the journal but its slot, which is INPROCESS.
  * Whatever is not simple is left to Python, untouched; of a store the value may be in guest memory already, and
- * `outcome` of the xd_taken says so.
+ * `outcome` of the xd_taken says so; burst.c then records the store as done, since others are served before Python has
+ * answered it.
  *
  * The thread that serves the guest calls every function here.
  */
