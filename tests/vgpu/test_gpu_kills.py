@@ -72,7 +72,7 @@ class Shared:
 
     def take_over(self, access: Access) -> None:
         """Another process finds the request that was begun."""
-        self.journal.take_over()
+        self.journal.take_over([(0, SIZE)])
         self.bench.attach()
         if not self.journal.progress(0).done:
             self.serve(access)
