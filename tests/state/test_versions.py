@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.state.test_file import DOMID, ME, found, refused
+from tests.state.test_file import DOMID, ME, refused
 from xengt_dm.state.buffer import HEADER_SIZE
 from xengt_dm.state.file import FILE_NAME, open_state
 from xengt_dm.state.layout import VERSION
@@ -74,10 +74,11 @@ def test_a_conversion_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def full(*words: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    previous(2, tmp_path)
-    with monkeypatch.context() as patched:
+    before = previous(2, tmp_path)
+    with monkeypatch.context() as patched, open_state(tmp_path, 1, ME) as file:
         patched.setattr(os, "posix_fallocate", full)
-        assert found(tmp_path)[1] == "a state of version 2, not converted: No space left on device"
+        assert file.read(struct.unpack_from("<Q", before, 24)[0]) is None
+        assert file.problem == "a state of version 2, not converted: No space left on device"
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
