@@ -122,6 +122,16 @@ def test_jumps_that_may_not_be_taken_are_followed_to_a_depth() -> None:
     assert len(items) == 2 * len(starts)
 
 
+def test_nothing_is_read_behind_the_last_address() -> None:
+    class Last:
+        def read(self, ppgtt: bool, address: int, size: int) -> bytes:
+            assert address + size <= 1 << 48
+            return dwords(*[ARB_CHECK] * (size // 4))
+
+    items = list(decode_batch("rcs0", Last(), True, (1 << 48) - 8))
+    assert names(items) == ["MI_ARB_CHECK", "MI_ARB_CHECK", "? nothing is there"]
+
+
 SHORT = [
     row
     for row in COMMANDS
