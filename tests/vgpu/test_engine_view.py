@@ -37,6 +37,22 @@ def test_an_engine_that_is_done_has_its_ring_still() -> None:
     ((section, items),) = look(world.bench, whole=True)
     assert section.title == "rcs0: idle"
     assert names(items)[:2] == ["MI_STORE_DATA_IMM", "MI_USER_INTERRUPT"]
+    at = ffi.cast("uint32_t *", world.bench.pointer.registers + world.base + 0x3C)
+    at[0] = at[0] & ~1  # a context without a ring was loaded
+    assert look(world.bench, whole=True)[0][1] == [], "it has no ring any more"
+
+
+def test_pages_are_read_from_where_each_of_them_is() -> None:
+    world = Batches()
+    far = world.data + 8 * 4096
+    world.space.map(VA + 2 * 4096, far // 4096)
+    world.user(mi.ARB_CHECK, mi.batch_start(VA), settle=False)
+    world.bench.run()
+    for number, page in enumerate((world.batch, world.data, far)):
+        world.bench.write_dwords(page + 8, [number << 16 | i for i in range(1000)])
+    memory = world.bench.guest.memory
+    pages = b"".join(memory[page : page + 4096] for page in (world.batch, world.data, far))
+    assert EngineView(world.bench.pointer, RCS0).read(True, VA + 8, len(pages) - 8) == pages[8:]
 
 
 @pytest.mark.parametrize("engine", [RCS0, BCS0])
@@ -51,6 +67,9 @@ def test_an_engine_that_spins_in_a_batch(engine: int) -> None:
     assert {"MI_ARB_CHECK", "MI_BATCH_BUFFER_START"} <= set(names(batch[0]))
     assert all(item.ppgtt and VA <= item.address < VA + 20 for item in batch[0])
     assert (True, batch[0][0].address) in sections[0][0].marks
+    start = world.bench.register(world.base + 0x38)
+    assert start
+    assert sections[0][0].marks[False, start + world.bench.register(world.base + 0x34)] == "level 0"
     image = sections[-1][1]
     assert sections[-1][0].title == f"{name}: the context image"
     assert {item.kind for item in image} == {Kind.IMAGE}
