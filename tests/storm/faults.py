@@ -14,13 +14,13 @@ def no_journal() -> None:
     """Nothing is recorded of a request, so a successor does each one afresh that was begun (J3)."""
 
     def change(self: Journal, word: int, value: int) -> None:
-        self._state[word] = value
+        self.words[word] = value
 
     Journal.change = change  # type: ignore[method-assign]
     Journal.copies = lambda self, vcpu, element, value, old: None  # type: ignore[method-assign]
     Journal.done = lambda self, vcpu, elements: None  # type: ignore[method-assign]
     Journal.progress = lambda self, vcpu: Progress()  # type: ignore[method-assign]
-    Journal.take_over = lambda self: None  # type: ignore[method-assign]
+    Journal.take_over = lambda self, regions: None  # type: ignore[method-assign]
 
 
 def forget_registers() -> None:
