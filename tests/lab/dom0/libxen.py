@@ -13,6 +13,7 @@ HVMMEM_IOREQ_SERVER = 4
 MEM_ACCESS_WRITE = 2
 MAX_IOREQ_SERVERS = 8
 BUFIOREQ_OFF = 0
+_WRITTEN_TOGETHER = 256 * PAGE_SIZE
 
 
 class ForeignMemory:
@@ -59,6 +60,15 @@ class ForeignMemory:
         try:
             return ctypes.string_at(address + gpa % PAGE_SIZE, length)
         finally:
+            self.unmap(address, pages)
+
+    def write(self, gpa: int, data: bytes) -> None:
+        """Store to guest memory from the beginning of a page."""
+        for start in range(0, len(data), _WRITTEN_TOGETHER):
+            part = data[start : start + _WRITTEN_TOGETHER]
+            pages = (len(part) + PAGE_SIZE - 1) // PAGE_SIZE
+            address = self.map((gpa + start) // PAGE_SIZE, pages)
+            ctypes.memmove(address, part, len(part))
             self.unmap(address, pages)
 
 

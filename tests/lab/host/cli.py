@@ -11,7 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from . import cache, dom0_programs, emulator, guests, image, machine, packages, plan, project, qemu, result, turns
+from . import (
+    cache,
+    dom0_programs,
+    emulator,
+    guests,
+    image,
+    linux_guest,
+    machine,
+    packages,
+    plan,
+    project,
+    qemu,
+    result,
+    turns,
+)
 from .errors import LabError
 from .machine import Machine
 from .plan import Boot
@@ -20,7 +34,7 @@ from .release import RELEASES, Release
 from .result import Outcome
 
 _LAB = Path(__file__).resolve().parents[1]
-_RUN_DISK_SIZE = "64M"
+_RUN_DISK_SIZE = "256M"
 _CONSOLE_LINES = 30
 _BOOTS = 3
 
@@ -106,7 +120,7 @@ def _run(options: argparse.Namespace, release: Release, progress: Progress) -> I
             work = Path(tempfile.mkdtemp(prefix=f"{'-'.join(boot.scenarios)}-{release.xen}-", dir=runs))
             passed = True
             try:
-                content = _content(boot, package, tree, work, options, progress)
+                content = _content(boot, base, package, tree, work, options, progress)
                 emulated = Machine(emulator_words, boot.machine)
                 for outcome in _boot(boot, emulated, base, root, content, work, progress):
                     passed = passed and outcome.why is None
@@ -166,7 +180,13 @@ def _boot(
 
 
 def _content(
-    boot: Boot, package: Path, tree: Path, work: Path, options: argparse.Namespace, progress: Progress
+    boot: Boot,
+    base: image.Dom0Image,
+    package: Path,
+    tree: Path,
+    work: Path,
+    options: argparse.Namespace,
+    progress: Progress,
 ) -> Path:
     """Put the package, all programs and the scenarios into the folder that becomes dom0's /lab."""
     content = work / "lab"
@@ -177,6 +197,8 @@ def _content(
     with progress.phase("compiling the programs"):
         guests.compile_all(boot.guests, content / "guests")
         dom0_programs.compile_all(boot.programs, tree, content / "bin")
+    for driver in boot.drivers:
+        linux_guest.build(base, driver, content / "guests" / driver, progress)
     shutil.copy(package, content)
     if options.full:
         (content / "full").touch()

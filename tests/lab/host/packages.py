@@ -13,8 +13,10 @@ _TOOLS = {
     "e2fsprogs": "mke2fs",
     "gcc": "gcc",
     "binutils": "ld",
+    "libc6-dev": "/usr/include/stdio.h",
     "git": "git",
     "util-linux": "setpriv",
+    "zstd": "zstd",
     "libxen-dev": "/usr/include/xen/hvm/hvm_vcpu.h",
 }
 

@@ -46,6 +46,11 @@ class Boot:
         return sorted({guest for module in self._modules() for guest in module.GUESTS})
 
     @property
+    def drivers(self) -> list[str]:
+        """The drivers for which guests of the distribution's own kernel are made."""
+        return sorted({driver for module in self._modules() for driver in getattr(module, "DRIVERS", ())})
+
+    @property
     def folders(self) -> list[str]:
         """The folders of tests/ that dom0 has."""
         return sorted({folder for module in self._modules() for folder in getattr(module, "FOLDERS", ())})
