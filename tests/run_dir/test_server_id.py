@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -100,11 +101,15 @@ def test_what_a_daemon_may_put_in_its_place_is_not_followed_and_not_waited_for(t
     assert ServerIdFile(tmp_path / "mine").read() is None
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     record = ServerIdFile(tmp_path)
     record.write(3)
-    (tmp_path / "server-id.new").symlink_to("/dev/full")
-    with pytest.raises(HostError, match=r"write .*/server-id: ENOSPC"):
-        record.write(4)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(HostError, match=r"write .*/server-id: ENOSPC"):
+            record.write(4)
     assert [path.name for path in tmp_path.iterdir()] == ["server-id"]
     assert record.read() == 3

@@ -33,8 +33,8 @@ SCENARIOS = (
 #: Scenarios that run only if they are named: two measure, and judge nothing; borders judges the emulator.
 IF_NAMED = ("cost", "cost_two", "borders")
 XENS = ("4.17", "4.20")
-#: Of scenarios that take several minutes each: the Xen on which they run unless they are named, or the size is full. The
-#: guest of i915 does not boot on 4.17 yet.
+#: Of scenarios that take several minutes each: the Xen on which they run unless they are named, or the size is full.
+#: The guest of i915 does not boot on 4.17 yet.
 ONLY_ON = {"service": "4.17", "life": "4.20", "i915": "4.20"}
 #: The scenarios on one Xen are one QEMU of 2 GiB at a time, with one or two vCPUs.
 LAB_JOBS = 2

@@ -12,6 +12,7 @@ from xengt_dm._core import ffi, lib
 from xengt_dm._embedded import lib as embedded
 from xengt_dm.hypervisor.embedded import EmbeddedDomain
 from xengt_dm.instance import Instance, open_instance
+from xengt_dm.pointers import pointer_into
 from xengt_dm.ppgtt.engine import Sync
 from xengt_dm.ppgtt.space import Mode
 from xengt_dm.settings import Settings
@@ -65,7 +66,7 @@ class World:
             "memory": [self.domain.read(gfn * FRAME, FRAME) for gfn in range(FRAMES) if not HOLE <= gfn < HOLE + 4],
             "registers": bytes(bar0[: UNASSIGNED.start]),
             "ggtt": bytes(bar0[UNASSIGNED.stop : UNASSIGNED.stop + FRAME]) + bytes(bar0[-FRAME:]),
-            "journal": bytes(found.journal),
+            "journal": self.unfinished(),
             "counters": read_counters(engine.counters),
             "answers": [sum(answers[route].counts) for route in range(lib.XD_ROUTES)],
             "spaces": [(space.mode, space.roots, space.refs) for space in engine.spaces],
@@ -76,6 +77,12 @@ class World:
             "spaces by age": [space.roots for space in engine.spaces_by_age],
             "shadowed by age": [space.roots for space in engine._spaces._shadowed],
         }
+
+    def unfinished(self) -> list[int]:
+        """The vCPUs whose requests, all of which are answered, a successor would find neither untouched nor done."""
+        records = pointer_into("xd_journal_record *", self.instance.found.state.journal)
+        known = (lib.XD_JOURNAL_NOTHING, lib.XD_JOURNAL_DONE)
+        return [vcpu for vcpu in range(VCPUS) if records[vcpu].commit & 0xFF not in known]
 
     def lives(self) -> list[tuple[int, ...]]:
         """What decides which leaf tables are unsynced: of each table in use, the flags and, of a leaf, its life."""

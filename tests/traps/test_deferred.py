@@ -127,7 +127,9 @@ def test_a_retry_takes_no_longer_the_more_frames_are_protected(claim: Setting) -
     claim.slots.unfinished = set()
     claim.protect(*range(100, 1100))
     claim.slots.unfinished = {5}
-    assert 0 < few == _instructions(claim.traps.unprotect_deferred)
+    many = _instructions(claim.traps.unprotect_deferred)
+    assert few > 0, "the count counts something"
+    assert many < few + 100, "a look at each of the 1,000 frames takes thousands"
 
 
 def test_a_retry_takes_some_frames_and_each_has_its_turn(claim: Setting) -> None:

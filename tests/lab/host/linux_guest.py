@@ -1,6 +1,7 @@
 """A guest of the distribution's own kernel: what dom0 writes into its memory, made from a release's dom0 tree.
 
-The guest boots through guest/linux.S, the first sector of a disk: QEMU 7.2 would read a kernel of 8 MB at 85 KB a second.
+The guest boots through guest/linux.S, the first sector of a disk: QEMU 7.2 would read a kernel of 8 MB at 85 KB a
+second.
 """
 
 import lzma
