@@ -71,15 +71,17 @@ class Boot:
 def boots(scenarios: Sequence[str], full: bool = False) -> list[Boot]:
     """The boots for these scenarios, in their order: all that need the same kind of machine share one.
 
-    systemd is dom0's init where one of them asks for it: the others do not care. ``full``: in the size that an issue
+    systemd is dom0's init where one of them asks for it: the others do not care. One that is ALONE does, and has a boot
+    for itself. ``full``: in the size that an issue
     names, for which a scenario may want another number of processors (CPUS_FULL).
     """
-    by_machine: dict[Kind, list[str]] = {}
+    by_machine: dict[tuple[Kind, str], list[str]] = {}
     for name in dict.fromkeys(scenarios):
-        by_machine.setdefault(_kind(_module(name), full), []).append(name)
+        alone = name if getattr(_module(name), "ALONE", False) else ""
+        by_machine.setdefault((_kind(_module(name), full), alone), []).append(name)
     return [
         Boot(tuple(sharing), kind, any(getattr(_module(name), "SYSTEMD", False) for name in sharing))
-        for kind, sharing in by_machine.items()
+        for (kind, _), sharing in by_machine.items()
     ]
 
 

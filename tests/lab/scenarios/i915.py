@@ -16,6 +16,8 @@ from dom0.zygote import Zygote
 GUESTS = ()
 DRIVERS = ("i915",)
 CPUS = 1
+# Where systemd runs, the watcher starts an instance for the guest, whose daemons this scenario starts itself.
+ALONE = True
 
 _NAME = "i915"
 _MEMORY_MIB = 512
