@@ -91,8 +91,7 @@ def _arm(target: commands.Target, arguments: commands.Arguments) -> object:
     what, after, command = (arguments.get(name) for name in ("what", "after", "command"))
     if what == "nothing":
         sys.settrace(None)
-        library = ctypes.CDLL(os.environ[LIBRARY])
-        library.step_never.restype = ctypes.c_uint64
+        library = load_library(os.environ[LIBRARY])
         return {"steps": sum(lines.count for lines in _counting) or int(library.step_never())}
     if what not in ("instructions", "lines") or not isinstance(after, int):
         raise UsageError("what and after how many")
@@ -110,15 +109,31 @@ def _begin(what: str, after: int, state: int) -> None:
         _counting.append(lines)
         sys.settrace(lines.trace)
         return
-    library = ctypes.CDLL(os.environ[LIBRARY])
-    library.step_arm.argtypes = [ctypes.c_size_t] * 2 + [
+    arm(load_library(os.environ[LIBRARY]), _entries(), state, after)
+
+
+def load_library(path: Path | str) -> ctypes.CDLL:
+    """The compiled stepping.c."""
+    library = ctypes.CDLL(str(path))
+    library.step_arm.argtypes = [
+        ctypes.c_size_t,
+        ctypes.c_size_t,
         ctypes.c_void_p,
         ctypes.c_uint,
         ctypes.c_void_p,
         ctypes.c_int64,
     ]
+    library.step_never.restype = ctypes.c_uint64
+    return library
+
+
+def arm(library: ctypes.CDLL, entries: list[int], state: int, after: int) -> None:
+    """Have this process killed after so many instructions of _core, from each call of a function at ``entries`` on.
+
+    ``state``: the address of the byte of a slot without whose request nothing counts; 0: everything counts. ``after``:
+    0 to count alone.
+    """
     first, end = _text_of(str(_core.__file__))
-    entries = _entries()
     addresses = (ctypes.c_size_t * len(entries))(*entries)
     if library.step_arm(first, end, addresses, len(entries), state or None, after):
         raise AssertionError("the text of _core cannot be changed")
@@ -136,8 +151,13 @@ def _text_of(path: str) -> tuple[int, int]:
 
 def _entries() -> list[int]:
     """The addresses of the functions that Python can call in _core."""
+    functions = [getattr(_core.lib, name) for name in dir(_core.lib)]
+    return [address_of(each) for each in functions if type(each).__name__ == "builtin_function_or_method"]
+
+
+def address_of(function: Any) -> int:
+    """Where cffi's wrapper of a function of _core begins."""
     address = ctypes.pythonapi.PyCFunction_GetFunction
     address.restype = ctypes.c_void_p
     address.argtypes = [ctypes.py_object]
-    functions = [getattr(_core.lib, name) for name in dir(_core.lib)]
-    return [int(address(each)) for each in functions if type(each).__name__ == "builtin_function_or_method"]
+    return int(address(function))

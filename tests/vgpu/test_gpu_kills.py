@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import platform
 import random
-import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
+from tests.single_step.forked import run_until
 from tests.support.gpu_bench import GpuBench
 from tests.support.tables import FRAME
-from tests.vgpu.blit.test_kills import stepping, text_of
-from xengt_dm import _core
 from xengt_dm._core import lib
 from xengt_dm.ioreq.journal import RECORD_BYTES, Journal
 from xengt_dm.sim import mi
@@ -27,7 +25,6 @@ from xengt_dm.sim.driver import BASES, ELSP, RCS0
 from xengt_dm.state.layout import DEVICE
 from xengt_dm.vgpu.state import SIZE
 
-__all__ = ["stepping"]
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64", reason="single steps are made for x86-64"
 )
@@ -57,9 +54,12 @@ class Shared:
 
     def do(self, access: Access) -> None:
         """Serve a new request of the guest, and have the engines come to their end."""
+        self.serve_anew(access)
+        self.bench.settle()
+
+    def serve_anew(self, access: Access) -> None:
         lib.xd_journal_forget(self.journal.pointer)
         self.serve(access)
-        self.bench.settle()
 
     def serve(self, access: Access) -> None:
         offset, value = access
@@ -81,32 +81,6 @@ class Shared:
     def outcome(self) -> tuple[bytes, bytes]:
         """Returns the registers and guest memory."""
         return bytes(DEVICE["registers"].of(memoryview(self.memory)[:SIZE])), bytes(self.bench.guest.memory)
-
-
-def run_until(library: ctypes.CDLL, shared: Shared, access: Access, after: int) -> int | None:
-    """Forks a process that serves a request, and is killed after so many instructions: None. Or how many there were."""
-    address = ctypes.pythonapi.PyCFunction_GetFunction
-    address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object]
-    entry = (ctypes.c_size_t * 1)(address(lib.xd_hot_write))
-    first, end = text_of(str(_core.__file__))
-    counted, says = os.pipe()
-    child = os.fork()
-    if not child:
-        lib.xd_journal_forget(shared.journal.pointer)
-        if library.step_arm(first, end, entry, 1, None, after):
-            os._exit(1)
-        shared.serve(access)
-        os.write(says, str(library.step_never()).encode())
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    os.close(says)
-    with open(counted) as said:
-        steps = said.read()
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return None
-    assert status == 0
-    return int(steps)
 
 
 def one_list(shared: Shared) -> list[Access]:
@@ -157,11 +131,12 @@ def test_kills(scene: Callable[[Shared], list[Access]], stepping: ctypes.CDLL) -
         for before in accesses[:number]:
             shared.do(before)
         here = shared.keep()
-        steps = run_until(stepping, shared, access, 0)
+        serve = partial(shared.serve_anew, access)
+        steps = run_until(stepping, lib.xd_hot_write, serve, 0)
         assert steps is not None
         for after in sorted(rng.sample(range(1, steps), min(steps - 1, POINTS))):
             shared.set(here)
-            if run_until(stepping, shared, access, after) is not None:
+            if run_until(stepping, lib.xd_hot_write, serve, after) is not None:
                 break
             killed += 1
             shared.take_over(access)

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
 import platform
 import random
-import signal
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-from tests.single_step.stepping import compile_library
+from tests.single_step.forked import run_until
 from tests.support.tables import FRAME
 from tests.vgpu.blit.commands import corner, halves
 from tests.vgpu.blit.world import REGION_STARTS, Blitter, Guest
-from xengt_dm import _core
 from xengt_dm._core import ffi, lib
 
 pytestmark = pytest.mark.skipif(
@@ -93,49 +89,8 @@ class Shared(Blitter):
         self._state[:], self.guest.bench.memory[:] = kept
 
 
-@pytest.fixture(scope="module")
-def stepping(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    library = ctypes.CDLL(str(compile_library(tmp_path_factory.mktemp("stepping"))))
-    library.step_arm.argtypes = [ctypes.c_size_t] * 2 + [
-        ctypes.c_void_p,
-        ctypes.c_uint,
-        ctypes.c_void_p,
-        ctypes.c_int64,
-    ]
-    library.step_never.restype = ctypes.c_uint64
-    return library
-
-
-def text_of(path: str) -> tuple[int, int]:
-    lines = (line.split() for line in Path("/proc/self/maps").read_text().splitlines())
-    first, _, end = next(words[0] for words in lines if words[-1] == path and "x" in words[1]).partition("-")
-    return int(first, 16), int(end, 16)
-
-
-def run_until(stepping: ctypes.CDLL, blitter: Shared, after: int) -> int | None:
-    """Forks a process that runs the blit, and is killed after so many instructions: None. Or how many there were."""
-    address = ctypes.pythonapi.PyCFunction_GetFunction
-    address.restype, address.argtypes = ctypes.c_void_p, [ctypes.py_object]
-    entry = (ctypes.c_size_t * 1)(address(lib.xd_blit_run))
-    first, end = text_of(str(_core.__file__))
-    counted, says = os.pipe()
-    child = os.fork()
-    if not child:
-        if stepping.step_arm(first, end, entry, 1, None, after):
-            os._exit(1)
-        if blitter.turn(1 << 40):
-            os._exit(2)
-        os.write(says, str(stepping.step_never()).encode())
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    os.close(says)
-    with open(counted) as said:
-        steps = said.read()
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return None
-    assert status == 0
-    return int(steps)
+def run(blitter: Shared) -> None:
+    assert not blitter.turn(1 << 40)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -147,7 +102,7 @@ def test_kills(case: Case, stepping: ctypes.CDLL) -> None:
     blitter = Shared(guest)
     assert blitter.begin(case.dwords, case.swctrl) == lib.XD_BLIT_RUN
     begun = blitter.keep()
-    steps = run_until(stepping, blitter, 0)
+    steps = run_until(stepping, lib.xd_blit_run, lambda: run(blitter), 0)
     assert steps is not None
     expected = blitter.keep()[1]
     assert expected != begun[1]
@@ -155,7 +110,7 @@ def test_kills(case: Case, stepping: ctypes.CDLL) -> None:
     middle = 0
     for after in points:
         blitter.set(begun)
-        if run_until(stepping, blitter, after) is not None:
+        if run_until(stepping, lib.xd_blit_run, lambda: run(blitter), after) is not None:
             break  # translations are cached now, so there are fewer instructions than before
         middle += bool(blitter.blit.cursor >> 63)
         lib.xd_gm_drop(blitter.memory)
